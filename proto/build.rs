@@ -1,2 +1,28 @@
-//! Compiles the schema with protox, so that no system `protoc` is needed.
-fn main() -> Result<(), Box<dyn std::error::Error>> { Ok(()) }
+//! Compiles the schema with protox, so that no system `protoc` is needed, and keeps the descriptor set for reflection.
+
+use prost::Message as _;
+use std::{env, fs, path::PathBuf};
+
+const FILES: [&str; 4] = [
+    "informer/v1/task.proto",
+    "informer/v1/informer.proto",
+    "informer/v1/link.proto",
+    "informer/store/v1/store.proto",
+];
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    for file in FILES {
+        println!("cargo:rerun-if-changed={file}");
+    }
+    let descriptors = protox::compile(FILES, ["."])?;
+    let out = PathBuf::from(env::var_os("OUT_DIR").ok_or("OUT_DIR is not set; build this through cargo")?);
+    fs::write(out.join("descriptors.bin"), descriptors.encode_to_vec())?;
+    // Maps are ordered, so that equal specs have equal bytes and one hash; log bytes are shared, not copied.
+    tonic_prost_build::configure()
+        .build_transport(false)
+        .btree_map(".")
+        .bytes(".informer.v1.LogsChunk.data")
+        .bytes(".informer.v1.LogUpload.data")
+        .compile_fds(descriptors)?;
+    Ok(())
+}

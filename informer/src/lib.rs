@@ -1,1 +1,3 @@
-//! Placeholder.
+//! The informer: holds every task durably and streams assignments to sidecars.
+
+pub mod machine;
