@@ -1,1 +1,3 @@
-//! Placeholder.
+//! The sidecar: runs next to a worker, spawns and supervises its tasks.
+
+pub mod machine;
