@@ -1,5 +1,6 @@
 //! The informer: holds every task durably and streams assignments to sidecars.
 
+mod edge;
 pub mod machine;
 pub mod shell;
 pub mod store;
