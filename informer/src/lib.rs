@@ -1,6 +1,6 @@
 //! The informer: holds every task durably and streams assignments to sidecars.
 
-mod edge;
+pub mod edge;
 pub mod machine;
 #[allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "clocks, threads and queues live here, outside the machine")]
 pub mod shell;

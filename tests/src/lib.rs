@@ -1,1 +1,4 @@
-//! Placeholder.
+//! What the tests share: the simulation, and a harness over the real binaries.
+
+#[cfg(feature = "faults")]
+pub mod sim;

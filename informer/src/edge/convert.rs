@@ -76,7 +76,7 @@ pub(super) fn hello(sidecar: SidecarId, wire: v1::Hello) -> Hello {
 ///
 /// # Errors
 /// What [`check::held`] finds.
-pub(super) fn held(mut wire: v1::HeldAttempt) -> Result<Held, Faults> {
+pub fn held(mut wire: v1::HeldAttempt) -> Result<Held, Faults> {
     let (attempt, state) = check::held(&mut wire)?;
     let ending = Box::new(wire.ending.unwrap_or_default());
     let state = match state {
@@ -95,7 +95,7 @@ pub(super) fn held(mut wire: v1::HeldAttempt) -> Result<Held, Faults> {
 ///
 /// # Errors
 /// What the checks find; `None` for a message that has no place there (a second hello, an unknown one).
-pub(super) fn event(session: SessionId, wire: v1::SidecarMessage) -> Result<Option<Event>, Faults> {
+pub fn event(session: SessionId, wire: v1::SidecarMessage) -> Result<Option<Event>, Faults> {
     use v1::sidecar_message::Message;
     Ok(match wire.message {
         Some(Message::Beat(wire)) => Some(beat(session, wire)?),

@@ -22,7 +22,7 @@
 
 pub(crate) mod accept;
 mod client;
-mod convert;
+pub mod convert;
 pub(crate) mod error;
 pub(crate) mod front;
 mod http;

@@ -161,7 +161,7 @@ impl Machine {
     fn replace(&mut self, cx: &mut Cx<'_>, id: AttemptId) {
         let Some(task) = self.tasks.get(&id.task) else { return };
         let rival = task.attempts.iter().any(|other| other.number != id.number && !other.fenced && other.occupies());
-        if !rival && !matches!(task.state, State::Waiting { .. } | State::Ready { .. } | State::Ended { .. }) {
+        if !rival && !task.waits() && !task.is_ended() {
             let lost = ending(v1::Reason::Lost, "its sidecar missed three beats");
             self.on_infrastructure_failure(cx, id, lost);
         }

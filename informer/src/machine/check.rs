@@ -15,7 +15,7 @@ impl Machine {
     /// Names the object and what is wrong with it. A violation is always a bug of the machine.
     pub fn check(&self) -> Result<(), String> {
         for (id, task) in &self.tasks {
-            self.check_task(*id, task).map_err(|wrong| format!("task {id}: {wrong}"))?;
+            self.check_task(*id, task).map_err(|wrong| format!("task {id}: {wrong}; {}", story(task)))?;
         }
         for (id, sidecar) in &self.sidecars {
             self.check_sidecar(*id, sidecar).map_err(|wrong| format!("sidecar {id}: {wrong}"))?;
@@ -45,10 +45,8 @@ impl Machine {
                 Err("it waits although an attempt is wanted".to_owned())
             }
             State::Waiting { .. } | State::Ready { .. } => Ok(()),
-            State::Assigned if !occupying.iter().any(|a| a.phase == Phase::Assigned) => {
-                Err("it is assigned to nobody".to_owned())
-            }
-            State::Running if !occupying.iter().any(|a| a.phase == Phase::Running) => self.check_held_running(id, task),
+            State::Assigned if !occupying.iter().any(|a| a.phase == Phase::Assigned) => self.check_silent(id, task),
+            State::Running if !occupying.iter().any(|a| a.phase == Phase::Running) => self.check_silent(id, task),
             State::Committing { winner } if task.attempt(*winner).is_none_or(|a| a.phase != Phase::Committing) => {
                 Err("its winner does not commit".to_owned())
             }
@@ -56,10 +54,10 @@ impl Machine {
         }
     }
 
-    /// Running without a running attempt is right only while a silent one is given time (`replace_after`).
-    fn check_held_running(&self, id: TaskId, task: &Task) -> Result<(), String> {
+    /// A task without the attempt its state speaks of is right only while a silent one is given time (`replace_after`).
+    fn check_silent(&self, id: TaskId, task: &Task) -> Result<(), String> {
         let held = task.attempts.iter().filter(|a| a.may_win()).any(|a| self.timers.is_armed(Timer::Replace(a.id(id))));
-        if held { Ok(()) } else { Err("it runs nowhere".to_owned()) }
+        if held { Ok(()) } else { Err("nobody has it".to_owned()) }
     }
 
     fn check_sidecar(&self, id: SidecarId, sidecar: &Sidecar) -> Result<(), String> {
@@ -117,4 +115,13 @@ impl Machine {
         let ready = self.tasks.values().filter(|task| matches!(task.state, State::Ready { .. })).count();
         if ready != queued { Err(format!("{ready} tasks are ready and {queued} are queued")) } else { Ok(()) }
     }
+}
+
+/// State and attempts in one line, for whoever reads a failed check.
+fn story(task: &Task) -> String {
+    let attempts = task.attempts.iter().map(|attempt| {
+        let fenced = if attempt.fenced { " fenced" } else { "" };
+        format!("{} {:?}{fenced} on {}", attempt.number, attempt.phase, attempt.sidecar)
+    });
+    format!("{:?}, attempts: {}", task.state, attempts.collect::<Vec<_>>().join(", "))
 }

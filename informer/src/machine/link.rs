@@ -238,11 +238,14 @@ impl Machine {
         let Some(task) = self.tasks.get_mut(&id.task) else { return (Decision::SetAside, v1::Reason::Unspecified) };
         if task.facts.stop_on_disconnect {
             // Its lease is over there too, and it is being stopped; its replacement waits for its end.
-            let waiting = matches!(task.state, State::Waiting { .. } | State::Ready { .. });
+            let waiting = task.waits();
             self.reoccupy(id, running.is_some());
             if waiting {
                 self.stop_waiting(id.task);
                 self.make_waiting(cx, id.task, cx.now.mono_ms, WaitsFor::OldCopy);
+            } else {
+                // Its silence was still being borne (`replace_after`): the loss is charged now.
+                self.on_infrastructure_failure(cx, id, ending(v1::Reason::Fenced, "its lease ended while it was out of reach"));
             }
             return (Decision::Stop, v1::Reason::Fenced);
         }
@@ -257,7 +260,7 @@ impl Machine {
             self.note(cx, id, "fenced", "it came back, and its replacement is further on");
             return (Decision::Stop, v1::Reason::Revoked);
         }
-        let charged = rival.is_some() || matches!(task.state, State::Waiting { .. } | State::Ready { .. });
+        let charged = rival.is_some() || task.waits();
         if charged {
             task.infra_failures = task.infra_failures.saturating_sub(1);
         }

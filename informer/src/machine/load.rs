@@ -59,28 +59,29 @@ impl Machine {
             let due_unix_ms = task.run_since_unix_ms.saturating_add(total_ms);
             self.timers.arm(Timer::TotalTimeout(id), on_mono(now, due_unix_ms));
         }
+        self.load_attempts(id, now);
+        self.load_state(id, now);
+    }
+
+    fn load_state(&mut self, id: TaskId, now: Now) {
+        let Some(task) = self.tasks.get(&id) else { return };
+        let gone_ms = self.old_copies_gone_ms(now, task);
         match task.state {
-            State::Waiting { why, .. } => {
-                let due_ms = on_mono(now, task.not_before_unix_ms).max(self.old_copies_gone_ms(now, task));
-                self.rewait(id, due_ms, why);
+            State::Waiting { .. } | State::Ready { .. } if task.old_copy_runs() => {
+                self.set_state(id, State::Waiting { until_ms: u64::MAX, why: WaitsFor::OldCopy });
             }
+            State::Waiting { why, .. } => self.rewait(id, on_mono(now, task.not_before_unix_ms).max(gone_ms), why),
+            State::Ready { .. } if gone_ms > now.mono_ms => self.rewait(id, gone_ms, WaitsFor::OldCopy),
             State::Ready { .. } => {
-                let old_copies_gone_ms = self.old_copies_gone_ms(now, task);
-                if old_copies_gone_ms > now.mono_ms {
-                    self.rewait(id, old_copies_gone_ms, WaitsFor::OldCopy);
-                } else {
-                    let (priority, class) = (task.facts.priority, task.class);
-                    let queue_ms = task.facts.timeouts.map_or(0, |timeouts| timeouts.queue_ms);
-                    let since = task.ready_since_unix_ms;
-                    let place = self.ready.push(id, priority, class);
-                    if queue_ms > 0 {
-                        self.timers.arm(Timer::QueueTimeout(id), on_mono(now, since.saturating_add(queue_ms)));
-                    }
-                    self.set_state(id, State::Ready { place });
+                let queue_ms = task.facts.timeouts.map_or(0, |timeouts| timeouts.queue_ms);
+                let since_unix_ms = task.ready_since_unix_ms;
+                let place = self.ready.push(id, task.facts.priority, task.class);
+                if queue_ms > 0 {
+                    self.timers.arm(Timer::QueueTimeout(id), on_mono(now, since_unix_ms.saturating_add(queue_ms)));
                 }
+                self.set_state(id, State::Ready { place });
             }
-            State::Assigned | State::Running | State::Committing { .. } => self.load_open_attempts(id, now),
-            State::Ended { .. } => {}
+            State::Assigned | State::Running | State::Committing { .. } | State::Ended { .. } => {}
         }
     }
 
@@ -95,14 +96,26 @@ impl Machine {
         }
     }
 
-    /// Sidecars whose row is missing hold nothing: their attempts are given up by a replacement timer at once.
-    fn load_open_attempts(&mut self, id: TaskId, now: Now) {
-        let Some(task) = self.tasks.get(&id) else { return };
+    /// Books what occupies a sidecar. What is out of reach is looked at once: whether its silence has lasted long enough is not
+    /// known any more.
+    fn load_attempts(&mut self, id: TaskId, now: Now) {
+        let Some(task) = self.tasks.get_mut(&id) else { return };
         let taken = super::placement::taken(task);
-        for attempt in &task.attempts {
+        for attempt in &mut task.attempts {
             let attempt_id = attempt.id(id);
-            match self.sidecars.get_mut(&attempt.sidecar) {
-                Some(sidecar) if attempt.occupies() => sidecar.take(attempt_id, taken),
+            let sidecar = self.sidecars.get_mut(&attempt.sidecar);
+            let lost = sidecar.as_ref().is_none_or(|sidecar| sidecar.link == Link::Lost);
+            let committing = attempt.phase == v1::AttemptState::Committing;
+            if lost && committing {
+                // A winner that was lost while it published is given the same time as before the restart.
+                self.timers.arm(Timer::Replace(attempt_id), now.mono_ms + self.config.fence_grace_ms);
+            }
+            match sidecar {
+                Some(sidecar) if attempt.occupies() && (!lost || committing) => sidecar.take(attempt_id, taken),
+                Some(_) | None if attempt.occupies() && !committing => {
+                    attempt.phase = v1::AttemptState::PresumedLost;
+                    self.timers.arm(Timer::Replace(attempt_id), now.mono_ms);
+                }
                 Some(_) | None if attempt.may_win() => self.timers.arm(Timer::Replace(attempt_id), now.mono_ms),
                 Some(_) | None => {}
             }

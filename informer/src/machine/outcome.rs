@@ -92,7 +92,8 @@ impl Machine {
             Verdict::Own { retriable } => self.on_own_failure(cx, id, ending, retriable),
             Verdict::Infrastructure => {
                 self.set_phase(id, Phase::Lost);
-                if was_missing && self.tasks.get(&id.task).is_some_and(is_waiting_for_replacement) {
+                let replaced = self.tasks.get(&id.task).is_some_and(super::Task::waits) || self.has_rival(id);
+                if was_missing && replaced {
                     return; // The loss was charged when it was presumed.
                 }
                 self.on_infrastructure_failure(cx, id, ending);
@@ -100,9 +101,10 @@ impl Machine {
         }
     }
 
-    /// Another copy of the task may still win.
+    /// Another copy of the task is under way.
     fn has_rival(&self, id: AttemptId) -> bool {
-        self.tasks.get(&id.task).is_some_and(|task| task.attempts.iter().any(|a| a.number != id.number && a.may_win()))
+        let wanted = |other: &Attempt| other.number != id.number && other.occupies() && !other.fenced;
+        self.tasks.get(&id.task).is_some_and(|task| task.attempts.iter().any(wanted))
     }
 
     /// The result of a fenced attempt, or of one whose task has ended: stored, never applied.
@@ -357,10 +359,6 @@ impl Machine {
             self.durations.insert(task.facts.name.clone(), mean_ms);
         }
     }
-}
-
-fn is_waiting_for_replacement(task: &super::Task) -> bool {
-    matches!(task.state, State::Waiting { .. } | State::Ready { .. }) || task.attempts.iter().any(Attempt::may_win)
 }
 
 /// One line about an ending.

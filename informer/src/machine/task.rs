@@ -131,6 +131,11 @@ impl Task {
         matches!(self.state, State::Ended { .. })
     }
 
+    /// It waits for a time, an old copy or a sidecar.
+    pub(super) fn waits(&self) -> bool {
+        matches!(self.state, State::Waiting { .. } | State::Ready { .. })
+    }
+
     /// Its process is to be stopped, whatever it does meanwhile.
     pub(super) fn is_stopping(&self) -> bool {
         self.cancelling || self.overtime

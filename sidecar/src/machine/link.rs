@@ -39,7 +39,8 @@ impl Machine {
         for attempt in self.attempts.values_mut() {
             attempt.told = None;
         }
-        let held = self.attempts.iter().filter_map(|(id, attempt)| attempt.inventory(*id)).collect();
+        let told = |attempt: &Attempt| !(self.has(Bug::ForgetOutbox) && matches!(attempt.stage, Stage::Ended(_)));
+        let held = self.attempts.iter().filter(|(_, it)| told(it)).filter_map(|(id, it)| it.inventory(*id)).collect();
         effects.push(Effect::SendHello { link, held });
     }
 

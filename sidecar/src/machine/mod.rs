@@ -99,7 +99,7 @@ pub enum Bug {
     PurgeBeforeAck,
     /// The lease is counted from the receipt of the acknowledgement.
     IgnoreLease,
-    /// Reports that were sent in an earlier link count as acknowledged.
+    /// Ends are not told again in a new link.
     ForgetOutbox,
 }
 

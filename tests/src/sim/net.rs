@@ -1,0 +1,175 @@
+//! Links between boxes and the informer: ordered streams that delay and break, and in rough histories also lose, repeat and
+//! overtake, as a broken proxy would.
+
+use super::{Agenda, Faults, Rng, Step, World};
+use informer::machine::{Held, Hello};
+use proto::v1;
+use std::collections::BTreeMap;
+
+/// One end of a link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Side {
+    Center,
+    Box,
+}
+
+/// Something that arrives.
+#[derive(Debug, Clone)]
+pub(super) struct Delivery {
+    pub link: u64,
+    pub content: Content,
+}
+
+#[derive(Debug, Clone)]
+pub(super) enum Content {
+    ToCenter(Box<v1::SidecarMessage>),
+    ToBox(Box<v1::InformerMessage>),
+    /// This side learns that the link is gone.
+    Closed(Side),
+}
+
+struct Link {
+    workbox: usize,
+    center_open: bool,
+    box_open: bool,
+    /// Nothing overtakes: the last arrival in each direction.
+    last_to_center_ms: u64,
+    last_to_box_ms: u64,
+    introduction: Option<(Hello, Vec<Held>)>,
+}
+
+/// All links of a history.
+#[derive(Default)]
+pub(super) struct Net {
+    links: BTreeMap<u64, Link>,
+}
+
+impl Net {
+    pub(super) fn introduction(&mut self, link: u64) -> Option<(Hello, Vec<Held>)> {
+        self.links.get_mut(&link)?.introduction.take()
+    }
+
+    pub(super) fn workbox_of(&self, link: u64) -> Option<usize> {
+        self.links.get(&link).map(|link| link.workbox)
+    }
+
+    pub(super) fn introduce(&mut self, link: u64, hello: Hello, held: Vec<Held>) {
+        if let Some(link) = self.links.get_mut(&link) {
+            link.introduction = Some((hello, held));
+        }
+    }
+
+    pub(super) fn open(&mut self, id: u64, workbox: usize) {
+        let link = Link {
+            workbox,
+            center_open: true,
+            box_open: true,
+            last_to_center_ms: 0,
+            last_to_box_ms: 0,
+            introduction: None,
+        };
+        self.links.insert(id, link);
+    }
+
+    pub(super) fn is_open_at(&self, id: u64, side: Side) -> bool {
+        self.links.get(&id).is_some_and(|link| match side {
+            Side::Center => link.center_open,
+            Side::Box => link.box_open,
+        })
+    }
+}
+
+/// When a message sent now arrives, none if it is lost; and whether it arrives twice.
+fn arrivals(link: &mut Link, to_center: bool, agenda: &Agenda, faults: &Faults, rng: &mut Rng) -> Vec<u64> {
+    let now_ms = agenda.now_ms;
+    let free_ms = faults.cut_until_ms(link.workbox, to_center, now_ms).max(now_ms);
+    let rough = faults.is_rough(now_ms);
+    let last_ms = if to_center { &mut link.last_to_center_ms } else { &mut link.last_to_box_ms };
+    let mut at_ms = free_ms + rng.range(1, faults.delay_ms);
+    if rough && rng.chance(30) {
+        return Vec::new();
+    }
+    if !(rough && rng.chance(50)) {
+        at_ms = at_ms.max(*last_ms);
+    }
+    *last_ms = (*last_ms).max(at_ms);
+    if rough && rng.chance(50) { vec![at_ms, at_ms + rng.range(1, 400)] } else { vec![at_ms] }
+}
+
+impl World {
+    pub(super) fn send_to_center(&mut self, id: u64, message: v1::SidecarMessage) {
+        let Some(link) = self.net.links.get_mut(&id).filter(|link| link.box_open) else { return };
+        for at_ms in arrivals(link, true, &self.agenda, &self.faults, &mut self.rng) {
+            let content = Content::ToCenter(Box::new(message.clone()));
+            self.agenda.at(at_ms, Step::Deliver(Delivery { link: id, content }));
+        }
+    }
+
+    pub(super) fn send_to_box(&mut self, id: u64, message: v1::InformerMessage) {
+        let Some(link) = self.net.links.get_mut(&id).filter(|link| link.center_open) else { return };
+        for at_ms in arrivals(link, false, &self.agenda, &self.faults, &mut self.rng) {
+            let content = Content::ToBox(Box::new(message.clone()));
+            self.agenda.at(at_ms, Step::Deliver(Delivery { link: id, content }));
+        }
+    }
+
+    /// One side ends a link; the other learns it when it learns it.
+    pub(super) fn close_link(&mut self, id: u64, side: Side) {
+        let Some(link) = self.net.links.get_mut(&id) else { return };
+        let other = match side {
+            Side::Center => {
+                link.center_open = false;
+                Side::Box
+            }
+            Side::Box => {
+                link.box_open = false;
+                Side::Center
+            }
+        };
+        let to_center = other == Side::Center;
+        let free_ms = self.faults.cut_until_ms(link.workbox, to_center, self.agenda.now_ms).max(self.agenda.now_ms);
+        let last_ms = if to_center { link.last_to_center_ms } else { link.last_to_box_ms };
+        let at_ms = (free_ms + self.rng.range(1, self.faults.delay_ms)).max(last_ms);
+        self.agenda.at(at_ms, Step::Deliver(Delivery { link: id, content: Content::Closed(other) }));
+    }
+
+    pub(super) fn break_all_links(&mut self, side: Side) {
+        let open: Vec<u64> = self.net.links.keys().copied().filter(|id| self.net.is_open_at(*id, side)).collect();
+        for id in open {
+            self.close_link(id, side);
+        }
+    }
+
+    pub(super) fn on_delivery(&mut self, delivery: Delivery) -> Result<(), String> {
+        let Some(workbox) = self.net.links.get(&delivery.link).map(|link| link.workbox) else { return Ok(()) };
+        match delivery.content.clone() {
+            Content::ToCenter(message) if self.net.is_open_at(delivery.link, Side::Center) => {
+                self.on_center_heard(&delivery, *message)
+            }
+            Content::ToBox(message) if self.net.is_open_at(delivery.link, Side::Box) => {
+                self.on_box_heard(workbox, delivery, *message)
+            }
+            Content::ToCenter(_) | Content::ToBox(_) => Ok(()),
+            Content::Closed(Side::Center) => {
+                if let Some(link) = self.net.links.get_mut(&delivery.link).filter(|link| link.center_open) {
+                    link.center_open = false;
+                    let session = informer::machine::SessionId(delivery.link);
+                    return self.tell_center(informer::machine::Event::LinkClosed { session });
+                }
+                Ok(())
+            }
+            Content::Closed(Side::Box) => self.on_box_link_closed(workbox, delivery.link),
+        }
+    }
+
+    /// The box's side of a link is gone, for whatever reason; false if it was already.
+    pub(super) fn drop_box_side(&mut self, id: u64) -> bool {
+        match self.net.links.get_mut(&id) {
+            Some(link) if link.box_open => {
+                link.box_open = false;
+                true
+            }
+            _ => false,
+        }
+    }
+}
