@@ -219,3 +219,8 @@ pub(crate) fn id_of(row: &TaskRow) -> Option<TaskId> {
 /// States in which a task still wants something, in the order of their numbers.
 pub(crate) const LIVE: [TaskState; 5] =
     [TaskState::Waiting, TaskState::Ready, TaskState::Assigned, TaskState::Running, TaskState::Committing];
+
+/// How messages call a row's task.
+pub(crate) fn name_of(row: &TaskRow) -> String {
+    id_of(row).map_or_else(|| format!("{:02x?}", row.id), |id| id.to_string())
+}
