@@ -51,8 +51,8 @@ impl Client {
             before,
         };
         let page = self.edge.handle.list(filter).await?;
-        let mut answer = v1::ListResponse::default();
-        answer.next_page_token = page.next.map(|id| id.to_string()).unwrap_or_default();
+        let next_page_token = page.next.map(|id| id.to_string()).unwrap_or_default();
+        let mut answer = v1::ListResponse { tasks: Vec::with_capacity(page.rows.len()), next_page_token };
         let mut bytes = 0;
         for row in &page.rows {
             let task = convert::task(&self.edge.handle, row);

@@ -156,7 +156,11 @@ impl Reader {
                 }
                 () = sleep_until(deadline), if !has_begun => return Ok(Outcome::Again),
             };
-            let Some(piece) = piece else { return Ok(Outcome::Again) };
+            let Some(piece) = piece else {
+                // It broke off; there is nothing left to cancel.
+                ticket.is_over = true;
+                return Ok(Outcome::Again);
+            };
             has_begun = true;
             ticket.is_over = piece.end || !piece.failure.is_empty();
             if !piece.failure.is_empty() {
