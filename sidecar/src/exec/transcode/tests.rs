@@ -206,15 +206,32 @@ fn every_preset_makes_its_output() {
     let Some(input) = media("c10_three_frames.mp4") else { return };
     for (name, _) in PRESETS {
         let output = match *name {
-            name if name.starts_with("vp9") => "o.webm",
+            "vp9" => "o.webm",
             "audio-aac" => "o.m4a",
-            "audio-mp3" => "o.mp3",
+            "audio-opus" => "o.opus",
             _ => "o.mp4",
         };
         let mut world = World::new(&format!("preset-{name}"), &input, output, &[]);
         world.transcode().preset = (*name).to_owned();
         let end = world.run();
         assert_eq!((end.reason(), end.message.as_str()), (Reason::Unspecified, ""), "{name}");
+    }
+}
+
+#[test]
+fn the_presets_are_those_that_a_submit_accepts() {
+    let accepted: Vec<&str> = proto::check::PRESETS.iter().map(|preset| preset.name).collect();
+    assert_eq!(PRESETS.iter().map(|(name, _)| *name).collect::<Vec<_>>(), accepted);
+}
+
+#[test]
+fn a_video_preset_wants_video_and_audio_wants_audio() {
+    for (name, preset, kind) in [("c12_audio_only.m4a", "h264", "0:v:0"), ("c11_noaudio.mp4", "audio-aac", "0:a:0")] {
+        let Some(input) = media(name) else { return };
+        let mut world = World::new(&format!("wants-{preset}"), &input, "o.mp4", &[]);
+        world.transcode().preset = preset.to_owned();
+        let end = world.run();
+        assert_eq!(end.message, format!("ffmpeg: Stream map '{kind}' matches no streams."), "{end:?}");
     }
 }
 
@@ -301,8 +318,8 @@ fn plans_that_cannot_work_are_refused() {
     assert!(refusal("/in.mp4", "/out/", &[], "").contains("does not name a file"));
     assert!(refusal("/in.mp4", "/o.xyz", &[], "").contains("add `-f FORMAT` to args"));
     assert!(refusal("/in.mp4", "/o.m3u8", &["-f", "hls"], "").contains("writes several files"));
-    assert!(refusal("/in.mp4", "/o.mp4", &[], "h264-8k").contains("the presets are h264-480p, h264-720p"));
-    assert!(refusal("/in.mp4", "/o.mp4", &["-an"], "remux").contains("both args and preset"));
+    assert!(refusal("/in.mp4", "/o.mp4", &[], "h264-8k").contains("the presets are audio-aac, audio-opus"));
+    assert!(refusal("/in.mp4", "/o.mp4", &["-an"], "copy").contains("both args and preset"));
 }
 
 #[test]
