@@ -90,7 +90,8 @@ impl World {
 
     /// The next upload; bytes are checked for order and collected.
     async fn next(&mut self) -> v1::LogUpload {
-        let upload = self.uploads.recv().await.expect("an upload");
+        let mut upload = self.uploads.recv().await.expect("an upload");
+        proto::check::upload(&mut upload).expect("the informer takes it");
         assert_eq!(upload.request, 42);
         assert!(upload.data.len() <= proto::bounds::LOG_CHUNK_BYTES);
         match upload.stream() {
@@ -152,8 +153,8 @@ async fn following_ends_with_the_attempt_and_its_last_byte() {
     assert_eq!(world.next().await.offset, 4);
     // Written and final at once, as at a real end.
     world.write("out", b"three");
-    world.ended.send_replace(Some(Final { truncated: true, ..Default::default() }));
-    assert!(world.until_end().await.truncated);
+    world.ended.send_replace(Some(Final::default()));
+    assert!(world.until_end().await.end);
     sending.await.expect("no panic").expect("sent");
     assert_eq!((world.out.as_slice(), world.err.as_slice()), (b"one two three".as_slice(), b"oops".as_slice()));
 }
@@ -181,11 +182,22 @@ async fn a_hole_at_the_head_is_a_jump_and_zeros_are_bytes() {
 async fn bytes_past_the_cap_of_a_head_are_not_sent() {
     let mut world = World::new("cap").await;
     world.write("out", b"0123456789");
+    world.write("err", b"short");
+    world.ended.send_replace(Some(Final { truncated: true, ..Default::default() }));
     let spec = wire::Spec { log_cap_bytes: 6, ..Default::default() };
     let sending = world.serve_from(v1::LogRequest::default(), Source::of(world.dir.clone(), &spec));
-    world.until_end().await;
+    let mut marks = Vec::new();
+    loop {
+        let upload = world.next().await;
+        if upload.truncated {
+            marks.push((upload.stream(), upload.offset));
+        }
+        if upload.end {
+            break;
+        }
+    }
     sending.await.expect("no panic").expect("sent");
-    assert_eq!(world.out, b"012345");
+    assert_eq!((world.out.as_slice(), marks), (b"012345".as_slice(), vec![(LogStream::Out, 6)]));
     let service = wire::Spec { log_policy: LogPolicy::KeepTail, ..spec };
     assert_eq!(Source::of(PathBuf::new(), &service).head_cap_bytes, u64::MAX);
 }

@@ -106,7 +106,10 @@ impl World {
     }
 
     fn ending(&self, code: Option<i32>) -> v1::Ending {
-        ending(&self.dir(), &self.spec, &End { code, reason: EndReason::Exited, ..End::default() })
+        let end = End { code, reason: EndReason::Exited, ..End::default() };
+        let mut ending = ending(&self.dir(), &self.spec, &end);
+        proto::check::ending(&mut ending).expect("the informer takes it");
+        ending
     }
 
     fn siblings(&self) -> Vec<String> {
@@ -222,6 +225,33 @@ fn every_preset_makes_its_output() {
 fn the_presets_are_those_that_a_submit_accepts() {
     let accepted: Vec<&str> = proto::check::PRESETS.iter().map(|preset| preset.name).collect();
     assert_eq!(PRESETS.iter().map(|(name, _)| *name).collect::<Vec<_>>(), accepted);
+}
+
+#[test]
+fn the_page_for_users_names_everything() {
+    let page = include_str!("../../../../docs/transcode.md");
+    for (name, _) in PRESETS {
+        assert!(page.contains(&format!("| `{name}` |")), "preset {name}");
+    }
+    for extension in format::extensions().split(", ") {
+        let listed =
+            [format!("({extension},"), format!(" {extension},"), format!("\n{extension},"), format!("{extension})")];
+        assert!(listed.iter().any(|text| page.contains(text)), "extension {extension}");
+    }
+    let exits = [
+        Exit::Job,
+        Exit::Input,
+        Exit::NoInput,
+        Exit::NoFfmpeg,
+        Exit::Ffmpeg,
+        Exit::Destination,
+        Exit::Io,
+        Exit::Output,
+    ];
+    for exit in exits.into_iter().chain([Exit::Stopped]) {
+        assert!(page.contains(&format!("| {} |", exit.code())), "{exit:?}");
+    }
+    assert!(page.contains(TOLERATE_VARIABLE));
 }
 
 #[test]
