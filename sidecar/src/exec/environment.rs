@@ -10,7 +10,8 @@ const INHERITED: [&str; 8] = ["PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG"
 /// The `PATH` of a sidecar that has none, as systemd starts it.
 const PATH_DEFAULT: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// What a task inherits from this process: [`INHERITED`] and the `LC_*` variables, where set and UTF-8; always a `PATH`.
+/// What a task inherits from this process: path, home, user, shell, language, time zone and temporary
+/// directory, where set and UTF-8; always a `PATH`.
 #[must_use]
 pub fn base_env() -> Vec<(String, String)> {
     let mut env: BTreeMap<String, String> = std::env::vars_os()

@@ -1,1 +1,203 @@
+use super::*;
+use keeper::wire::{End, EndReason, LogPolicy, OnDisconnect, StopTarget};
+use proto::{
+    id::TaskId,
+    v1::{Reason, task_spec::Kind},
+};
+use std::{
+    collections::BTreeMap,
+    fs,
+    sync::atomic::{AtomicU32, Ordering},
+};
 
+fn command(argv: &[&str]) -> v1::TaskSpec {
+    let argv = argv.iter().map(|&argument| argument.to_owned()).collect();
+    v1::TaskSpec { kind: Some(Kind::Command(v1::Command { argv })), ..Default::default() }
+}
+
+fn planned(spec: &v1::TaskSpec) -> Result<wire::Spec, Error> {
+    let base_env = [("PATH", "/bin"), ("HOME", "/root")].map(|(name, value)| (name.to_owned(), value.to_owned()));
+    plan(&Plan {
+        attempt: AttemptId { task: TaskId::from_u128(1), number: 3 },
+        fence: Fence { epoch: 4, n: 5 },
+        task_name: "nightly",
+        spec,
+        data_dir: Path::new("/data"),
+        exe: Path::new("/usr/bin/sidecar"),
+        base_env: &base_env,
+        fence_grace_ms: 5000,
+    })
+}
+
+const ATTEMPT_DIR: &str = "/data/attempts/00000000-0000-0000-0000-000000000001.3";
+
+#[test]
+fn a_command_sees_its_own_world() {
+    let mut spec = command(&["echo", "a b"]);
+    let env = [("HOME", "/home/u"), ("INFORMER_FENCE", "9.9"), ("TASK_DIR", "/x"), ("MINE", "1")];
+    spec.env = env.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+    let spec = planned(&spec).expect("a plan");
+    assert_eq!((spec.argv, spec.files), (vec!["echo".to_owned(), "a b".to_owned()], vec![]));
+    let env: BTreeMap<&str, &str> = spec.env.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    let work = format!("{ATTEMPT_DIR}/work");
+    let expected = [
+        ("PATH", "/bin"),
+        ("HOME", "/home/u"),
+        ("MINE", "1"),
+        ("INFORMER_TASK_ID", "00000000-0000-0000-0000-000000000001"),
+        ("INFORMER_TASK_NAME", "nightly"),
+        ("INFORMER_ATTEMPT", "3"),
+        ("INFORMER_FENCE", "4.5"),
+        ("SIDECAR_SOCKET", "/data/sidecar.sock"),
+        ("TASK_OUTPUTS", work.as_str()),
+    ];
+    assert_eq!(env, BTreeMap::from(expected));
+}
+
+#[test]
+fn a_script_becomes_a_file() {
+    let script = v1::Script { interpreter: String::new(), body: "echo $1\n".to_owned(), args: vec!["x".to_owned()] };
+    let spec = planned(&v1::TaskSpec { kind: Some(Kind::Script(script)), ..Default::default() }).expect("a plan");
+    assert_eq!(spec.argv, ["/bin/sh".to_owned(), format!("{ATTEMPT_DIR}/work/script"), "x".to_owned()]);
+    let [file] = &spec.files[..] else { panic!("one file") };
+    assert_eq!((file.name.as_str(), file.mode, file.content.as_slice()), ("script", 0o700, b"echo $1\n".as_slice()));
+}
+
+#[test]
+fn defaults_and_settings_reach_the_keeper() {
+    let spec = planned(&command(&["x"])).expect("a plan");
+    assert_eq!((spec.stop_grace_ms, spec.log_cap_bytes), (bounds::STOP_GRACE_MS, bounds::LOG_CAP_DEFAULT_BYTES));
+    assert_eq!((spec.on_disconnect, spec.log_policy), (OnDisconnect::Continue, LogPolicy::KeepHead));
+
+    let mut spec = command(&["x"]);
+    spec.stop = Some(v1::Stop { signal: 2, grace_ms: 7, main_only: true });
+    spec.limits = Some(v1::Limits { cpu_millis: 1, memory_bytes: 2, pids: 3 });
+    spec.timeouts = Some(v1::Timeouts { attempt_ms: 4, ..Default::default() });
+    spec.exclusive = true;
+    let spec = planned(&spec).expect("a plan");
+    assert_eq!((spec.stop_signal, spec.stop_grace_ms, spec.stop_target), (2, 7, StopTarget::Main));
+    assert_eq!((spec.cpu_limit_millis, spec.memory_limit_bytes, spec.pids_limit, spec.timeout_ms), (1, 2, 3, 4));
+    assert_eq!((spec.on_disconnect, spec.fence_grace_ms, spec.without_lease), (OnDisconnect::Stop, 5000, false));
+}
+
+#[test]
+fn a_service_keeps_its_tail_and_has_no_timeout() {
+    let service = v1::Service { argv: vec!["serve".to_owned()], ..Default::default() };
+    let timeouts = Some(v1::Timeouts { attempt_ms: 4, ..Default::default() });
+    let spec = v1::TaskSpec { kind: Some(Kind::Service(service)), timeouts, ..Default::default() };
+    let spec = planned(&spec).expect("a plan");
+    assert_eq!((spec.log_policy, spec.timeout_ms), (LogPolicy::KeepTail, 0));
+}
+
+#[test]
+fn what_cannot_run_is_refused() {
+    assert!(matches!(planned(&v1::TaskSpec::default()), Err(Error::UnknownKind)));
+    assert!(matches!(planned(&command(&[])), Err(Error::EmptyArgv { kind: "command" })));
+}
+
+#[test]
+fn the_inherited_environment_is_an_allow_list() {
+    let env = base_env();
+    assert!(env.iter().any(|(name, value)| name == "PATH" && !value.is_empty()));
+    assert!(!env.iter().any(|(name, _)| name.starts_with("CARGO")), "cargo sets many, and none may pass");
+}
+
+/// An attempt's directory with a log, removed at the end.
+struct Dir(PathBuf);
+
+impl Dir {
+    fn new(label: &str, err: &[u8]) -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let n = COUNT.fetch_add(1, Ordering::Relaxed);
+        let path = std::env::temp_dir().join(format!("exec-{}-{n}-{label}", std::process::id()));
+        fs::create_dir_all(path.join("work")).expect("a temporary directory");
+        fs::write(path.join("err"), err).expect("a log");
+        Self(path)
+    }
+}
+
+impl Drop for Dir {
+    fn drop(&mut self) {
+        let _gone = fs::remove_dir_all(&self.0);
+    }
+}
+
+fn told(end: &End, err: &[u8]) -> (Reason, String) {
+    let dir = Dir::new("told", err);
+    let ending = ending(&dir.0, &command(&["x"]), end);
+    (ending.reason(), ending.message)
+}
+
+#[test]
+fn ends_are_classified() {
+    let exited = |code, signal, oom| End { code, signal, oom, ..End::default() };
+    let cases = [
+        (exited(Some(0), None, false), Reason::Unspecified, ""),
+        (exited(Some(0), None, true), Reason::Unspecified, ""),
+        (exited(Some(3), None, false), Reason::ExitCode, "exit code 3: no such host"),
+        (exited(None, Some(11), false), Reason::Signal, "ended by SIGSEGV (11): no such host"),
+        (exited(None, Some(9), true), Reason::Oom, "out of memory: the kernel ended it"),
+        (exited(Some(137), None, true), Reason::Oom, "out of memory: the kernel ended it"),
+        (exited(None, None, false), Reason::Lost, "its end was recorded without a code or a signal"),
+    ];
+    for (end, reason, message) in cases {
+        assert_eq!(told(&end, b"first\nno such host\n\n"), (reason, message.to_owned()), "{end:?}");
+    }
+    let reasons = [
+        (EndReason::SpawnFailed, Reason::Spawn),
+        (EndReason::TimedOut, Reason::Timeout),
+        (EndReason::Cancelled, Reason::Cancelled),
+        (EndReason::Fenced, Reason::Fenced),
+        (EndReason::Revoked, Reason::Revoked),
+        (EndReason::Drained, Reason::Drained),
+        (EndReason::Stalled, Reason::Stalled),
+        (EndReason::Unhealthy, Reason::Unhealthy),
+    ];
+    for (why, reason) in reasons {
+        // Even an orderly exit after our signal is our doing.
+        let end = End { code: Some(0), reason: why, message: "execve: ENOENT".to_owned(), ..End::default() };
+        assert_eq!(told(&end, b"").0, reason);
+    }
+}
+
+#[test]
+fn a_message_is_one_bounded_line() {
+    let end = End { code: Some(1), ..End::default() };
+    let (_, message) = told(&end, &[b"\x1b[31m".as_slice(), "é".repeat(10_000).as_bytes(), b"\xff"].concat());
+    assert!(message.len() <= 400 && message.ends_with('…') && !message.contains(char::is_control), "{message}");
+}
+
+#[test]
+fn a_transcode_is_judged_by_what_it_left() {
+    let transcode = v1::Transcode { input: "/i".to_owned(), output: "/o.mp4".to_owned(), ..Default::default() };
+    let spec = v1::TaskSpec { kind: Some(Kind::Transcode(transcode)), ..Default::default() };
+    let dir = Dir::new("transcode", b"log line\n");
+    let told = |code: i32| {
+        let ending = ending(&dir.0, &spec, &End { code: Some(code), ..End::default() });
+        (ending.reason(), ending.message)
+    };
+    assert_eq!(told(0), (Reason::Output, "exit code 0, but no output was staged".to_owned()));
+    assert_eq!(told(70), (Reason::ExitCode, "exit code 70: log line".to_owned()));
+    fs::write(dir.0.join("work").join(transcode::FAILURE_FILE), "its end\ncannot be decoded").expect("a reason");
+    assert_eq!(told(76), (Reason::Output, "its end cannot be decoded".to_owned()));
+    assert_eq!(told(69).0, Reason::Spawn);
+    fs::write(dir.0.join("work/outputs.json"), "{").expect("a torn manifest");
+    assert_eq!(told(0).0, Reason::Output);
+}
+
+#[test]
+fn progress_from_a_users_process_is_checked() {
+    let dir = Dir::new("progress", b"");
+    let file = dir.0.join("work").join(transcode::PROGRESS_FILE);
+    let kind = Some(Kind::Transcode(v1::Transcode::default()));
+    let mut progress = Progress::new(kind.as_ref());
+    assert_eq!(progress.read(&dir.0), None, "not there yet");
+    for garbage in ["", "{", "x", "{\"permille\":-1}", &"x".repeat(100_000)] {
+        fs::write(&file, garbage).expect("written");
+        assert_eq!(progress.read(&dir.0), None, "{garbage:.20}");
+    }
+    fs::write(&file, r#"{"permille":5000,"speed":-2,"note":"a\nb","more":1}"#).expect("written");
+    let read = progress.read(&dir.0).expect("progress");
+    assert_eq!((read.permille, read.speed, read.note.as_str()), (1000, 0.0, "a b"));
+    assert_eq!(Progress::new(command(&["x"]).kind.as_ref()).read(&dir.0), None);
+}

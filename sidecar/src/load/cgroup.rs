@@ -27,6 +27,7 @@ pub(super) struct Cgroup {
 struct MemoryFiles {
     limit: u64,
     used: PathBuf,
+    stat: PathBuf,
 }
 
 impl Cgroup {
@@ -54,9 +55,13 @@ impl Cgroup {
         self.memory.as_ref().map(|memory| memory.limit)
     }
 
-    /// Bytes in use in the limited cgroup.
+    /// Bytes in use in the limited cgroup, without the page cache that the kernel drops first: copying a large file must not look
+    /// like a machine without memory.
     pub(super) fn memory_used(&self) -> Option<u64> {
-        fs::read_to_string(&self.memory.as_ref()?.used).ok()?.trim().parse().ok()
+        let files = self.memory.as_ref()?;
+        let used: u64 = fs::read_to_string(&files.used).ok()?.trim().parse().ok()?;
+        let cache = fs::read_to_string(&files.stat).ok().and_then(|text| inactive_file(&text)).unwrap_or(0);
+        Some(used.saturating_sub(cache))
     }
 
     /// Thousandths of a core; `None` without a quota.
@@ -72,7 +77,13 @@ impl Cgroup {
 
 fn memory_files(dir: &Path, limit: &str, used: &str) -> Option<MemoryFiles> {
     let limit: u64 = fs::read_to_string(dir.join(limit)).ok()?.trim().parse().ok()?;
-    (limit < V1_UNLIMITED_BYTES).then(|| MemoryFiles { limit, used: dir.join(used) })
+    (limit < V1_UNLIMITED_BYTES).then(|| MemoryFiles { limit, used: dir.join(used), stat: dir.join("memory.stat") })
+}
+
+/// Bytes of cache not used lately, of the cgroup and those below it; v1 has a line without them before.
+fn inactive_file(stat: &str) -> Option<u64> {
+    let value = |key: &str| stat.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' ')?.parse().ok());
+    value("total_inactive_file").or_else(|| value("inactive_file"))
 }
 
 /// The path of a controller in `/proc/self/cgroup`; the empty controller is v2's line, `0::/path`.
@@ -116,6 +127,13 @@ mod tests {
         assert_eq!(path_of(text, ""), Some("/system.slice/x:y"));
         assert_eq!(path_of(text, "cpuset"), None);
         assert_eq!(path_of("garbage\n1:2", "cpu"), None);
+    }
+
+    #[test]
+    fn droppable_cache_is_found_in_both_versions() {
+        assert_eq!(inactive_file("anon 1\ninactive_file 20\nactive_file 3\n"), Some(20));
+        assert_eq!(inactive_file("inactive_file 20\ntotal_inactive_file 50\n"), Some(50));
+        assert_eq!(inactive_file("inactive_file x\ninactive_files 3"), None);
     }
 
     #[test]

@@ -162,11 +162,24 @@ async fn read(
             },
             _ => {
                 let truncated = finished.is_some_and(|facts| facts.truncated);
-                let _closed = sending.send(v1::LogUpload { end: true, truncated, ..Default::default() }).await;
+                // Nobody takes it: then nobody needs it either.
+                let _closed = close(&readers, &sending, truncated).await;
                 return Ok(());
             }
         }
     }
+}
+
+/// Marks the streams that lost bytes at their cap, then ends the upload.
+async fn close(readers: &[(LogStream, Reader)], sending: &Sending, truncated: bool) -> Result<(), Closed> {
+    // The record does not say which stream it was; the one that is as long as it may be. Where rotation fell back to cutting no
+    // length tells, so both may have lost bytes.
+    let any_full = readers.iter().any(|(_, reader)| reader.is_full());
+    for (stream, reader) in readers.iter().filter(|(_, reader)| truncated && (reader.is_full() || !any_full)) {
+        let stream = (*stream).into();
+        sending.send(v1::LogUpload { stream, offset: reader.offset(), truncated, ..Default::default() }).await?;
+    }
+    sending.send(v1::LogUpload { end: true, ..Default::default() }).await
 }
 
 fn readers(request: &v1::LogRequest, source: &Source) -> Vec<(LogStream, Reader)> {

@@ -32,6 +32,16 @@ impl Reader {
         Self { path, file: None, offset, limit }
     }
 
+    /// Of the next byte.
+    pub(super) const fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    /// Everything that may be read has been.
+    pub(super) const fn is_full(&self) -> bool {
+        self.offset >= self.limit
+    }
+
     /// The next bytes, from `base` at least; `None` at the end of what is there. Reads off the runtime's thread: a slow disk
     /// must not hold up the agent.
     pub(super) async fn next(&mut self, base: u64) -> io::Result<Option<Chunk>> {

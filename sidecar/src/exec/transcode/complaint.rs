@@ -8,6 +8,8 @@ use std::collections::VecDeque;
 const FIRST: usize = 3;
 /// Last errors that are kept: the conclusion stands last.
 const LAST: usize = 2;
+/// Components whose errors are told apart; a file has few decoders.
+const SPEAKERS: usize = 8;
 /// Longest part of one line that is kept, bytes.
 const LINE_BYTES: usize = 300;
 
@@ -43,6 +45,8 @@ pub(super) struct Complaints {
     last: VecDeque<String>,
     /// The last line of any level, for a run that fails without an error line.
     any: String,
+    /// Who reported an error, as in `[h264 @ 0x55dc]`; at most [`SPEAKERS`].
+    speakers: Vec<String>,
     count: u64,
     guessed: bool,
 }
@@ -57,17 +61,21 @@ impl Complaints {
     /// Takes one line without its end.
     pub(super) fn line(&mut self, line: &[u8]) {
         let text = String::from_utf8_lossy(&line[..line.len().min(4 * LINE_BYTES)]);
-        let (level, message) = split(text.trim());
+        let Line { speaker, level, message } = split(text.trim());
         if message.is_empty() || EMPTY_WORDS.iter().any(|words| message.starts_with(words)) {
             return;
         }
         self.guessed |= message.contains("Estimating duration from bitrate");
-        let message = one_line(message, LINE_BYTES);
+        // Our `file:` is for ffmpeg, not for people.
+        let message = one_line(&message.replace("file:/", "/"), LINE_BYTES);
         if !matches!(level, Some("error" | "fatal" | "panic")) {
             self.any = message;
             return;
         }
         self.count += 1;
+        if let Some(speaker) = speaker.filter(|_| self.speakers.len() < SPEAKERS) {
+            self.speakers.push(speaker.to_owned());
+        }
         if self.first.len() < FIRST {
             self.first.push(message);
         } else {
@@ -88,11 +96,12 @@ impl Complaints {
         self.count
     }
 
-    pub(super) fn blame(&self) -> Blame {
+    /// What the errors are about. `sources` are the names under which ffmpeg's demuxer and decoders of the input speak.
+    pub(super) fn blame(&self, sources: &[String]) -> Blame {
         let tells = |signs: &[&str]| self.errors().any(|line| signs.iter().any(|sign| line.contains(sign)));
         if tells(&IO_SIGNS) {
             Blame::Disk
-        } else if tells(&INPUT_SIGNS) {
+        } else if tells(&INPUT_SIGNS) || self.speakers.iter().any(|speaker| sources.contains(speaker)) {
             Blame::Input
         } else {
             Blame::Other
@@ -116,19 +125,26 @@ impl Complaints {
     }
 }
 
-/// Level and message, without the `[name @ 0x…]` that stands before them.
-fn split(line: &str) -> (Option<&str>, &str) {
+struct Line<'a> {
+    speaker: Option<&'a str>,
+    level: Option<&'a str>,
+    message: &'a str,
+}
+
+/// Takes the tags off a line.
+fn split(line: &str) -> Line<'_> {
+    let mut speaker = None;
     let mut rest = line;
     while let Some((tag, after)) = rest.strip_prefix('[').and_then(|inner| inner.split_once("] ")) {
-        match tag {
-            "panic" | "fatal" | "error" | "warning" | "info" | "verbose" | "debug" | "trace" => {
-                return (Some(tag), after.trim());
+        match (tag, tag.split_once(" @ 0x")) {
+            ("panic" | "fatal" | "error" | "warning" | "info" | "verbose" | "debug" | "trace", _) => {
+                return Line { speaker, level: Some(tag), message: after.trim() };
             }
-            _ if tag.contains(" @ 0x") => rest = after,
-            _ => break,
+            (_, Some((name, _))) => (speaker, rest) = (Some(name), after),
+            (_, None) => break,
         }
     }
-    (None, rest.trim())
+    Line { speaker, level: None, message: rest.trim() }
 }
 
 #[cfg(test)]
@@ -144,7 +160,16 @@ mod tests {
             complaints.reason(),
             "Invalid NAL unit size (33802 > 29099).; /in.mp4: corrupt input packet in stream 0"
         );
-        assert_eq!((complaints.count(), complaints.blame()), (2, Blame::Input));
+        assert_eq!((complaints.count(), complaints.blame(&[])), (2, Blame::Input));
+    }
+
+    #[test]
+    fn the_inputs_own_parts_are_blamed_on_the_input() {
+        let complaints = Complaints::of(b"[matroska,webm @ 0x1] [error] invalid as first byte of an EBML number\n");
+        assert_eq!(complaints.blame(&["matroska,webm".to_owned()]), Blame::Input);
+        assert_eq!(complaints.blame(&["h264".to_owned()]), Blame::Other);
+        let full = Complaints::of(b"[mp4 @ 0x1] [error] av_interleaved_write_frame(): No space left on device\n");
+        assert_eq!(full.blame(&[]), Blame::Disk);
     }
 
     #[test]

@@ -77,8 +77,11 @@ fn lost(program: &str, error: &io::Error) -> Failure {
 
 /// Encodes the job's input into its staged file and calls `on_report` for each progress block. ffmpeg's stderr becomes ours, that
 /// is the attempt's log. A stop is passed on, and ffmpeg's end waited for.
+///
+/// `sources` are the names of the input's demuxer and decoders, whose errors are the input's fault.
 pub(super) async fn encode(
     job: &Job,
+    sources: &[String],
     stop: &mut Stop,
     mut on_report: impl FnMut(&Report),
 ) -> Result<Complaints, Failure> {
@@ -105,7 +108,7 @@ pub(super) async fn encode(
     match status.success() {
         _ if stopped => Err(Failure::stopped()),
         true => Ok(complaints),
-        false => Err(failure(job, status, &complaints)),
+        false => Err(failure(job, status, complaints.blame(sources), &complaints.reason())),
     }
 }
 
@@ -156,14 +159,13 @@ async fn each_line(stream: Option<impl AsyncRead + Unpin>, mut on_line: impl FnM
     Ok(())
 }
 
-fn failure(job: &Job, status: ExitStatus, complaints: &Complaints) -> Failure {
+fn failure(job: &Job, status: ExitStatus, blame: Blame, reason: &str) -> Failure {
     use std::os::unix::process::ExitStatusExt as _;
     if let Some(signal) = status.signal() {
         return Failure::new(Exit::Ffmpeg, format!("ffmpeg was ended by signal {signal}"));
     }
-    let reason = complaints.reason();
-    match complaints.blame() {
-        Blame::Input => Failure::damaged(&job.input, &reason),
+    match blame {
+        Blame::Input => Failure::damaged(&job.input, reason),
         Blame::Disk => Failure::new(Exit::Io, format!("ffmpeg: {reason}")),
         Blame::Other => Failure::new(Exit::Ffmpeg, format!("ffmpeg: {reason}")),
     }

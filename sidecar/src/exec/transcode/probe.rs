@@ -10,7 +10,7 @@ use serde::Deserialize;
 use std::{ffi::OsString, fs, io, path::Path};
 
 /// What is asked of ffprobe; everything else would only be parsed and dropped.
-const ENTRIES: &str = "format=format_name,duration:stream=codec_type,duration,start_time,nb_read_packets:stream_disposition=attached_pic:stream_tags=DURATION";
+const ENTRIES: &str = "format=format_name,duration:stream=codec_type,codec_name,duration,start_time,nb_read_packets:stream_disposition=attached_pic:stream_tags=DURATION";
 
 /// Demuxers that find "media" in any text file.
 const TEXT_FORMATS: [&str; 2] = ["tty", "subviewer"];
@@ -38,6 +38,8 @@ struct Format {
 struct Stream {
     #[serde(default)]
     codec_type: String,
+    #[serde(default)]
+    codec_name: String,
     duration: Option<String>,
     start_time: Option<String>,
     nb_read_packets: Option<String>,
@@ -111,6 +113,13 @@ impl Media {
     /// The container's own duration.
     pub(super) fn duration_seconds(&self) -> Option<f64> {
         self.format.duration.as_deref().and_then(seconds)
+    }
+
+    /// The names under which ffmpeg's demuxer and decoders of this file speak. A codec that the arguments name is left out: it may
+    /// be the encoder that speaks.
+    pub(super) fn speakers(&self, args: &[String]) -> Vec<String> {
+        let codecs = self.streams.iter().map(|stream| &stream.codec_name).filter(|codec| !args.contains(codec));
+        codecs.chain([&self.format.format_name]).cloned().collect()
     }
 
     pub(super) fn has_media(&self) -> bool {

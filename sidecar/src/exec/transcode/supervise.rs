@@ -11,6 +11,7 @@ use super::{
 use crate::exec::{progress::Snapshot, publish::sha256};
 use std::{
     fs, io,
+    io::Write as _,
     path::{Path, PathBuf},
     process::ExitCode,
 };
@@ -64,13 +65,19 @@ impl Stop {
 /// Runs the job of this file to its end. Writes the manifest, or the reason of the failure, beside the job file.
 #[must_use]
 pub fn main(job_path: &Path) -> ExitCode {
+    ExitCode::from(exit_code(job_path))
+}
+
+/// [`main`] as a number: 0, or one of [`Exit`].
+pub(super) fn exit_code(job_path: &Path) -> u8 {
     let work = Work { dir: job_path.parent().map(Path::to_owned).unwrap_or_default(), reached: 0 };
     match run(job_path, &work) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) => 0,
         Err(failure) => {
-            eprintln!("transcode: {}", failure.message);
+            // Not `eprintln`, which panics when the log cannot be written: on a full disk, say.
+            let _unwritten = writeln!(io::stderr(), "transcode: {}", failure.message);
             work.note_failure(&failure.message);
-            ExitCode::from(failure.exit.code())
+            failure.exit.code()
         }
     }
 }
@@ -103,7 +110,8 @@ async fn transcode(job: &Job, work: &mut Work, stop: &mut Stop) -> Result<(), Fa
         }
         _ => expected.map(|span| span.longest_seconds).or_else(|| media.duration_seconds()),
     };
-    let complaints = ffmpeg::encode(job, stop, |report| work.show(report.snapshot(length))).await?;
+    let complaints =
+        ffmpeg::encode(job, &media.speakers(&job.args), stop, |report| work.show(report.snapshot(length))).await?;
     work.show_phase("verifying", 990);
     unless_stopped(stop, verify::output(job, expected, &complaints)).await?;
     work.show_phase("hashing", 995);

@@ -51,7 +51,7 @@ fn compare(job: &Job, lasts: f64, expected: Span) -> Result<(), Failure> {
         return Err(Failure::new(
             Exit::Input,
             format!(
-                "the output lasts {lasts:.2} s and the input {} claims {shortest_seconds:.2} s: the input is truncated or damaged \
+                "the output lasts {lasts:.2} s and the input {} claims {shortest_seconds:.2} s: the input is truncated, damaged or has gaps that the output cannot keep \
                  (env {TOLERATE_VARIABLE}=1 accepts what can be decoded)",
                 job.input.display()
             ),
@@ -65,13 +65,13 @@ fn compare(job: &Job, lasts: f64, expected: Span) -> Result<(), Failure> {
 
 async fn decode_end(staged: &Path) -> Result<(), Failure> {
     let mut args: Vec<OsString> =
-        ["-hide_banner", "-nostdin", "-v", "level+error", "-xerror", "-sseof", DECODED_SECONDS, "-i"]
-            .map(OsString::from)
-            .into();
+        ["-hide_banner", "-nostdin", "-v", "level+error", "-sseof", DECODED_SECONDS, "-i"].map(OsString::from).into();
     args.push(ffmpeg::file_url(staged));
     args.extend(["-map", "0:v?", "-map", "0:a?", "-f", "null", "-"].map(OsString::from));
     let output = ffmpeg::probe("ffmpeg", args).await?;
-    if output.status.success() && output.complaints.count() == 0 {
+    // Its complaints do not count: a start between key frames, as here, misses references in a perfectly good file. ffmpeg fails
+    // if a stream decodes to nothing.
+    if output.status.success() {
         return Ok(());
     }
     Err(unverified(&format!("its end cannot be decoded: {}", output.complaints.reason())))
