@@ -191,7 +191,7 @@ fn a_memory_limit_ends_in_oom_and_a_crash_does_not() {
         return;
     }
     let limited = |script: &str| Spec { memory_limit_bytes: 32 << 20, pids_limit: 50, cpu_limit_millis: 900, ..sh(script) };
-    let hungry = "exec tail -c 200m /dev/zero";
+    let hungry = "x=0123456789abcdef; while :; do x=$x$x; done";
     let end = agent.run("oom", limited(hungry));
     assert_eq!((end.signal, end.oom), (Some(libc::SIGKILL), true));
     let end = agent.run("crash", limited("kill -KILL $$"));
