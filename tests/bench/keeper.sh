@@ -1,6 +1,6 @@
 #!/bin/bash
 # How fast the keeper starts processes, against a bare posix_spawn loop interleaved in the same run.
-# On a journalled ext4 image of its own, because that is what workers have: tests/bench/keeper.sh [STARTS] [ROUNDS]
+# On a journalled ext4 image of its own, because that is what workers have: tests/bench/keeper.sh [STARTS] [ROUNDS] [IN_FLIGHT]
 set -eu
 cd "$(dirname "$0")/../.."
 

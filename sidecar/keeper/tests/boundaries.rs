@@ -2,12 +2,13 @@
 //!
 //! Needs the feature `failpoints`: `cargo nextest run -p keeper --features failpoints`.
 #![cfg(feature = "failpoints")]
+#![allow(clippy::unwrap_used, reason = "tests")]
 
 mod kit;
 
-use kit::{Bed, sh};
 use keeper::record;
 use keeper::wire::{End, ListedState, OnDisconnect, Refusal, Spec};
+use kit::{Bed, sh};
 
 const POINTS: [(&str, bool); 7] = [
     ("after-mkdir", false),
