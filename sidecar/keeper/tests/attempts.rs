@@ -132,8 +132,9 @@ fn a_stop_is_polite_and_then_not() {
 fn the_stop_target_is_the_group_or_the_main_process() {
     let mut bed = Bed::new();
     let mut agent = bed.agent();
-    let script = "sh -c 'trap \"echo child > child; exit\" USR1; echo > ready; while :; do sleep 0.02; done' & \
-                  trap 'sleep 0.3; exit 5' USR1; wait; wait";
+    let script = "trap 'sleep 0.3; exit 5' USR1; \
+                  sh -c 'trap \"echo child > child; exit\" USR1; echo > ready; while :; do sleep 0.02; done' & \
+                  wait; wait";
     for (name, target, told) in [("group", StopTarget::Group, true), ("main", StopTarget::Main, false)] {
         agent.start(name, Spec { stop_signal: libc::SIGUSR1, stop_target: target, ..sh(script) });
         bed.wait_for_file(name, "ready");
