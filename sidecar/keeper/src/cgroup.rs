@@ -106,8 +106,12 @@ impl Groups {
 
     /// Makes the groups of a seat.
     fn furnish(&self, dir: &Path) -> bool {
-        make(dir)
-            && (self.limits != Limits::CgroupV2 || (delegate(dir) && make(&dir.join("m")) && make(&dir.join("l"))))
+        if !make(dir) {
+            return false;
+        }
+        // Nobody reads the pressure of a seat, and keeping it costs every context switch in it.
+        let _ = put(&dir.join("cgroup.pressure"), "0");
+        self.limits != Limits::CgroupV2 || (delegate(dir) && make(&dir.join("m")) && make(&dir.join("l")))
     }
 
     /// The forked monitor makes its seat and sits down.

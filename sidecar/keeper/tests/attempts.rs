@@ -215,6 +215,22 @@ fn a_memory_limit_ends_in_oom_and_a_crash_does_not() {
 }
 
 #[test]
+fn a_process_that_forks_faster_than_it_is_killed_is_killed() {
+    let mut bed = Bed::new();
+    let mut agent = bed.agent();
+    if agent.limits == Limits::Rlimits {
+        println!("fork bomb: skipped, nothing here would bound it");
+        return;
+    }
+    // Each one replaces itself by two in sessions of their own; the limit keeps the machine usable.
+    let script = "printf '#!/bin/sh\\nsetsid ./bomb & setsid ./bomb & exit\\n' > bomb; chmod +x bomb; ./bomb; echo > ready; sleep 0.2";
+    let end = agent.run("a", Spec { pids_limit: 60, ..sh(script) });
+    assert_eq!(end.reason, EndReason::Exited);
+    assert_eq!(bed.tasks(), Vec::<u32>::new());
+    assert_eq!(agent.run("b", sh("exit 1")).code, Some(1));
+}
+
+#[test]
 fn thousands_of_starts_are_all_answered() {
     let mut bed = Bed::new();
     let mut agent = bed.agent();
