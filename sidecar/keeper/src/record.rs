@@ -121,6 +121,12 @@ impl Record {
         }
     }
 
+    /// The end knows the last trim, which has no frame of its own.
+    fn set_end(&mut self, end: End) {
+        self.bases = (end.out_base, end.err_base);
+        self.end = Some(end);
+    }
+
     /// No further frame will come.
     pub fn is_final(&self) -> bool {
         self.lost || (self.end.is_some() && self.swept)
@@ -223,12 +229,12 @@ fn apply(record: &mut Record, kind: u8, body: &[u8]) -> Result<(), codec::Error>
         TRIMMED => record.bases = (fields.u64()?, fields.u64()?),
         EXIT => {
             record.swept = fields.bool("swept")?;
-            record.end = Some(codec::decode_end(fields.bytes()?)?);
+            record.set_end(codec::decode_end(fields.bytes()?)?);
         }
         // A later `swept` repeats the end, whose log sizes are final only now.
         SWEPT => {
             record.swept = true;
-            record.end = Some(codec::decode_end(fields.bytes()?)?);
+            record.set_end(codec::decode_end(fields.bytes()?)?);
         }
         LOST => record.lost = true,
         value => return Err(codec::Error::Value { field: "kind", value }),

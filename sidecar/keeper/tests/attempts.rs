@@ -55,6 +55,16 @@ fn a_task_finds_its_files_directory_environment_and_default_signals() {
 }
 
 #[test]
+fn a_start_may_be_as_large_as_a_frame() {
+    let mut bed = Bed::new();
+    let mut agent = bed.agent();
+    let content = vec![b'x'; 900 << 10];
+    let file = File { name: "big".into(), mode: 0o600, content };
+    assert_eq!(agent.run("a", Spec { files: vec![file], ..sh("wc -c < big") }).code, Some(0));
+    assert_eq!(bed.out("a"), format!("{}\n", 900 << 10).as_bytes());
+}
+
+#[test]
 fn a_repeated_start_is_told_so_while_running_and_after_the_end() {
     let mut bed = Bed::new();
     let mut agent = bed.agent();
