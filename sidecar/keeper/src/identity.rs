@@ -11,6 +11,9 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use crate::sys;
 use crate::wire::ProcessId;
 
+/// A clock tick as `/proc` counts them: `USER_HZ` is 100 on every architecture Rust's Linux targets name.
+const TICK_NS: u64 = 10_000_000;
+
 /// The machine's current boot and this process's pid namespace: what every [`ProcessId`] made here shares.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Place {
@@ -42,6 +45,20 @@ impl Place {
             start_ticks: stat(pid)?.start_ticks,
             wall_ms: sys::wall_ms(),
         })
+    }
+
+    /// The identity of a child that was made between two readings of `CLOCK_BOOTTIME`. Its start time is that clock in ticks, so if
+    /// both readings lie in one tick there is nothing to ask, which spares most spawns the way through `/proc`.
+    ///
+    /// # Errors
+    /// The process does not exist.
+    pub fn identify_child(&self, pid: u32, before_ns: u64, after_ns: u64) -> io::Result<ProcessId> {
+        let start_ticks = before_ns / TICK_NS;
+        if start_ticks != after_ns / TICK_NS {
+            return self.identify(pid);
+        }
+        let boot_id = self.boot_id.clone();
+        Ok(ProcessId { boot_id, pid_ns: self.pid_ns, pid, start_ticks, wall_ms: sys::wall_ms() })
     }
 
     /// Whether pids of that identity mean anything here.
@@ -114,6 +131,18 @@ mod tests {
     fn a_hostile_command_name_does_not_shift_the_fields() {
         let text = b"7 (a) R 1 (b) S 42 7 7 0 -1 4194304 1 0 0 0 1 1 0 0 20 0 1 0 9876 1 2 3";
         assert_eq!(parse(text), Some(Stat { state: b'S', parent: 42, start_ticks: 9876 }));
+    }
+
+    #[test]
+    fn a_childs_start_time_is_what_proc_says() {
+        let place = Place::here().expect("proc");
+        for _ in 0..20 {
+            let before = sys::boottime_ns();
+            let mut child = std::process::Command::new("sleep").arg("100").spawn().expect("sleep");
+            let derived = place.identify_child(child.id(), before, sys::boottime_ns()).expect("child");
+            assert_eq!(derived.start_ticks, stat(child.id()).expect("child").start_ticks);
+            child.kill().and_then(|()| child.wait()).expect("ours");
+        }
     }
 
     #[test]

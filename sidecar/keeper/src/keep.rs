@@ -213,6 +213,10 @@ impl Keeper {
             eprintln!("keeper: {} is gone; stopping what runs", self.world.data_dir.display());
             self.vanished = true;
             self.stop_all(Some(0));
+            // No line will ever be found to an orphan: its socket went with the directory, and so did its record.
+            for orphan in &self.orphans {
+                leftover::end_marked(&self.attempt_dir(&orphan.name).join("work"));
+            }
         }
     }
 

@@ -62,7 +62,9 @@ impl fmt::Display for Error {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::File { path, source } => write!(out, "record {}: {source}", path.display()),
-            Self::Frame { path, kind, source } => write!(out, "record {}: frame of kind {kind}: {source}", path.display()),
+            Self::Frame { path, kind, source } => {
+                write!(out, "record {}: frame of kind {kind}: {source}", path.display())
+            }
         }
     }
 }
@@ -117,6 +119,12 @@ impl Record {
             (_, Some(process)) => ListedState::Running(process.clone()),
             _ => ListedState::Starting,
         }
+    }
+
+    /// The end knows the last trim, which has no frame of its own.
+    fn set_end(&mut self, end: End) {
+        self.bases = (end.out_base, end.err_base);
+        self.end = Some(end);
     }
 
     /// No further frame will come.
@@ -196,7 +204,8 @@ fn next_frame(reader: &mut impl Read, content: &mut Vec<u8>) -> io::Result<bool>
     if !whole(reader.read_exact(&mut head))? {
         return Ok(false);
     }
-    let [length, crc] = [[head[0], head[1], head[2], head[3]], [head[4], head[5], head[6], head[7]]].map(u32::from_le_bytes);
+    let [length, crc] =
+        [[head[0], head[1], head[2], head[3]], [head[4], head[5], head[6], head[7]]].map(u32::from_le_bytes);
     if length == 0 || length as usize > MAX_FRAME {
         return Ok(false);
     }
@@ -220,12 +229,12 @@ fn apply(record: &mut Record, kind: u8, body: &[u8]) -> Result<(), codec::Error>
         TRIMMED => record.bases = (fields.u64()?, fields.u64()?),
         EXIT => {
             record.swept = fields.bool("swept")?;
-            record.end = Some(codec::decode_end(fields.bytes()?)?);
+            record.set_end(codec::decode_end(fields.bytes()?)?);
         }
         // A later `swept` repeats the end, whose log sizes are final only now.
         SWEPT => {
             record.swept = true;
-            record.end = Some(codec::decode_end(fields.bytes()?)?);
+            record.set_end(codec::decode_end(fields.bytes()?)?);
         }
         LOST => record.lost = true,
         value => return Err(codec::Error::Value { field: "kind", value }),

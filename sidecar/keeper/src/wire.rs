@@ -249,7 +249,7 @@ pub struct Spec {
     pub memory_limit_bytes: u64,
     /// Process limit; 0: none.
     pub pids_limit: u64,
-    /// Cap per log stream in bytes.
+    /// Cap per log stream in bytes; 0: 64 MiB (every log is bounded).
     pub log_cap_bytes: u64,
     /// What happens at the cap.
     pub log_policy: LogPolicy,

@@ -137,7 +137,7 @@ impl Keeper {
 }
 
 /// Ends processes whose environment names the attempt's directory: what a monitor and a keeper, both dead and without a cgroup, left.
-fn end_marked(work: &Path) -> bool {
+pub(super) fn end_marked(work: &Path) -> bool {
     let mark = format!("TASK_DIR={}", work.display());
     let mut found = false;
     for pid in pids() {

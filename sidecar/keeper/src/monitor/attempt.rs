@@ -47,12 +47,7 @@ struct Process {
 }
 
 /// Runs an attempt to its report.
-pub(super) fn run(
-    monitor: &mut Monitor<'_>,
-    contact: &mut Contact,
-    name: &str,
-    spec: &Spec,
-) -> Result<(), Refused> {
+pub(super) fn run(monitor: &mut Monitor<'_>, contact: &mut Contact, name: &str, spec: &Spec) -> Result<(), Refused> {
     let attempt = prepare(monitor, name, spec)?;
     reach("after-spec");
     let end = match start(monitor, &attempt) {
@@ -112,8 +107,8 @@ fn no_lease() -> Refused {
 fn start(monitor: &mut Monitor<'_>, attempt: &Attempt<'_>) -> Result<Process, String> {
     let spec = attempt.spec;
     write_files(attempt.dir.as_fd(), spec)?;
-    let now = sys::boottime_ns();
-    let logs = Logs::create(attempt.dir.as_fd(), spec, now).map_err(|error| format!("open out and err: {error}"))?;
+    let logs = Logs::create(attempt.dir.as_fd(), spec, sys::boottime_ns())
+        .map_err(|error| format!("open out and err: {error}"))?;
     let work = monitor.world.attempts_dir.join(attempt.name).join("work");
     let work = work.to_string_lossy();
     let mut plan = Plan::new(spec, &work, monitor.world.open_files).map_err(|error| error.to_string())?;
@@ -125,6 +120,7 @@ fn start(monitor: &mut Monitor<'_>, attempt: &Attempt<'_>) -> Result<Process, St
     }
     let describe = |failure: Failure| failure.describe(&plan);
     let fenced = obeys_lease(spec);
+    let now = sys::boottime_ns();
     let (child, main, init) = if fenced && monitor.world.fencing == Fencing::Strong {
         let init = spawn::init::start(&plan, &mut monitor.stack).map_err(describe)?;
         let main = if init.main == 0 { init.pid } else { init.main };
@@ -136,7 +132,7 @@ fn start(monitor: &mut Monitor<'_>, attempt: &Attempt<'_>) -> Result<Process, St
         (pid, pid, None)
     };
     reach("after-spawn");
-    record_spawn(monitor, attempt, child, main).map(|main| Process {
+    record_spawn(monitor, attempt, child, main, now).map(|main| Process {
         child,
         main,
         init,
@@ -147,12 +143,21 @@ fn start(monitor: &mut Monitor<'_>, attempt: &Attempt<'_>) -> Result<Process, St
 }
 
 /// The process exists: it is recorded before anything else happens, or ended again.
-fn record_spawn(monitor: &Monitor<'_>, attempt: &Attempt<'_>, child: u32, main: u32) -> Result<ProcessId, String> {
+fn record_spawn(
+    monitor: &Monitor<'_>,
+    attempt: &Attempt<'_>,
+    child: u32,
+    main: u32,
+    before: u64,
+) -> Result<ProcessId, String> {
     let place = &monitor.world.place;
     let recorded = (|| {
         // In a namespace the main process may have ended already, and init with it; its identity is then that of init, a zombie.
         let init = (child != main).then(|| place.identify(child)).transpose()?;
-        let process = place.identify(main).or_else(|error| init.clone().ok_or(error))?;
+        let process = match &init {
+            None => place.identify_child(main, before, sys::boottime_ns())?,
+            Some(init) => place.identify(main).unwrap_or_else(|_| init.clone()),
+        };
         attempt.record.spawned(&process, init.as_ref())?;
         Ok::<_, io::Error>(process)
     })();
@@ -217,12 +222,13 @@ fn supervise(monitor: &Monitor<'_>, contact: &mut Contact, attempt: &Attempt<'_>
 fn wait(monitor: &Monitor<'_>, contact: &mut Contact, attempt: &Attempt<'_>, process: &mut Process) -> Waited {
     let mut first = true;
     loop {
-        while let Reaped::Child(waited) = sys::wait_any(false) {
-            if waited.pid == process.child {
-                return process.init.as_ref().map_or(waited, |init| init.ended(waited));
-            }
-        }
+        // A child that ended before the first wait has left its signal pending.
         if !first {
+            while let Reaped::Child(waited) = sys::wait_any(false) {
+                if waited.pid == process.child {
+                    return process.init.as_ref().map_or(waited, |init| init.ended(waited));
+                }
+            }
             process.tick(monitor, attempt);
         }
         let ready = Ready::wait(monitor, contact, first.then_some(&SPAWN_REPORT_DELAY));
@@ -234,10 +240,7 @@ fn wait(monitor: &Monitor<'_>, contact: &mut Contact, attempt: &Attempt<'_>, pro
             sys::read_signals(monitor.signals.as_fd());
         }
         if ready.contact {
-            let listed = || Listed {
-                name: attempt.name.to_owned(),
-                state: ListedState::Running(process.main.clone()),
-            };
+            let listed = || Listed { name: attempt.name.to_owned(), state: ListedState::Running(process.main.clone()) };
             for body in contact.on_readable(attempt.dir.as_fd(), listed) {
                 if let Ok(Request::Stop { name, reason, grace_ms }) = codec::decode_request(&body)
                     && name == attempt.name

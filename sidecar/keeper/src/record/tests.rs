@@ -44,11 +44,12 @@ fn a_life_is_read_back_and_every_torn_tail_counts_as_absent() {
     let writer = dir.create();
     writer.spawned(&process(2), Some(&process(3))).unwrap();
     writer.trimmed((4096, 0)).unwrap();
-    writer.exit(&end(), true).unwrap();
+    let end = End { out_base: 4096, ..end() };
+    writer.exit(&end, true).unwrap();
     let record = read(&dir.0).unwrap();
     assert_eq!((record.spec.as_ref(), record.holder.as_ref()), (Some(&spec()), Some(&holder())));
     assert_eq!((record.spawned.as_ref(), record.init.as_ref()), (Some(&process(2)), Some(&process(3))));
-    assert_eq!((record.bases, record.state()), ((4096, 0), ListedState::Ended(end())));
+    assert_eq!((record.bases, record.state()), ((4096, 0), ListedState::Ended(end)));
     let bytes = std::fs::read(dir.0.join(FILE)).unwrap();
     assert_eq!(record.valid_bytes, bytes.len() as u64);
     for cut in 0..bytes.len() {
