@@ -4,9 +4,7 @@ mod effect;
 mod event;
 
 pub use effect::{Batch, Effect, HistoryEvent, Rejection, Reply};
-pub use event::{
-    Event, Held, HeldState, Hello, KeyHit, Now, PayloadHandle, Report, SessionId, Submit, Ticket,
-};
+pub use event::{Event, Held, HeldState, Hello, KeyHit, Now, PayloadHandle, Report, SessionId, Submit, Ticket};
 
 use proto::id::TaskId;
 use proto::{store, v1};
