@@ -52,7 +52,8 @@ impl FromStr for Address {
         if authority.host().is_empty() {
             return Err(wrong("it names no host"));
         }
-        let port = authority.port_u16().filter(|port| *port != 0).ok_or_else(|| wrong("it names no port"))?;
+        let port =
+            authority.port_u16().filter(|port| *port != 0).ok_or_else(|| wrong("it names no port from 1 to 65535"))?;
         if uri.path() != "/" || uri.query().is_some() {
             return Err(wrong("it goes on after the port"));
         }
@@ -191,7 +192,7 @@ mod tests {
             ("ftp://h:1", "only http://"),
             ("http://h", "no port"),
             ("http://h:0", "no port"),
-            ("http://h:99999", "not a URL"),
+            ("http://h:99999", "no port"),
             ("http://u@h:1", "user name"),
             ("http://h:1/x", "after the port"),
             ("not a url", "not a URL"),

@@ -139,7 +139,8 @@ mod tests {
 
     #[test]
     fn a_code_is_shown_for_looking_it_up() {
-        let details = tonic_types::ErrorDetails::with_error_info("KEY_REUSED", "informer", [("a", "b")]);
+        let details =
+            tonic_types::ErrorDetails::with_error_info("KEY_REUSED", "informer", [("a".to_owned(), "b".to_owned())]);
         let status =
             <Status as tonic_types::StatusExt>::with_error_details(Code::AlreadyExists, "the key is taken", details);
         let error = Error::from_status("submit the task", "u", &status);

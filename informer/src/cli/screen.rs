@@ -7,7 +7,7 @@ use std::{
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use proto::v1::{LogStream, LogsChunk, Progress};
-use tokio::io::AsyncWriteExt as _;
+use tokio::io::{AsyncWrite, AsyncWriteExt as _};
 
 use super::{error, json, text};
 
@@ -27,8 +27,13 @@ pub(crate) enum Form {
     Array { begun: bool },
 }
 
+/// A stream of this process, or a test's end of a pipe.
+type Writer = Box<dyn AsyncWrite + Unpin>;
+
 /// Stdout, stderr and the progress shown on it.
 pub(crate) struct Screen {
+    out: Writer,
+    err: Writer,
     form: Form,
     /// Notes are wanted: a person looks at stderr, or asked for them.
     notes: bool,
@@ -41,7 +46,21 @@ impl Screen {
     /// For this process's streams.
     pub(crate) fn new(verbose: bool, form: Form) -> Self {
         let terminal = io::stderr().is_terminal();
-        Self { form, notes: verbose || terminal, terminal, bar: None, last: None }
+        Self {
+            out: Box::new(tokio::io::stdout()),
+            err: Box::new(tokio::io::stderr()),
+            form,
+            notes: verbose || terminal,
+            terminal,
+            bar: None,
+            last: None,
+        }
+    }
+
+    /// On a test's pipes.
+    #[cfg(test)]
+    pub(crate) fn on(out: Writer, err: Writer, form: Form) -> Self {
+        Self { out, err, form, notes: false, terminal: false, bar: None, last: None }
     }
 
     /// Writes `data`, which starts at `offset` of its stream.
@@ -83,15 +102,9 @@ impl Screen {
             });
         }
         // Through the runtime, so that Ctrl-C is heard while a reader of ours is slow.
-        if to_err {
-            let mut err = tokio::io::stderr();
-            err.write_all(data).await?;
-            err.flush().await
-        } else {
-            let mut out = tokio::io::stdout();
-            out.write_all(data).await?;
-            out.flush().await
-        }
+        let to = if to_err { &mut self.err } else { &mut self.out };
+        to.write_all(data).await?;
+        to.flush().await
     }
 
     /// A line for people: only if stderr is a terminal or notes were asked for. One that cannot be written is not missed.
@@ -183,7 +196,7 @@ mod tests {
 
     #[test]
     fn only_a_notable_step_makes_a_line() {
-        let mut screen = Screen { form: Form::Bytes, notes: false, terminal: false, bar: None, last: None };
+        let mut screen = Screen::on(Box::new(Vec::new()), Box::new(Vec::new()), Form::Bytes);
         assert!(screen.is_notable(3));
         screen.last = Some((300, Instant::now()));
         assert!(!screen.is_notable(300) && !screen.is_notable(320));
