@@ -1,4 +1,10 @@
 //! The informer: holds every task durably and streams assignments to sidecars.
 
+#[allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "the command line talks to clocks, files and terminals")]
 pub mod cli;
+mod edge;
 pub mod machine;
+#[allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "clocks, threads and queues live here, outside the machine")]
+pub mod shell;
+#[allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "the disk lives here, outside the machine")]
+pub mod store;

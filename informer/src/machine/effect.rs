@@ -114,12 +114,14 @@ pub struct Batch {
     pub sidecars: Vec<store::SidecarRow>,
     /// Lines to append.
     pub history: Vec<HistoryEvent>,
+    /// The store's epoch must be raised to this: a sidecar has seen a later one of this lineage.
+    pub epoch: Option<u64>,
 }
 
 impl Batch {
     /// Nothing to commit.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.tasks.is_empty() && self.sidecars.is_empty() && self.history.is_empty()
+        self.tasks.is_empty() && self.sidecars.is_empty() && self.history.is_empty() && self.epoch.is_none()
     }
 }

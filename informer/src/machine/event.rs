@@ -50,6 +50,8 @@ pub enum Event {
         task: TaskId,
         /// Its row if the store has one and the machine does not hold the task.
         stored: Option<Box<store::TaskRow>>,
+        /// Idempotency key; empty: none. The same key twice in a row is one retry.
+        key: String,
     },
     /// A sidecar opened a link and told everything it holds.
     LinkOpened {
@@ -77,6 +79,8 @@ pub enum Event {
         load: v1::Load,
         /// Attempts it would take now, over those it holds.
         credit: u32,
+        /// Unfinished attempts it held when it counted the credit.
+        held: u32,
         /// What advanced since the last beat.
         progress: Vec<(AttemptId, v1::Progress)>,
     },

@@ -1,13 +1,52 @@
 //! The informer's decisions: a deterministic machine without clock, I/O, randomness or async.
+//!
+//! ```text
+//!            Now, Event                    Effects (after the commit)
+//!  shell ───────────────▶ Machine::apply ───────────────────────────▶ shell
+//!            TimePassed        │
+//!        ◀── next_wakeup       └── take_batch ──▶ store ──▶ committed
+//! ```
+//!
+//! | file | decides |
+//! |---|---|
+//! | `request` | submit, cancel, retry |
+//! | `link`, `beat` | who is linked, suspect, lost; what each held attempt is told |
+//! | `report`, `outcome` | what an attempt's end means, whose result is accepted |
+//! | `placement`, `ready` | which task goes to which sidecar |
+//! | `retry` | how an end is judged, when the next try comes |
+//! | `why` | the answer to "why is it not running?" |
+//! | `check` | every invariant, recomputed from scratch |
 
+mod beat;
+mod check;
 mod effect;
 mod event;
+mod link;
+mod load;
+mod outcome;
+mod placement;
+mod ready;
+mod report;
+mod request;
+mod retry;
+mod sidecar;
+mod task;
+mod timer;
+mod view;
+mod why;
+
+#[cfg(test)]
+mod stories;
 
 pub use effect::{Batch, Effect, HistoryEvent, Rejection, Reply};
 pub use event::{Event, Held, HeldState, Hello, KeyHit, Now, PayloadHandle, Report, SessionId, Submit, Ticket};
 
-use proto::id::TaskId;
-use proto::{store, v1};
+use proto::id::{AttemptId, Fence, SidecarId, TaskId};
+use ready::{Ready, Shared};
+use sidecar::Sidecar;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use task::Task;
+use timer::{Timer, Timers};
 
 /// What the machine is told at its start and never again.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,79 +61,268 @@ pub struct Config {
     pub lineage: String,
     /// Epoch of this leadership; higher than any before in this lineage as far as the store knows.
     pub epoch: u64,
+    /// Commit sequence that the store had when it was loaded.
+    pub commit_seq: u64,
+    /// The one wrong line of this run, so that the simulation can be shown to catch it.
+    #[cfg(feature = "seeded-bugs")]
+    pub bug: Option<Bug>,
+}
+
+/// One wrong production line each; chosen at run time, never in a shipped build.
+#[cfg(feature = "seeded-bugs")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bug {
+    /// The result of a second attempt is accepted too.
+    AcceptTwice,
+    /// A `stop` replacement does not wait for the old copy's lease.
+    NoFenceWait,
+    /// A released slot stays booked.
+    LeakSlot,
+    /// A key is forgotten before its batch is committed.
+    ForgetKey,
+    /// A lost sidecar's attempts are not replaced.
+    NeverReplace,
+    /// Placement does not look at the books.
+    Overcommit,
+    /// A loss is charged to the task's own attempts.
+    ChargeLoss,
 }
 
 /// All state that decisions need.
 #[derive(Debug)]
 pub struct Machine {
     config: Config,
+    tasks: BTreeMap<TaskId, Task>,
+    sidecars: BTreeMap<SidecarId, Sidecar>,
+    sessions: BTreeMap<SessionId, SidecarId>,
+    ready: Ready,
+    shared: Shared,
+    timers: Timers,
+    /// Sidecars that take something now.
+    open: BTreeSet<SidecarId>,
+    /// Where the next search for a sidecar starts, so that equals take turns.
+    cursor: Option<SidecarId>,
+    /// Ended tasks brought back by the event being applied; they leave again if it did not change them.
+    hydrated: Vec<TaskId>,
+    /// Tasks that became ready and sidecars that gained room in the event being applied.
+    fresh: Vec<TaskId>,
+    freed: BTreeSet<SidecarId>,
+    /// Mean duration by task name, for learning a sidecar's speed.
+    durations: BTreeMap<String, u64>,
+    fence_n: u64,
+    /// Until then `exclusive` tasks are held back: this store is older than what sidecars have seen.
+    restored_until_ms: Option<u64>,
+    restored: bool,
+    pending: Pending,
+}
+
+/// What was decided and is not yet committed.
+#[derive(Debug, Default)]
+struct Pending {
+    tasks: BTreeSet<TaskId>,
+    sidecars: BTreeSet<SidecarId>,
+    history: Vec<HistoryEvent>,
+    epoch: Option<u64>,
+    /// Grows with each change above.
+    writes: u64,
+    /// Keys that only uncommitted batches hold.
+    keys: BTreeMap<Box<str>, KeyHit>,
+    new_keys: Vec<Box<str>>,
+    /// Last batch that is durable; what a sidecar is told it has seen.
+    committed: u64,
+    /// What may be forgotten once a batch is committed.
+    forget: VecDeque<Forget>,
+}
+
+#[derive(Debug)]
+struct Forget {
+    seq: u64,
+    tasks: Vec<TaskId>,
+    keys: Vec<Box<str>>,
+}
+
+/// The context of one `apply`.
+struct Cx<'a> {
+    now: Now,
+    effects: &'a mut Vec<Effect>,
 }
 
 impl Machine {
-    /// A machine that knows what the store held: every task that is not terminal and every sidecar. Restart is not special: the
-    /// first `TimePassed` acts on whatever is due.
-    #[must_use]
-    pub fn new(
-        config: Config,
-        _now: Now,
-        _tasks: impl IntoIterator<Item = store::TaskRow>,
-        _sidecars: impl IntoIterator<Item = store::SidecarRow>,
-    ) -> Self {
-        Self { config }
+    /// Decides what follows from one event; effects are appended in order.
+    pub fn apply(&mut self, now: Now, event: Event, effects: &mut Vec<Effect>) {
+        let cx = &mut Cx { now, effects };
+        match event {
+            Event::Submitted(submit) => self.on_submitted(cx, *submit),
+            Event::CancelRequested { ticket, task, stored, reason } => {
+                self.hydrate(task, stored);
+                self.on_cancel_requested(cx, ticket, task, &reason);
+            }
+            Event::RetryRequested { ticket, task, stored, key } => {
+                self.hydrate(task, stored);
+                self.on_retry_requested(cx, ticket, task, &key);
+            }
+            Event::LinkOpened { session, hello, held, stored } => {
+                for (task, row) in stored {
+                    self.hydrate(task, Some(Box::new(row)));
+                }
+                self.on_link_opened(cx, session, &hello, held);
+            }
+            Event::LinkClosed { session } => self.on_link_closed(session),
+            Event::BeatReceived { session, seq, load, credit, held, progress } => {
+                self.on_beat(cx, session, seq, beat::Beat { load, limit: held.saturating_add(credit), progress });
+            }
+            Event::Reported { session, seq, attempt, fence, report, stored } => {
+                self.hydrate(attempt.task, stored);
+                self.on_reported(cx, session, report::Reported { seq, attempt, fence, report });
+            }
+            Event::PongReceived { session } => self.on_pong(session),
+            Event::RestoreAccepted => self.on_restore_accepted(),
+            Event::TimePassed => {}
+        }
+        self.fire_timers(cx);
+        self.place(cx);
+        for id in std::mem::take(&mut self.hydrated) {
+            self.forget(id);
+        }
     }
 
-    /// Decides what follows from one event; effects are appended in order.
-    pub fn apply(&mut self, _now: Now, _event: Event, _effects: &mut Vec<Effect>) {}
+    /// Lets a task go unless something about it is still to come or to be committed.
+    fn forget(&mut self, id: TaskId) {
+        // It may have been asked to run again since, or be changed in a later batch.
+        let done = self.tasks.get(&id).is_some_and(Task::is_settled) && !self.pending.tasks.contains(&id);
+        if done && let Some(task) = self.tasks.remove(&id) {
+            self.shared.release(task.facts);
+        }
+    }
+
+    fn fire_timers(&mut self, cx: &mut Cx<'_>) {
+        while let Some(timer) = self.timers.pop(cx.now.mono_ms) {
+            match timer {
+                Timer::Due(task) => self.on_due(cx, task),
+                Timer::QueueTimeout(task) => self.on_queue_timeout(cx, task),
+                Timer::TotalTimeout(task) => self.on_total_timeout(cx, task),
+                Timer::Silence(sidecar) => self.on_silence(cx, sidecar),
+                Timer::Quarantine(sidecar) => self.on_quarantine_over(sidecar),
+                Timer::Replace(attempt) => self.on_replace_due(cx, attempt),
+                Timer::Restored => self.on_restore_accepted(),
+            }
+        }
+    }
 
     /// Takes what must be committed before the effects collected since the last call may leave. `seq` names the batch for
     /// [`Machine::committed`].
     #[must_use]
-    pub fn take_batch(&mut self, _seq: u64) -> Batch {
-        Batch::default()
+    pub fn take_batch(&mut self, seq: u64) -> Batch {
+        let pending = &mut self.pending;
+        let mut batch =
+            Batch { history: std::mem::take(&mut pending.history), epoch: pending.epoch.take(), ..Batch::default() };
+        let mut ended = Vec::new();
+        for id in std::mem::take(&mut pending.tasks) {
+            let Some(task) = self.tasks.get_mut(&id) else { continue };
+            task.version += 1;
+            batch.tasks.push(task.to_row(id));
+            if task.is_settled() {
+                ended.push(id);
+            }
+        }
+        for id in std::mem::take(&mut pending.sidecars) {
+            if let Some(sidecar) = self.sidecars.get(&id) {
+                batch.sidecars.push(sidecar.to_row(id));
+            }
+        }
+        let keys = std::mem::take(&mut pending.new_keys);
+        if !ended.is_empty() || !keys.is_empty() {
+            pending.forget.push_back(Forget { seq, tasks: ended, keys });
+        }
+        batch
     }
 
     /// The batch `seq` and all before it are durable: what only covered them may be forgotten (ended tasks, fresh keys).
-    pub fn committed(&mut self, _seq: u64) {}
+    pub fn committed(&mut self, seq: u64) {
+        self.pending.committed = seq;
+        while self.pending.forget.front().is_some_and(|forget| forget.seq <= seq) {
+            let Some(forget) = self.pending.forget.pop_front() else { return };
+            for key in forget.keys {
+                self.pending.keys.remove(&key);
+            }
+            for id in forget.tasks {
+                self.forget(id);
+            }
+        }
+    }
+
+    /// Whether something was decided that no batch has taken yet.
+    #[must_use]
+    pub fn dirty(&self) -> bool {
+        let pending = &self.pending;
+        !pending.tasks.is_empty()
+            || !pending.sidecars.is_empty()
+            || !pending.history.is_empty()
+            || pending.epoch.is_some()
+    }
+
+    /// Grows with each durable change; equal before and after an `apply` means that its effects need no commit of their own.
+    #[must_use]
+    pub fn write_count(&self) -> u64 {
+        self.pending.writes
+    }
 
     /// When `TimePassed` is wanted, on the `mono_ms` clock.
     #[must_use]
     pub fn next_wakeup(&self) -> Option<u64> {
-        None
+        self.timers.next()
     }
 
     /// Whether the machine holds the task, so that the store's row would be older than what it knows.
     #[must_use]
-    pub fn holds(&self, _task: TaskId) -> bool {
-        false
+    pub fn holds(&self, task: TaskId) -> bool {
+        self.tasks.contains_key(&task)
     }
 
-    /// Why the task does not run, in sentences; `None` if the machine does not hold it (then it is terminal or unknown).
-    #[must_use]
-    pub fn why(&self, _now: Now, _task: TaskId) -> Option<v1::WhyResponse> {
-        None
-    }
-
-    /// Every sidecar, for people; `all` includes lost ones.
-    #[must_use]
-    pub fn sidecars(&self, _now: Now, _all: bool) -> Vec<v1::Sidecar> {
-        Vec::new()
-    }
-
-    /// The session to ask for an attempt's log, if its sidecar is linked.
-    #[must_use]
-    pub fn session_of(&self, _sidecar: &str) -> Option<SessionId> {
-        None
-    }
-
-    /// Latest progress of the task's running attempt.
-    #[must_use]
-    pub fn progress(&self, _task: TaskId) -> Option<&v1::Progress> {
-        None
-    }
-
-    /// The configuration it was made with.
+    /// The configuration it was made with; the epoch is the one it leads under now.
     #[must_use]
     pub fn config(&self) -> &Config {
         &self.config
+    }
+
+    /// Whether sidecars have seen a later state than this store held: it was restored from a backup.
+    #[must_use]
+    pub fn restored(&self) -> bool {
+        self.restored
+    }
+
+    fn next_fence(&mut self) -> Fence {
+        self.fence_n += 1;
+        Fence { epoch: self.config.epoch, n: self.fence_n }
+    }
+
+    fn touch_task(&mut self, task: TaskId) {
+        self.pending.tasks.insert(task);
+        self.pending.writes += 1;
+    }
+
+    fn touch_sidecar(&mut self, sidecar: SidecarId) {
+        self.pending.sidecars.insert(sidecar);
+        self.pending.writes += 1;
+    }
+
+    fn note(&mut self, cx: &Cx<'_>, attempt: AttemptId, kind: &'static str, detail: impl Into<String>) {
+        self.pending.writes += 1;
+        self.pending.history.push(HistoryEvent {
+            task: attempt.task,
+            unix_ms: cx.now.wall_ms,
+            kind,
+            attempt: attempt.number,
+            detail: detail.into(),
+        });
+    }
+
+    fn note_task(&mut self, cx: &Cx<'_>, task: TaskId, kind: &'static str, detail: impl Into<String>) {
+        self.note(cx, AttemptId { task, number: 0 }, kind, detail);
+    }
+
+    #[cfg(feature = "seeded-bugs")]
+    fn bug(&self, bug: Bug) -> bool {
+        self.config.bug == Some(bug)
     }
 }

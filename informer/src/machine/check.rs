@@ -1,0 +1,120 @@
+//! Every invariant of the machine, recomputed from scratch. Tests and the simulation call it after each step.
+
+use super::Machine;
+use super::placement::{taken, unfit_because};
+use super::sidecar::{Link, Sidecar};
+use super::task::{Phase, State, Task};
+use super::timer::Timer;
+use proto::id::{AttemptId, SidecarId, TaskId};
+use std::collections::BTreeSet;
+
+impl Machine {
+    /// The first violated invariant, in words.
+    ///
+    /// # Errors
+    /// Names the object and what is wrong with it. A violation is always a bug of the machine.
+    pub fn check(&self) -> Result<(), String> {
+        for (id, task) in &self.tasks {
+            self.check_task(*id, task).map_err(|wrong| format!("task {id}: {wrong}"))?;
+        }
+        for (id, sidecar) in &self.sidecars {
+            self.check_sidecar(*id, sidecar).map_err(|wrong| format!("sidecar {id}: {wrong}"))?;
+        }
+        self.check_queue()
+    }
+
+    fn check_task(&self, id: TaskId, task: &Task) -> Result<(), String> {
+        let occupying: Vec<_> = task.attempts.iter().filter(|a| a.occupies() && !a.fenced).collect();
+        let winners = task.attempts.iter().filter(|a| matches!(a.phase, Phase::Committing | Phase::Succeeded)).count();
+        if winners > 1 && !task.is_service() && task.runs <= 1 {
+            return Err(format!("{winners} results are accepted"));
+        }
+        if occupying.len() > 1 {
+            return Err("two attempts are wanted at once".to_owned());
+        }
+        let may_win = task.attempts.iter().any(super::task::Attempt::may_win);
+        match &task.state {
+            State::Ended { .. } if may_win => Err("it has ended and an attempt may still win".to_owned()),
+            State::Ended { .. } => Ok(()),
+            State::Waiting { until_ms: u64::MAX, .. } if !task.old_copy_runs() => Err("it waits for nobody".to_owned()),
+            State::Waiting { until_ms: u64::MAX, .. } => Ok(()),
+            State::Waiting { .. } if !self.timers.is_armed(Timer::Due(id)) => {
+                Err("it waits without a timer".to_owned())
+            }
+            State::Waiting { .. } | State::Ready { .. } if !occupying.is_empty() => {
+                Err("it waits although an attempt is wanted".to_owned())
+            }
+            State::Waiting { .. } | State::Ready { .. } => Ok(()),
+            State::Assigned if !occupying.iter().any(|a| a.phase == Phase::Assigned) => {
+                Err("it is assigned to nobody".to_owned())
+            }
+            State::Running if !occupying.iter().any(|a| a.phase == Phase::Running) => self.check_held_running(id, task),
+            State::Committing { winner } if task.attempt(*winner).is_none_or(|a| a.phase != Phase::Committing) => {
+                Err("its winner does not commit".to_owned())
+            }
+            State::Assigned | State::Running | State::Committing { .. } => Ok(()),
+        }
+    }
+
+    /// Running without a running attempt is right only while a silent one is given time (`replace_after`).
+    fn check_held_running(&self, id: TaskId, task: &Task) -> Result<(), String> {
+        let held = task.attempts.iter().filter(|a| a.may_win()).any(|a| self.timers.is_armed(Timer::Replace(a.id(id))));
+        if held { Ok(()) } else { Err("it runs nowhere".to_owned()) }
+    }
+
+    fn check_sidecar(&self, id: SidecarId, sidecar: &Sidecar) -> Result<(), String> {
+        let mut occupying = BTreeSet::new();
+        let (mut cpu_millis, mut memory_bytes) = (0, 0);
+        for (task_id, task) in &self.tasks {
+            for attempt in task.attempts.iter().filter(|a| a.sidecar == id && a.occupies()) {
+                occupying.insert(attempt.id(*task_id));
+                cpu_millis += taken(task).cpu_millis;
+                memory_bytes += taken(task).memory_bytes;
+            }
+        }
+        let booked: BTreeSet<AttemptId> = sidecar.taken.keys().copied().collect();
+        if booked != occupying {
+            return Err(format!("its books say {booked:?}, its attempts are {occupying:?}"));
+        }
+        if (sidecar.taken_cpu_millis, sidecar.taken_memory_bytes) != (cpu_millis, memory_bytes) {
+            return Err("its sums differ from its attempts".to_owned());
+        }
+        if sidecar.taken_cpu_millis > sidecar.cpu_millis || sidecar.taken_memory_bytes > sidecar.memory_bytes {
+            return Err("more is taken than it has".to_owned());
+        }
+        if sidecar.link == Link::Lost && sidecar.taken.keys().any(|a| !self.timers.is_armed(Timer::Replace(*a))) {
+            return Err("it is lost and still occupied".to_owned());
+        }
+        if self.open.contains(&id) != sidecar.closed_because().is_none() {
+            return Err("it is open and listed as closed, or the other way round".to_owned());
+        }
+        match sidecar.session() {
+            Some(session) if self.sessions.get(&session) != Some(&id) => Err("its session is not listed".to_owned()),
+            _ if sidecar.link != Link::Lost && !self.timers.is_armed(Timer::Silence(id)) => {
+                Err("nobody listens for its silence".to_owned())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn check_queue(&self) -> Result<(), String> {
+        let mut queued = 0;
+        for (id, priority, class, place) in self.ready.iter() {
+            queued += 1;
+            let task = self.tasks.get(&id).ok_or_else(|| format!("unknown task {id} is queued"))?;
+            if task.state != (State::Ready { place }) || task.class != class || task.facts.priority != priority {
+                return Err(format!("task {id} is queued and {}", task.state_word()));
+            }
+            let class = self.shared.class(class);
+            let held_back = self.restored_until_ms.is_some();
+            let idle = self.open.iter().find(|open| {
+                self.sidecars.get(open).is_some_and(|sidecar| unfit_because(sidecar, class, held_back).is_none())
+            });
+            if let Some(idle) = idle {
+                return Err(format!("task {id} waits although sidecar {idle} has room"));
+            }
+        }
+        let ready = self.tasks.values().filter(|task| matches!(task.state, State::Ready { .. })).count();
+        if ready != queued { Err(format!("{ready} tasks are ready and {queued} are queued")) } else { Ok(()) }
+    }
+}

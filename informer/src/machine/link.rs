@@ -1,0 +1,339 @@
+//! Links open and close. A sidecar first tells everything it holds, and each held attempt gets one answer:
+//!
+//! | held there ↓, here → | open | presumed lost | fenced, or task ended | unknown |
+//! |---|---|---|---|---|
+//! | accepted, running | keep | keep the one further on, stop the other | stop | set aside |
+//! | ended | take the result | take it, if nobody else's was | store as late | set aside |
+//! | set aside | stop | stop | stop | set aside |
+//!
+//! What the machine believes to be there and is not: an assignment that never arrived is sent again; anything else is lost.
+
+use super::effect::Effect;
+use super::event::{Held, HeldState, Hello, SessionId};
+use super::outcome::ending;
+use super::sidecar::{Link, Sidecar};
+use super::task::{Phase, State, Task, WaitsFor};
+use super::timer::Timer;
+use super::{Cx, Machine};
+use proto::id::{AttemptId, SidecarId};
+use proto::{bounds, v1};
+use std::collections::BTreeSet;
+use v1::informer_message::Message;
+use v1::verdict::Decision;
+
+impl Machine {
+    pub(super) fn on_link_opened(&mut self, cx: &mut Cx<'_>, session: SessionId, hello: &Hello, held: Vec<Held>) {
+        let id = hello.sidecar;
+        if let Some(refuse) = self.refusal(hello) {
+            return cx.effects.push(Effect::CloseLink { session, refuse });
+        }
+        self.check_lineage(cx, hello);
+        self.supersede(cx, hello);
+        self.introduce(cx, session, hello);
+        self.welcome(cx, session);
+        let told: BTreeSet<AttemptId> = held.iter().map(|held| held.attempt).collect();
+        for held in held {
+            let attempt = held.attempt;
+            let (decision, why) = self.answer(cx, id, held);
+            let verdict = v1::Verdict { attempt: Some(attempt.to_wire()), decision: decision.into(), why: why.into() };
+            self.send(cx, session, Message::Verdict(verdict));
+        }
+        self.look_for_missing(cx, session, id, &told);
+        self.refresh(id);
+    }
+
+    fn refusal(&self, hello: &Hello) -> Option<v1::Refuse> {
+        let known = self.sidecars.get(&hello.sidecar);
+        if let Some(newer) = known.filter(|sidecar| sidecar.incarnation > hello.incarnation) {
+            let message = format!(
+                "sidecar {} runs in a newer incarnation ({} on {}); stop this one, or give it a data directory of its own",
+                hello.sidecar, newer.incarnation, newer.host
+            );
+            return Some(v1::Refuse { code: "superseded".to_owned(), message, r#final: true });
+        }
+        if known.is_none() && self.sidecars.len() >= bounds::SIDECARS {
+            let message = format!("{} sidecars are known, which is the bound", bounds::SIDECARS);
+            return Some(v1::Refuse { code: "full".to_owned(), message, r#final: false });
+        }
+        None
+    }
+
+    /// A sidecar that has seen a later state of this lineage shows that the store was restored from a backup.
+    fn check_lineage(&mut self, cx: &mut Cx<'_>, hello: &Hello) {
+        let Some(seen) = hello.seen.as_ref().filter(|seen| seen.lineage == self.config.lineage) else { return };
+        let epoch = seen.epoch.max(hello.highest_fence.epoch);
+        if epoch <= self.config.epoch && seen.commit_seq <= self.pending.committed {
+            return;
+        }
+        let longest_ms = self.sidecars.values().map(|sidecar| sidecar.longest_lease_ms).max().unwrap_or(0);
+        let until_ms = cx.now.mono_ms + longest_ms.max(self.config.lease_ms) + self.config.fence_grace_ms;
+        self.restored = true;
+        self.restored_until_ms = Some(until_ms);
+        self.timers.arm(Timer::Restored, until_ms);
+        self.config.epoch = self.config.epoch.max(epoch) + 1;
+        self.fence_n = 0;
+        self.pending.epoch = Some(self.config.epoch);
+        self.pending.writes += 1;
+    }
+
+    pub(super) fn on_restore_accepted(&mut self) {
+        if self.restored_until_ms.take().is_some() {
+            self.timers.cancel(Timer::Restored);
+            self.freed.extend(self.open.iter().copied());
+        }
+    }
+
+    /// An older link of the same sidecar ends: the newer incarnation wins, and one that came back replaces its dead stream.
+    fn supersede(&mut self, cx: &mut Cx<'_>, hello: &Hello) {
+        let Some(old) = self.sidecars.get(&hello.sidecar) else { return };
+        let Some(session) = old.session() else { return };
+        let superseded = old.incarnation < hello.incarnation;
+        let (code, message) = if superseded {
+            ("superseded", "a newer incarnation of this sidecar has linked")
+        } else {
+            ("replaced", "this sidecar has opened a newer link")
+        };
+        let refuse = v1::Refuse { code: code.to_owned(), message: message.to_owned(), r#final: superseded };
+        self.close_link(cx, session, refuse);
+    }
+
+    fn introduce(&mut self, cx: &mut Cx<'_>, session: SessionId, hello: &Hello) {
+        let id = hello.sidecar;
+        let lease_ms = self.config.lease_ms;
+        let sidecar = self.sidecars.entry(id).or_insert_with(|| Sidecar::new(hello, session, cx.now.mono_ms, lease_ms));
+        if hello.incarnation > sidecar.incarnation {
+            sidecar.window = 1;
+        }
+        sidecar.introduce(hello);
+        sidecar.link = Link::Up { session, suspect: false };
+        sidecar.heard_ms = cx.now.mono_ms;
+        sidecar.lease_ms = lease_ms;
+        sidecar.longest_lease_ms = sidecar.longest_lease_ms.max(lease_ms);
+        sidecar.reported_seq = 0;
+        self.sessions.insert(session, id);
+        self.arm_silence(id);
+        self.touch_sidecar(id);
+    }
+
+    fn welcome(&mut self, cx: &mut Cx<'_>, session: SessionId) {
+        let informer = v1::Identity {
+            lineage: self.config.lineage.clone(),
+            epoch: self.config.epoch,
+            commit_seq: self.pending.committed,
+        };
+        let welcome = v1::Welcome {
+            protocol: proto::PROTOCOL_MAX,
+            informer: Some(informer),
+            session: session.0,
+            beat_ms: self.config.beat_ms,
+            lease_ms: self.config.lease_ms,
+            fence_grace_ms: self.config.fence_grace_ms,
+        };
+        self.send(cx, session, Message::Welcome(welcome));
+    }
+
+    /// The answer to one held attempt, and why if it is to stop.
+    fn answer(&mut self, cx: &mut Cx<'_>, sidecar: SidecarId, held: Held) -> (Decision, v1::Reason) {
+        let id = held.attempt;
+        let Some(task) = self.tasks.get_mut(&id.task) else { return (Decision::SetAside, v1::Reason::Unspecified) };
+        let known = task.attempt(id.number).filter(|attempt| attempt.sidecar == sidecar && attempt.fence == held.fence);
+        if known.is_none() {
+            return self.answer_unlisted(&held);
+        }
+        match held.state {
+            HeldState::Accepted => self.on_returned(cx, id, None),
+            HeldState::Running { started_unix_ms, progress } => {
+                self.on_returned(cx, id, Some((started_unix_ms, progress)))
+            }
+            HeldState::Ended(ending) => {
+                self.on_end(cx, id, *ending);
+                self.acknowledged_or_publish(id)
+            }
+            HeldState::Published(ending) => {
+                self.on_end(cx, id, *ending);
+                self.on_published(cx, id, None);
+                (Decision::Acknowledged, v1::Reason::Unspecified)
+            }
+            HeldState::SetAside => (Decision::Stop, v1::Reason::Revoked),
+        }
+    }
+
+    /// An attempt whose task is known and which is not in its list: dropped as old, or younger than this store.
+    fn answer_unlisted(&mut self, held: &Held) -> (Decision, v1::Reason) {
+        let id = held.attempt;
+        let Some(task) = self.tasks.get_mut(&id.task) else { return (Decision::SetAside, v1::Reason::Unspecified) };
+        if id.number >= task.next_attempt || task.attempt(id.number).is_some() {
+            task.next_attempt = task.next_attempt.max(id.number + 1);
+            self.touch_task(id.task);
+            return (Decision::SetAside, v1::Reason::Unspecified);
+        }
+        match held.state {
+            HeldState::Ended(_) | HeldState::Published(_) => (Decision::Acknowledged, v1::Reason::Unspecified),
+            HeldState::Accepted | HeldState::Running { .. } | HeldState::SetAside => {
+                (Decision::Stop, v1::Reason::Revoked)
+            }
+        }
+    }
+
+    fn acknowledged_or_publish(&self, id: AttemptId) -> (Decision, v1::Reason) {
+        let attempt = self.tasks.get(&id.task).and_then(|task| task.attempt(id.number));
+        if attempt.is_some_and(|attempt| attempt.phase == Phase::Committing) {
+            (Decision::Publish, v1::Reason::Unspecified)
+        } else {
+            (Decision::Acknowledged, v1::Reason::Unspecified)
+        }
+    }
+
+    /// An attempt that has not ended is there; `running` tells since when and how far.
+    fn on_returned(
+        &mut self,
+        cx: &mut Cx<'_>,
+        id: AttemptId,
+        running: Option<(u64, v1::Progress)>,
+    ) -> (Decision, v1::Reason) {
+        let keep = (Decision::Keep, v1::Reason::Unspecified);
+        let Some(task) = self.tasks.get_mut(&id.task) else { return (Decision::SetAside, v1::Reason::Unspecified) };
+        if let Some(why) = unwanted(task) {
+            self.reoccupy(id, running.is_some());
+            return (Decision::Stop, why);
+        }
+        let Some(attempt) = task.attempt_mut(id.number) else { return keep };
+        match (attempt.phase, attempt.fenced) {
+            (Phase::Assigned, false) => {
+                if let Some((started_unix_ms, progress)) = running {
+                    attempt.progress = Some(Box::new(progress));
+                    self.on_started(cx, id, started_unix_ms);
+                }
+                keep
+            }
+            (Phase::Running | Phase::Committing, false) => {
+                attempt.progress = running.map(|(_, progress)| Box::new(progress)).or(attempt.progress.take());
+                keep
+            }
+            (Phase::PresumedLost, false) => self.on_back_in_time(cx, id, running),
+            (_, true) | (_, false) => {
+                self.reoccupy(id, running.is_some());
+                (Decision::Stop, v1::Reason::Revoked)
+            }
+        }
+    }
+
+    /// An attempt that is to stop occupies its sidecar until its end is told.
+    fn reoccupy(&mut self, id: AttemptId, running: bool) {
+        let attempt = self.tasks.get_mut(&id.task).and_then(|task| task.attempt_mut(id.number));
+        if let Some(attempt) = attempt.filter(|attempt| attempt.phase == Phase::PresumedLost) {
+            attempt.fenced = true;
+            self.timers.cancel(Timer::Replace(id));
+            self.set_phase(id, if running { Phase::Running } else { Phase::Assigned });
+        }
+    }
+
+    /// An attempt that was presumed lost runs. The copy that is further on is kept.
+    fn on_back_in_time(
+        &mut self,
+        cx: &mut Cx<'_>,
+        id: AttemptId,
+        running: Option<(u64, v1::Progress)>,
+    ) -> (Decision, v1::Reason) {
+        let Some(task) = self.tasks.get_mut(&id.task) else { return (Decision::SetAside, v1::Reason::Unspecified) };
+        if task.facts.stop_on_disconnect {
+            // Its lease is over there too, and it is being stopped; its replacement waits for its end.
+            let waiting = matches!(task.state, State::Waiting { .. } | State::Ready { .. });
+            self.reoccupy(id, running.is_some());
+            if waiting {
+                self.stop_waiting(id.task);
+                self.make_waiting(cx, id.task, cx.now.mono_ms, WaitsFor::OldCopy);
+            }
+            return (Decision::Stop, v1::Reason::Fenced);
+        }
+        let step = running.as_ref().map_or(0, |(_, progress)| progress.step);
+        let rival = task.attempts.iter().find(|other| other.number != id.number && !other.fenced && other.occupies());
+        let rival_ahead = rival.is_some_and(|rival| {
+            rival.phase == Phase::Running
+                && (running.is_none() || rival.progress.as_ref().is_some_and(|p| p.step > step))
+        });
+        if rival_ahead {
+            self.reoccupy(id, running.is_some());
+            self.note(cx, id, "fenced", "it came back, and its replacement is further on");
+            return (Decision::Stop, v1::Reason::Revoked);
+        }
+        let charged = rival.is_some() || matches!(task.state, State::Waiting { .. } | State::Ready { .. });
+        if charged {
+            task.infra_failures = task.infra_failures.saturating_sub(1);
+        }
+        self.stop_waiting(id.task);
+        self.fence_others(cx, id);
+        self.timers.cancel(Timer::Replace(id));
+        self.note(cx, id, "returned", "it was presumed lost and is kept");
+        self.resume(id, running);
+        (Decision::Keep, v1::Reason::Unspecified)
+    }
+
+    fn resume(&mut self, id: AttemptId, running: Option<(u64, v1::Progress)>) {
+        let Some(task) = self.tasks.get_mut(&id.task) else { return };
+        task.state = if running.is_some() { State::Running } else { State::Assigned };
+        let phase = if running.is_some() { Phase::Running } else { Phase::Assigned };
+        if let (Some(attempt), Some((started_unix_ms, progress))) = (task.attempt_mut(id.number), running) {
+            attempt.started_unix_ms = started_unix_ms;
+            attempt.progress = Some(Box::new(progress));
+        }
+        self.set_phase(id, phase);
+    }
+
+    /// What should be on this sidecar and was not told.
+    fn look_for_missing(&mut self, cx: &mut Cx<'_>, session: SessionId, id: SidecarId, told: &BTreeSet<AttemptId>) {
+        let Some(sidecar) = self.sidecars.get(&id) else { return };
+        let missing: Vec<AttemptId> =
+            sidecar.taken.keys().chain(&sidecar.missing).filter(|attempt| !told.contains(attempt)).copied().collect();
+        for attempt_id in missing {
+            let Some(task) = self.tasks.get_mut(&attempt_id.task) else { continue };
+            let wanted = unwanted(task).is_none();
+            let payload = task.payload;
+            let Some(attempt) = task.attempt(attempt_id.number) else { continue };
+            match attempt.phase {
+                Phase::Assigned if wanted && !attempt.fenced => {
+                    let fence = attempt.fence;
+                    cx.effects.push(Effect::SendAssign { session, attempt: attempt_id, fence, payload });
+                }
+                Phase::Committing => {
+                    task.state = State::Running;
+                    self.set_phase(attempt_id, Phase::Lost);
+                    let lost = ending(v1::Reason::Lost, "its sidecar came back without the outputs it had staged");
+                    self.on_infrastructure_failure(cx, attempt_id, lost);
+                }
+                _ => self.on_end(cx, attempt_id, ending(v1::Reason::Lost, "its sidecar came back without it")),
+            }
+        }
+    }
+
+    pub(super) fn on_link_closed(&mut self, session: SessionId) {
+        let Some(id) = self.sessions.remove(&session) else { return };
+        if let Some(sidecar) = self.sidecars.get_mut(&id).filter(|sidecar| sidecar.session() == Some(session)) {
+            sidecar.link = Link::Down;
+            self.arm_silence(id);
+            self.refresh(id);
+        }
+    }
+
+    /// Ends a link from here.
+    pub(super) fn close_link(&mut self, cx: &mut Cx<'_>, session: SessionId, refuse: v1::Refuse) {
+        cx.effects.push(Effect::CloseLink { session, refuse });
+        self.on_link_closed(session);
+    }
+
+    pub(super) fn send(&self, cx: &mut Cx<'_>, session: SessionId, message: Message) {
+        cx.effects.push(Effect::Send { session, message: Box::new(v1::InformerMessage { message: Some(message) }) });
+    }
+}
+
+/// Why no process of the task is wanted any more; `None` if one is.
+fn unwanted(task: &Task) -> Option<v1::Reason> {
+    match task.state {
+        _ if task.cancelling => Some(v1::Reason::Cancelled),
+        _ if task.overtime => Some(v1::Reason::TotalTimeout),
+        State::Ended { .. } => Some(v1::Reason::Revoked),
+        State::Waiting { .. } | State::Ready { .. } | State::Assigned | State::Running | State::Committing { .. } => {
+            None
+        }
+    }
+}

@@ -1,0 +1,203 @@
+//! Coming back: rows become state. Restart is not special: what was due while nobody looked is found by the same timers.
+
+use super::event::{Now, PayloadHandle};
+use super::sidecar::{Link, Sidecar};
+use super::task::{Attempt, State, Task, Terminal, WaitsFor};
+use super::timer::Timer;
+use super::{Config, Machine};
+use proto::id::{SidecarId, TaskId};
+use proto::{store, v1};
+use std::collections::BTreeMap;
+
+impl Machine {
+    /// A machine that knows what the store held: every task that is not terminal and every sidecar. A row that this program
+    /// cannot have written is left out; the store reports it.
+    #[must_use]
+    pub fn new(
+        config: Config,
+        now: Now,
+        tasks: impl IntoIterator<Item = store::TaskRow>,
+        sidecars: impl IntoIterator<Item = store::SidecarRow>,
+    ) -> Self {
+        let mut machine = Self {
+            pending: super::Pending { committed: config.commit_seq, ..super::Pending::default() },
+            config,
+            tasks: BTreeMap::new(),
+            sidecars: BTreeMap::new(),
+            sessions: BTreeMap::new(),
+            ready: super::Ready::default(),
+            shared: super::Shared::default(),
+            timers: super::Timers::default(),
+            open: std::collections::BTreeSet::new(),
+            cursor: None,
+            hydrated: Vec::new(),
+            fresh: Vec::new(),
+            freed: std::collections::BTreeSet::new(),
+            durations: BTreeMap::new(),
+            fence_n: 0,
+            restored_until_ms: None,
+            restored: false,
+        };
+        for row in sidecars {
+            let Ok(id) = row.id.parse::<SidecarId>() else { continue };
+            let sidecar = Sidecar::from_row(row, now.mono_ms);
+            machine.timers.arm(Timer::Silence(id), sidecar.lease_ends_ms());
+            machine.sidecars.insert(id, sidecar);
+        }
+        for row in tasks {
+            machine.load_task(now, row);
+        }
+        machine
+    }
+
+    fn load_task(&mut self, now: Now, row: store::TaskRow) {
+        let Some(id) = TaskId::from_bytes(&row.id) else { return };
+        self.hydrate(id, Some(Box::new(row)));
+        let Some(task) = self.tasks.get(&id) else { return };
+        let total_ms = task.facts.timeouts.map_or(0, |timeouts| timeouts.total_ms);
+        if total_ms > 0 && !task.is_ended() {
+            let due_unix_ms = task.run_since_unix_ms.saturating_add(total_ms);
+            self.timers.arm(Timer::TotalTimeout(id), on_mono(now, due_unix_ms));
+        }
+        match task.state {
+            State::Waiting { why, .. } => {
+                let due_ms = on_mono(now, task.not_before_unix_ms).max(self.old_copies_gone_ms(now, task));
+                self.rewait(id, due_ms, why);
+            }
+            State::Ready { .. } => {
+                let old_copies_gone_ms = self.old_copies_gone_ms(now, task);
+                if old_copies_gone_ms > now.mono_ms {
+                    self.rewait(id, old_copies_gone_ms, WaitsFor::OldCopy);
+                } else {
+                    let (priority, class) = (task.facts.priority, task.class);
+                    let queue_ms = task.facts.timeouts.map_or(0, |timeouts| timeouts.queue_ms);
+                    let since = task.ready_since_unix_ms;
+                    let place = self.ready.push(id, priority, class);
+                    if queue_ms > 0 {
+                        self.timers.arm(Timer::QueueTimeout(id), on_mono(now, since.saturating_add(queue_ms)));
+                    }
+                    self.set_state(id, State::Ready { place });
+                }
+            }
+            State::Assigned | State::Running | State::Committing { .. } => self.load_open_attempts(id, now),
+            State::Ended { .. } => {}
+        }
+    }
+
+    fn rewait(&mut self, id: TaskId, until_ms: u64, why: WaitsFor) {
+        self.set_state(id, State::Waiting { until_ms, why });
+        self.timers.arm(Timer::Due(id), until_ms);
+    }
+
+    fn set_state(&mut self, id: TaskId, state: State) {
+        if let Some(task) = self.tasks.get_mut(&id) {
+            task.state = state;
+        }
+    }
+
+    /// Sidecars whose row is missing hold nothing: their attempts are given up by a replacement timer at once.
+    fn load_open_attempts(&mut self, id: TaskId, now: Now) {
+        let Some(task) = self.tasks.get(&id) else { return };
+        let taken = super::placement::taken(task);
+        for attempt in &task.attempts {
+            let attempt_id = attempt.id(id);
+            match self.sidecars.get_mut(&attempt.sidecar) {
+                Some(sidecar) if attempt.occupies() => sidecar.take(attempt_id, taken),
+                Some(_) | None if attempt.may_win() => self.timers.arm(Timer::Replace(attempt_id), now.mono_ms),
+                Some(_) | None => {}
+            }
+        }
+    }
+
+    /// When the `stop` copies of a task that may still run have surely ended: this informer has granted no lease yet, an earlier
+    /// one may have granted the longest just before it died.
+    fn old_copies_gone_ms(&self, now: Now, task: &Task) -> u64 {
+        if !task.facts.stop_on_disconnect {
+            return 0;
+        }
+        let longest = task.attempts.iter().filter(|attempt| attempt.may_win()).map(|attempt| {
+            self.sidecars.get(&attempt.sidecar).map_or(self.config.lease_ms, |sidecar| sidecar.longest_lease_ms)
+        });
+        longest.max().map_or(0, |lease_ms| now.mono_ms + lease_ms + self.config.fence_grace_ms)
+    }
+
+    /// Takes a row from the store into memory, unless the machine holds the task and so knows better.
+    pub(super) fn hydrate(&mut self, id: TaskId, stored: Option<Box<store::TaskRow>>) {
+        let Some(row) = stored else { return };
+        if self.tasks.contains_key(&id) {
+            return;
+        }
+        let Some(mut task) = self.task_from_row(*row) else { return };
+        if task.is_ended() {
+            self.hydrated.push(id);
+            let taken = super::placement::taken(&task);
+            // Its process may still be stopping somewhere; on a lost sidecar nobody will ever tell.
+            for attempt in task.attempts.iter_mut().filter(|attempt| attempt.occupies()) {
+                match self.sidecars.get_mut(&attempt.sidecar) {
+                    Some(sidecar) if sidecar.link != Link::Lost => sidecar.take(attempt.id(id), taken),
+                    Some(_) | None => attempt.phase = v1::AttemptState::PresumedLost,
+                }
+            }
+        }
+        for attempt in task.attempts.iter().filter(|attempt| attempt.phase == v1::AttemptState::PresumedLost) {
+            if let Some(sidecar) = self.sidecars.get_mut(&attempt.sidecar) {
+                sidecar.missing.insert(attempt.id(id));
+            }
+        }
+        self.tasks.insert(id, task);
+    }
+
+    fn task_from_row(&mut self, row: store::TaskRow) -> Option<Task> {
+        let payload: PayloadHandle = row.payload.as_slice().try_into().ok()?;
+        let state = state_from_row(&row)?;
+        let (facts, class) = self.shared.acquire(row.facts?);
+        Some(Task {
+            payload,
+            facts,
+            class,
+            state,
+            attempts: row.attempts.into_iter().filter_map(Attempt::from_row).collect(),
+            attempts_dropped: row.attempts_dropped,
+            next_attempt: row.next_attempt.max(1),
+            created_unix_ms: row.created_unix_ms,
+            ended_unix_ms: row.ended_unix_ms,
+            not_before_unix_ms: row.not_before_unix_ms,
+            ready_since_unix_ms: row.ready_since_unix_ms,
+            run_since_unix_ms: row.run_since_unix_ms,
+            own_failures: row.own_failures,
+            infra_failures: row.infra_failures,
+            restarts: row.restarts,
+            runs: row.runs,
+            cancelling: row.cancelling,
+            overtime: false,
+            key: (!row.key.is_empty()).then(|| row.key.into_boxed_str()),
+            retry_key: row.retry_key.into_boxed_str(),
+            version: row.version,
+        })
+    }
+}
+
+/// States that live only in memory (a place in the queue, a time on the monotonic clock) are filled in by `load_task`.
+fn state_from_row(row: &store::TaskRow) -> Option<State> {
+    let ended = |state| State::Ended { state, ending: Box::new(row.ending.clone().unwrap_or_default()) };
+    Some(match row.state() {
+        v1::TaskState::Waiting if row.attempts.is_empty() => State::Waiting { until_ms: 0, why: WaitsFor::StartTime },
+        v1::TaskState::Waiting => State::Waiting { until_ms: 0, why: WaitsFor::BackOff },
+        v1::TaskState::Ready => State::Ready { place: 0 },
+        v1::TaskState::Assigned => State::Assigned,
+        v1::TaskState::Running => State::Running,
+        v1::TaskState::Committing => {
+            let winner = row.attempts.iter().find(|attempt| attempt.state() == v1::AttemptState::Committing)?;
+            State::Committing { winner: winner.number }
+        }
+        v1::TaskState::Succeeded => ended(Terminal::Succeeded),
+        v1::TaskState::Failed => ended(Terminal::Failed),
+        v1::TaskState::Cancelled => ended(Terminal::Cancelled),
+        v1::TaskState::Unspecified => return None,
+    })
+}
+
+/// A Unix time on the monotonic clock; past ones are now.
+pub(super) fn on_mono(now: Now, unix_ms: u64) -> u64 {
+    now.mono_ms.saturating_add(unix_ms.saturating_sub(now.wall_ms))
+}

@@ -1,0 +1,105 @@
+//! Facts from sidecars. A repeated, late or reordered one is harmless: it is acknowledged and moves nothing back.
+
+use super::effect::Effect;
+use super::event::{Report, SessionId};
+use super::outcome::ending;
+use super::task::{Phase, State};
+use super::timer::Timer;
+use super::{Cx, Machine};
+use proto::id::{AttemptId, Fence};
+use proto::v1;
+use v1::informer_message::Message;
+
+/// One numbered report.
+pub(super) struct Reported {
+    pub seq: u64,
+    pub attempt: AttemptId,
+    pub fence: Fence,
+    pub report: Report,
+}
+
+impl Machine {
+    pub(super) fn on_reported(&mut self, cx: &mut Cx<'_>, session: SessionId, reported: Reported) {
+        let Reported { seq, attempt: id, fence, report } = reported;
+        let Some(&sidecar_id) = self.sessions.get(&session) else { return };
+        let Some(sidecar) = self.sidecars.get_mut(&sidecar_id) else { return };
+        if seq > sidecar.reported_seq + 1 {
+            let message = format!("report {seq} came after {}: numbers must be without gaps", sidecar.reported_seq);
+            let refuse = v1::Refuse { code: "protocol".to_owned(), message, r#final: false };
+            return self.close_link(cx, session, refuse);
+        }
+        if seq == sidecar.reported_seq + 1 {
+            sidecar.reported_seq = seq;
+            let known = self.tasks.get(&id.task).and_then(|task| task.attempt(id.number));
+            if known.is_some_and(|attempt| attempt.sidecar == sidecar_id && attempt.fence == fence) {
+                self.on_report(cx, id, report);
+            }
+        }
+        let seq = self.sidecars.get(&sidecar_id).map_or(seq, |sidecar| sidecar.reported_seq);
+        let message = Box::new(v1::InformerMessage { message: Some(Message::Ack(v1::Ack { seq })) });
+        cx.effects.push(Effect::Send { session, message });
+    }
+
+    fn on_report(&mut self, cx: &mut Cx<'_>, id: AttemptId, report: Report) {
+        match report {
+            // The assignment arrived; there is nothing to do but to acknowledge.
+            Report::Accepted => {}
+            Report::Started { unix_ms } => self.on_started(cx, id, unix_ms),
+            Report::Ended(ending) => self.on_end(cx, id, *ending),
+            Report::Published(failure) => self.on_published(cx, id, failure),
+            Report::Refused(why) => self.on_refused(cx, id, why),
+        }
+    }
+
+    /// Only an assigned attempt can become running: `started` after `ended` moves nothing back.
+    pub(super) fn on_started(&mut self, cx: &mut Cx<'_>, id: AttemptId, unix_ms: u64) {
+        let Some(task) = self.tasks.get_mut(&id.task) else { return };
+        let assigned = task.state == State::Assigned;
+        let Some(attempt) = task.attempt_mut(id.number).filter(|attempt| attempt.phase == Phase::Assigned) else {
+            return;
+        };
+        attempt.started_unix_ms = unix_ms;
+        let (fenced, sidecar_id) = (attempt.fenced, attempt.sidecar);
+        if assigned && !fenced {
+            task.state = State::Running;
+        }
+        self.set_phase(id, Phase::Running);
+        self.note(cx, id, "started", "");
+        if let Some(sidecar) = self.sidecars.get_mut(&sidecar_id) {
+            sidecar.on_spawned();
+        }
+        self.refresh(sidecar_id);
+    }
+
+    /// A sidecar that refuses takes no more until its next beat says otherwise.
+    fn on_refused(&mut self, cx: &mut Cx<'_>, id: AttemptId, why: String) {
+        let Some(attempt) = self.tasks.get(&id.task).and_then(|task| task.attempt(id.number)) else { return };
+        if attempt.phase != Phase::Assigned {
+            return;
+        }
+        if let Some(sidecar) = self.sidecars.get_mut(&attempt.sidecar) {
+            sidecar.limit = 0;
+        }
+        self.on_end(cx, id, ending(v1::Reason::Refused, why));
+    }
+
+    /// Nothing could be spawned: the sidecar starts slowly again, and after three different tasks in a minute it rests.
+    pub(super) fn on_spawn_failed(&mut self, cx: &mut Cx<'_>, id: AttemptId) {
+        let Some(sidecar_id) = self.tasks.get(&id.task).and_then(|task| task.attempt(id.number)).map(|a| a.sidecar)
+        else {
+            return;
+        };
+        let Some(sidecar) = self.sidecars.get_mut(&sidecar_id) else { return };
+        if sidecar.on_spawn_failed(cx.now.mono_ms, id) {
+            self.timers.arm(Timer::Quarantine(sidecar_id), cx.now.mono_ms + super::sidecar::QUARANTINE_MS);
+        }
+        self.refresh(sidecar_id);
+    }
+
+    pub(super) fn on_quarantine_over(&mut self, id: proto::id::SidecarId) {
+        if let Some(sidecar) = self.sidecars.get_mut(&id) {
+            sidecar.quarantined = false;
+        }
+        self.refresh(id);
+    }
+}

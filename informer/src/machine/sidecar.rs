@@ -1,0 +1,240 @@
+//! A sidecar as the machine knows it: its link and lease, its books, its window.
+//!
+//! ```text
+//!            link opened                    one beat missed            beat, pong
+//!   (new) ───────────────▶ Up(live) ─────────────────────▶ Up(suspect) ──────────▶ Up(live)
+//!                             │ link closed                     │
+//!                             ▼                                 │ three missed
+//!                       Down(since last beat) ── three missed ──┴──▶ Lost ── link opened ──▶ Up
+//! ```
+
+use super::event::{Hello, SessionId};
+use proto::id::{AttemptId, SidecarId};
+use proto::{store, v1};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+/// Spawn failures of different tasks, with no start between them, that quarantine a sidecar.
+pub(super) const SPAWN_FAILURES: usize = 3;
+/// The time within which they must fall, and how long the quarantine lasts, ms. Long enough to outlive a full disk's first
+/// clean-up, short enough that a mended sidecar is back before anybody asks.
+pub(super) const QUARANTINE_MS: u64 = 60_000;
+/// Weight of one finished task in a sidecar's learned speed: 1/8, so that about ten tasks decide.
+const SPEED_WEIGHT: u64 = 8;
+
+/// Whether and since when a sidecar is heard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Link {
+    Up { session: SessionId, suspect: bool },
+    Down,
+    Lost,
+}
+
+/// What an attempt takes from its sidecar.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Taken {
+    pub cpu_millis: u64,
+    pub memory_bytes: u64,
+}
+
+/// One sidecar.
+#[derive(Debug, Clone)]
+pub(super) struct Sidecar {
+    pub incarnation: u64,
+    pub host: String,
+    pub version: String,
+    pub labels: BTreeMap<String, String>,
+    pub kinds: Vec<String>,
+    pub cpu_millis: u64,
+    pub memory_bytes: u64,
+    pub slots: u32,
+    pub weak_fencing: bool,
+    pub draining: bool,
+    /// Longest lease ever granted to it, durable before it was granted.
+    pub longest_lease_ms: u64,
+    pub link: Link,
+    /// When its last beat (or hello) arrived, monotonic ms.
+    pub heard_ms: u64,
+    /// Its silence is counted against this lease, ms.
+    pub lease_ms: u64,
+    /// Last report of this session that was applied.
+    pub reported_seq: u64,
+    pub load: v1::Load,
+    /// Most attempts it says it would hold (those it held plus its credit). Nothing before its first beat: only an acknowledged
+    /// beat earns it the lease without which it may start nothing.
+    pub limit: u32,
+    /// Slow start: most attempts it may hold now.
+    pub window: u32,
+    /// Learned speed, 1000 is average.
+    pub speed_permille: u32,
+    /// When and for which task nothing could be spawned; emptied by a start.
+    pub spawn_failures: VecDeque<(u64, AttemptId)>,
+    pub quarantined: bool,
+    /// The informer's own books: what occupies it.
+    pub taken: BTreeMap<AttemptId, Taken>,
+    pub taken_cpu_millis: u64,
+    pub taken_memory_bytes: u64,
+    /// Attempts presumed lost here, which may come back.
+    pub missing: BTreeSet<AttemptId>,
+}
+
+impl Sidecar {
+    pub(super) fn new(hello: &Hello, session: SessionId, now_ms: u64, lease_ms: u64) -> Self {
+        Self {
+            incarnation: hello.incarnation,
+            host: hello.host.clone(),
+            version: hello.version.clone(),
+            labels: hello.labels.clone(),
+            kinds: hello.kinds.clone(),
+            cpu_millis: hello.cpu_millis,
+            memory_bytes: hello.memory_bytes,
+            slots: hello.slots,
+            weak_fencing: hello.weak_fencing,
+            draining: false,
+            longest_lease_ms: lease_ms,
+            link: Link::Up { session, suspect: false },
+            heard_ms: now_ms,
+            lease_ms,
+            reported_seq: 0,
+            load: v1::Load::default(),
+            limit: 0,
+            window: 1,
+            speed_permille: 1000,
+            spawn_failures: VecDeque::new(),
+            quarantined: false,
+            taken: BTreeMap::new(),
+            taken_cpu_millis: 0,
+            taken_memory_bytes: 0,
+            missing: BTreeSet::new(),
+        }
+    }
+
+    /// What is told again in each hello.
+    pub(super) fn introduce(&mut self, hello: &Hello) {
+        self.incarnation = hello.incarnation;
+        self.host.clone_from(&hello.host);
+        self.version.clone_from(&hello.version);
+        self.labels.clone_from(&hello.labels);
+        self.kinds.clone_from(&hello.kinds);
+        self.cpu_millis = hello.cpu_millis;
+        self.memory_bytes = hello.memory_bytes;
+        self.slots = hello.slots;
+        self.weak_fencing = hello.weak_fencing;
+        self.limit = 0;
+    }
+
+    /// From its durable form; silent until it is heard, its silence counted from `now_ms`.
+    pub(super) fn from_row(row: store::SidecarRow, now_ms: u64) -> Self {
+        Self {
+            incarnation: row.incarnation,
+            host: row.host,
+            version: row.version,
+            labels: row.labels,
+            kinds: Vec::new(),
+            cpu_millis: row.cpu_millis,
+            memory_bytes: row.memory_bytes,
+            slots: row.slots,
+            weak_fencing: row.weak_fencing,
+            draining: row.draining,
+            longest_lease_ms: row.longest_lease_ms,
+            link: if row.lost { Link::Lost } else { Link::Down },
+            heard_ms: now_ms,
+            lease_ms: row.longest_lease_ms,
+            reported_seq: 0,
+            load: v1::Load::default(),
+            limit: 0,
+            window: 1,
+            speed_permille: 1000,
+            spawn_failures: VecDeque::new(),
+            quarantined: false,
+            taken: BTreeMap::new(),
+            taken_cpu_millis: 0,
+            taken_memory_bytes: 0,
+            missing: BTreeSet::new(),
+        }
+    }
+
+    pub(super) fn to_row(&self, id: SidecarId) -> store::SidecarRow {
+        store::SidecarRow {
+            id: id.to_string(),
+            incarnation: self.incarnation,
+            longest_lease_ms: self.longest_lease_ms,
+            host: self.host.clone(),
+            labels: self.labels.clone(),
+            cpu_millis: self.cpu_millis,
+            memory_bytes: self.memory_bytes,
+            slots: self.slots,
+            weak_fencing: self.weak_fencing,
+            draining: self.draining,
+            lost: self.link == Link::Lost,
+            version: self.version.clone(),
+        }
+    }
+
+    pub(super) fn session(&self) -> Option<SessionId> {
+        match self.link {
+            Link::Up { session, .. } => Some(session),
+            Link::Down | Link::Lost => None,
+        }
+    }
+
+    /// When its lease is over as the informer counts it.
+    pub(super) fn lease_ends_ms(&self) -> u64 {
+        self.heard_ms.saturating_add(self.lease_ms)
+    }
+
+    /// Why it takes nothing now, whatever the task; `None` if it does.
+    pub(super) fn closed_because(&self) -> Option<&'static str> {
+        let held = u32::try_from(self.taken.len()).unwrap_or(u32::MAX);
+        match self.link {
+            Link::Lost => Some("is lost"),
+            Link::Down => Some("is not linked"),
+            Link::Up { suspect: true, .. } => Some("missed a beat"),
+            Link::Up { .. } if self.draining => Some("is draining"),
+            Link::Up { .. } if self.quarantined => Some("is quarantined after spawn failures"),
+            Link::Up { .. } if held >= self.slots => Some("has no free slot"),
+            Link::Up { .. } if held >= self.limit => Some("grants no credit"),
+            Link::Up { .. } if held >= self.window => Some("starts slowly and has its window full"),
+            Link::Up { .. } => None,
+        }
+    }
+
+    pub(super) fn take(&mut self, attempt: AttemptId, taken: Taken) {
+        if self.taken.insert(attempt, taken).is_none() {
+            self.taken_cpu_millis += taken.cpu_millis;
+            self.taken_memory_bytes += taken.memory_bytes;
+        }
+    }
+
+    pub(super) fn release(&mut self, attempt: AttemptId) {
+        if let Some(taken) = self.taken.remove(&attempt) {
+            self.taken_cpu_millis -= taken.cpu_millis;
+            self.taken_memory_bytes -= taken.memory_bytes;
+        }
+    }
+
+    /// A process started here: the window doubles, failures are forgotten.
+    pub(super) fn on_spawned(&mut self) {
+        self.window = self.window.saturating_mul(2).min(self.slots.max(1));
+        self.spawn_failures.clear();
+    }
+
+    /// Nothing could be started here. Returns whether that was one too many.
+    pub(super) fn on_spawn_failed(&mut self, now_ms: u64, attempt: AttemptId) -> bool {
+        self.window = 1;
+        self.spawn_failures.retain(|(at, other)| at + QUARANTINE_MS > now_ms && other.task != attempt.task);
+        self.spawn_failures.push_back((now_ms, attempt));
+        if self.spawn_failures.len() < SPAWN_FAILURES {
+            return false;
+        }
+        self.spawn_failures.clear();
+        self.quarantined = true;
+        true
+    }
+
+    /// A task of known mean duration took `ran_ms` here.
+    pub(super) fn learn_speed(&mut self, mean_ms: u64, ran_ms: u64) {
+        let ratio = (mean_ms.max(1) * 1000 / ran_ms.max(1)).clamp(250, 4000);
+        let old = u64::from(self.speed_permille);
+        self.speed_permille = u32::try_from((old * (SPEED_WEIGHT - 1) + ratio) / SPEED_WEIGHT).unwrap_or(1000);
+    }
+}

@@ -1,0 +1,256 @@
+//! A task and its attempts as the machine holds them, and their durable form.
+//!
+//! ```text
+//!                  start time, back-off, old copy's lease
+//!                 ┌──────────────┐
+//! submit ──▶ Waiting ──▶ Ready ──▶ Assigned ──▶ Running ──▶ Committing ──▶ Succeeded
+//!                 ▲        │           │           │   └───────────────────▲
+//!                 │        │           │           └──▶ Failed              (no outputs)
+//!                 └────────┴───────────┴── retry: own budget, or infrastructure's
+//!            any of them but Committing ──▶ Cancelled
+//!
+//! attempt:  Assigned ──▶ Running ──▶ Committing ──▶ Succeeded
+//!               │           ├──▶ Failed | Cancelled | Lost
+//!               └───────────┴──▶ PresumedLost ──▶ Running (back in time) | Lost | Late
+//! ```
+
+use super::event::PayloadHandle;
+use proto::bounds;
+use proto::id::{AttemptId, Fence, SidecarId, TaskId};
+use proto::{store, v1};
+use std::sync::Arc;
+
+pub(super) use v1::AttemptState as Phase;
+
+/// Where a task stands. Data lives in the variant that owns it.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum State {
+    /// Not before `until_ms` on the monotonic clock; `u64::MAX`: until an old copy's end is told.
+    Waiting { until_ms: u64, why: WaitsFor },
+    /// Waits for a sidecar, at this place of its queue.
+    Ready { place: u64 },
+    /// Its newest attempt is on its way to a sidecar, or in its ledger.
+    Assigned,
+    /// A process of it runs, as far as is known.
+    Running,
+    /// The result of attempt `winner` is accepted; it publishes its outputs.
+    Committing { winner: u32 },
+    /// Terminal.
+    Ended { state: Terminal, ending: Box<v1::Ending> },
+}
+
+/// What a waiting task waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum WaitsFor {
+    StartTime,
+    BackOff,
+    /// A `stop` copy may run until then.
+    OldCopy,
+}
+
+/// How a task can end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Terminal {
+    Succeeded,
+    Failed,
+    Cancelled,
+}
+
+/// One try.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Attempt {
+    pub number: u32,
+    pub sidecar: SidecarId,
+    pub phase: Phase,
+    pub fence: Fence,
+    /// Its result can no longer be accepted.
+    pub fenced: bool,
+    pub ending: Option<Box<v1::Ending>>,
+    pub assigned_unix_ms: u64,
+    pub started_unix_ms: u64,
+    pub ended_unix_ms: u64,
+    /// Latest progress; not durable, a sidecar tells it again.
+    pub progress: Option<Box<v1::Progress>>,
+}
+
+impl Attempt {
+    /// A process of it may exist and its sidecar is believed alive, so it occupies a slot.
+    pub(super) fn occupies(&self) -> bool {
+        matches!(self.phase, Phase::Assigned | Phase::Running | Phase::Committing)
+    }
+
+    /// Its result could still be accepted.
+    pub(super) fn may_win(&self) -> bool {
+        !self.fenced && (self.occupies() || self.phase == Phase::PresumedLost)
+    }
+}
+
+/// A task that is not terminal, or whose end is not yet committed, or that still occupies a slot somewhere.
+#[derive(Debug, Clone)]
+pub(super) struct Task {
+    pub payload: PayloadHandle,
+    pub facts: Arc<store::Facts>,
+    pub class: super::ready::ClassId,
+    pub state: State,
+    pub attempts: Vec<Attempt>,
+    pub attempts_dropped: u32,
+    pub next_attempt: u32,
+    pub created_unix_ms: u64,
+    pub ended_unix_ms: u64,
+    pub not_before_unix_ms: u64,
+    pub ready_since_unix_ms: u64,
+    pub run_since_unix_ms: u64,
+    pub own_failures: u32,
+    pub infra_failures: u32,
+    pub restarts: u32,
+    pub runs: u32,
+    /// A user cancelled it; it ends as soon as its process has.
+    pub cancelling: bool,
+    /// Its total time is over; it fails as soon as its process has ended. Not durable: the timer fires again after a restart.
+    pub overtime: bool,
+    pub key: Option<Box<str>>,
+    pub retry_key: Box<str>,
+    pub version: u64,
+}
+
+impl Task {
+    pub(super) fn attempt(&self, number: u32) -> Option<&Attempt> {
+        self.attempts.iter().find(|attempt| attempt.number == number)
+    }
+
+    pub(super) fn attempt_mut(&mut self, number: u32) -> Option<&mut Attempt> {
+        self.attempts.iter_mut().find(|attempt| attempt.number == number)
+    }
+
+    /// A service has a restart policy instead of retries.
+    pub(super) fn is_service(&self) -> bool {
+        self.facts.restart.is_some()
+    }
+
+    pub(super) fn is_ended(&self) -> bool {
+        matches!(self.state, State::Ended { .. })
+    }
+
+    /// Its process is to be stopped, whatever it does meanwhile.
+    pub(super) fn is_stopping(&self) -> bool {
+        self.cancelling || self.overtime
+    }
+
+    /// Nothing of it can change any more except by a user.
+    pub(super) fn is_settled(&self) -> bool {
+        self.is_ended() && !self.attempts.iter().any(Attempt::occupies)
+    }
+
+    /// A copy of a `stop` task that is not wanted any more still runs on a sidecar that is heard: its end will be told.
+    pub(super) fn old_copy_runs(&self) -> bool {
+        self.facts.stop_on_disconnect && self.attempts.iter().any(Attempt::occupies)
+    }
+
+    /// Adds an attempt and drops the oldest closed one beyond the bound of listed attempts.
+    pub(super) fn push_attempt(&mut self, attempt: Attempt) {
+        if self.attempts.len() >= bounds::ATTEMPTS_LISTED
+            && let Some(oldest) = self.attempts.iter().position(|a| !a.occupies() && a.phase != Phase::PresumedLost)
+        {
+            self.attempts.remove(oldest);
+            self.attempts_dropped += 1;
+        }
+        self.next_attempt = self.next_attempt.max(attempt.number + 1);
+        self.attempts.push(attempt);
+    }
+
+    /// The wire's word for its state.
+    pub(super) fn wire_state(&self) -> v1::TaskState {
+        match self.state {
+            State::Waiting { .. } => v1::TaskState::Waiting,
+            State::Ready { .. } => v1::TaskState::Ready,
+            State::Assigned => v1::TaskState::Assigned,
+            State::Running => v1::TaskState::Running,
+            State::Committing { .. } => v1::TaskState::Committing,
+            State::Ended { state: Terminal::Succeeded, .. } => v1::TaskState::Succeeded,
+            State::Ended { state: Terminal::Failed, .. } => v1::TaskState::Failed,
+            State::Ended { state: Terminal::Cancelled, .. } => v1::TaskState::Cancelled,
+        }
+    }
+
+    /// Its state in one lower-case word.
+    pub(super) fn state_word(&self) -> &'static str {
+        match self.wire_state() {
+            v1::TaskState::Waiting => "waiting",
+            v1::TaskState::Ready => "ready",
+            v1::TaskState::Assigned => "assigned",
+            v1::TaskState::Running => "running",
+            v1::TaskState::Committing => "committing",
+            v1::TaskState::Succeeded => "succeeded",
+            v1::TaskState::Failed => "failed",
+            v1::TaskState::Cancelled => "cancelled",
+            v1::TaskState::Unspecified => "unknown",
+        }
+    }
+
+    /// Its durable form.
+    pub(super) fn to_row(&self, id: TaskId) -> store::TaskRow {
+        store::TaskRow {
+            id: id.to_bytes().to_vec(),
+            payload: self.payload.to_vec(),
+            facts: Some((*self.facts).clone()),
+            state: self.wire_state().into(),
+            attempts: self.attempts.iter().map(Attempt::to_row).collect(),
+            created_unix_ms: self.created_unix_ms,
+            ended_unix_ms: self.ended_unix_ms,
+            not_before_unix_ms: self.not_before_unix_ms,
+            ready_since_unix_ms: self.ready_since_unix_ms,
+            own_failures: self.own_failures,
+            infra_failures: self.infra_failures,
+            restarts: self.restarts,
+            ending: match &self.state {
+                State::Ended { ending, .. } => Some((**ending).clone()),
+                _ => None,
+            },
+            cancelling: self.cancelling,
+            key: self.key.as_deref().unwrap_or_default().to_owned(),
+            attempts_dropped: self.attempts_dropped,
+            next_attempt: self.next_attempt,
+            version: self.version,
+            runs: self.runs,
+            run_since_unix_ms: self.run_since_unix_ms,
+            retry_key: self.retry_key.to_string(),
+        }
+    }
+}
+
+impl Attempt {
+    /// Its id, given its task's.
+    pub(super) fn id(&self, task: TaskId) -> AttemptId {
+        AttemptId { task, number: self.number }
+    }
+
+    fn to_row(&self) -> store::AttemptRow {
+        store::AttemptRow {
+            number: self.number,
+            sidecar: self.sidecar.to_string(),
+            state: self.phase.into(),
+            fence: Some(self.fence.into()),
+            ending: self.ending.as_deref().cloned(),
+            assigned_unix_ms: self.assigned_unix_ms,
+            started_unix_ms: self.started_unix_ms,
+            ended_unix_ms: self.ended_unix_ms,
+            fenced: self.fenced,
+        }
+    }
+
+    /// From its durable form; `None` if the row is not one that this program writes.
+    pub(super) fn from_row(row: store::AttemptRow) -> Option<Self> {
+        Some(Self {
+            number: row.number,
+            sidecar: row.sidecar.parse().ok()?,
+            phase: row.state(),
+            fence: row.fence.map(Fence::from).unwrap_or_default(),
+            fenced: row.fenced,
+            ending: row.ending.map(Box::new),
+            assigned_unix_ms: row.assigned_unix_ms,
+            started_unix_ms: row.started_unix_ms,
+            ended_unix_ms: row.ended_unix_ms,
+            progress: None,
+        })
+    }
+}

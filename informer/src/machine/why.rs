@@ -1,0 +1,135 @@
+//! "Why is it not running?" has an answer for every task that is not terminal.
+
+use super::event::Now;
+use super::placement::unfit_because;
+use super::sidecar::Link;
+use super::task::{Phase, State, Task, WaitsFor};
+use super::{Machine, view};
+use proto::id::TaskId;
+use proto::{bounds, v1};
+
+impl Machine {
+    /// Why the task stands where it stands, in sentences; `None` if the machine does not hold it (then it is terminal or
+    /// unknown). Details name at most [`bounds::WHY_DETAILS`] sidecars or conditions.
+    #[must_use]
+    pub fn why(&self, now: Now, id: TaskId) -> Option<v1::WhyResponse> {
+        let task = self.tasks.get(&id)?;
+        let (summary, mut details) = match &task.state {
+            State::Waiting { until_ms, why } => (why_waiting(task, now, *until_ms, *why), why_retried(task)),
+            State::Ready { place } => self.why_ready(task, *place),
+            State::Assigned => (self.where_it_is(task, "is on its way to"), Vec::new()),
+            State::Running => self.why_running(task),
+            State::Committing { .. } => {
+                (self.where_it_is(task, "has succeeded and publishes its outputs on"), Vec::new())
+            }
+            State::Ended { .. } => (format!("it has ended: {}", task.state_word()), Vec::new()),
+        };
+        if task.cancelling && !task.is_ended() {
+            details.push("a cancel is accepted; the task ends when its process has stopped".to_owned());
+        }
+        details.extend(self.copies(task));
+        details.truncate(bounds::WHY_DETAILS);
+        Some(v1::WhyResponse { summary, details, state: task.wire_state().into() })
+    }
+
+    fn why_ready(&self, task: &Task, place: u64) -> (String, Vec<String>) {
+        let ahead = self.ready.ahead_of(task.facts.priority, place);
+        let class = self.shared.class(task.class);
+        let held_back = self.restored_until_ms.is_some();
+        let known: Vec<_> = self.sidecars.iter().filter(|(_, sidecar)| sidecar.link != Link::Lost).collect();
+        let details = known
+            .iter()
+            .take(bounds::WHY_DETAILS)
+            .map(|(id, sidecar)| {
+                // What would keep it away for ever is worth more than what passes.
+                let reason = unfit_because(sidecar, class, held_back)
+                    .or_else(|| sidecar.closed_because().map(str::to_owned))
+                    .unwrap_or_else(|| "has room and will take it next".to_owned());
+                format!("sidecar {} ({id}) {reason}", sidecar.host)
+            })
+            .collect();
+        let summary = if known.is_empty() {
+            "it is ready, and no sidecar is linked; start one with `sidecar run`".to_owned()
+        } else {
+            format!("it is ready and waits for a sidecar with room; {ahead} tasks are before it")
+        };
+        (summary, details)
+    }
+
+    fn why_running(&self, task: &Task) -> (String, Vec<String>) {
+        let missing = view::current(&task.attempts).is_some_and(|attempt| attempt.phase == Phase::PresumedLost);
+        if missing {
+            let summary =
+                "its sidecar is lost and it may still run there; it is replaced after the silence it asked for";
+            return (summary.to_owned(), Vec::new());
+        }
+        (self.where_it_is(task, "runs on"), Vec::new())
+    }
+
+    fn where_it_is(&self, task: &Task, verb: &str) -> String {
+        let Some(attempt) = view::current(&task.attempts) else { return format!("it {verb} a sidecar") };
+        let sidecar = self.sidecars.get(&attempt.sidecar);
+        let host = sidecar.map_or("an unknown host", |sidecar| sidecar.host.as_str());
+        let link = match sidecar.map(|sidecar| sidecar.link) {
+            Some(Link::Up { suspect: false, .. }) => "",
+            Some(Link::Up { suspect: true, .. }) => ", which missed a beat",
+            Some(Link::Down) => ", which is not linked at the moment",
+            Some(Link::Lost) | None => ", which is lost",
+        };
+        format!("it {verb} sidecar {host} ({}), attempt {}{link}", attempt.sidecar, attempt.number)
+    }
+
+    /// Copies that may overlap with the current attempt.
+    fn copies(&self, task: &Task) -> Vec<String> {
+        let current = view::current(&task.attempts).map(|attempt| attempt.number);
+        let others = task.attempts.iter().filter(|attempt| Some(attempt.number) != current);
+        others
+            .filter_map(|attempt| match attempt.phase {
+                Phase::PresumedLost if attempt.fenced => Some(format!(
+                    "attempt {} may still run on lost sidecar {}; its result no longer counts",
+                    attempt.number, attempt.sidecar
+                )),
+                Phase::PresumedLost => Some(format!(
+                    "attempt {} may still run on lost sidecar {}; whichever copy ends first is accepted",
+                    attempt.number, attempt.sidecar
+                )),
+                Phase::Assigned | Phase::Running => {
+                    Some(format!("attempt {} is being stopped on sidecar {}", attempt.number, attempt.sidecar))
+                }
+                _ => None,
+            })
+            .collect()
+    }
+}
+
+fn why_waiting(task: &Task, now: Now, until_ms: u64, why: WaitsFor) -> String {
+    if until_ms == u64::MAX {
+        return "it waits until its old copy has stopped, since no two may run at once".to_owned();
+    }
+    let left_ms = until_ms.saturating_sub(now.mono_ms);
+    match why {
+        WaitsFor::StartTime => format!("it waits for its start time, in {left_ms} ms"),
+        WaitsFor::BackOff if task.is_service() => format!("it is restarted in {left_ms} ms"),
+        WaitsFor::BackOff => format!("it is tried again in {left_ms} ms"),
+        WaitsFor::OldCopy => {
+            format!(
+                "its old copy may run for another {left_ms} ms on a sidecar out of reach, and no two may run at once"
+            )
+        }
+    }
+}
+
+fn why_retried(task: &Task) -> Vec<String> {
+    let last = task.attempts.iter().rev().find_map(|attempt| Some((attempt.number, attempt.ending.as_deref()?)));
+    let charged =
+        format!("{} failures of its own, {} of the infrastructure so far", task.own_failures, task.infra_failures);
+    match last {
+        Some((number, ending)) => {
+            let reason = ending.reason().as_str_name().trim_start_matches("REASON_").to_lowercase();
+            let message = if ending.message.is_empty() { String::new() } else { format!(" ({})", ending.message) };
+            vec![format!("attempt {number} ended: {reason}{message}"), charged]
+        }
+        None if task.infra_failures > 0 => vec![charged],
+        None => Vec::new(),
+    }
+}

@@ -1,0 +1,213 @@
+//! A whole informer in one process: store, shell, edges, and the order in which they start and stop.
+//!
+//! | start | stop |
+//! |---|---|
+//! | 1. the address is checked and bound, so that a taken port costs nothing | 1. health says "not serving", streams end, no connection is taken |
+//! | 2. the store is opened, which claims the next epoch | 2. open requests finish, bounded; the rest is cut off |
+//! | 3. the shell loads the machine | 3. the shell commits what it has and ends |
+//! | 4. connections are taken | 4. the store is closed, which releases the data directory |
+
+use crate::edge::{Edge, accept, front, logs};
+use crate::shell::{self, Handle, Shell};
+use crate::store::{self, sqlite::Sqlite};
+use proto::bounds;
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tonic_health::server::HealthReporter;
+
+/// Beats in the longest lease that may be configured; with the longest beat it is an hour, for which nothing lost is replaced.
+const LEASE_BEATS: u64 = 60;
+
+/// What an informer is started with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Options {
+    /// Where it listens; port 0 takes a free one. Loopback only, since this version has neither TLS nor authentication.
+    pub listen: SocketAddr,
+    /// Its data directory; made if it is not there.
+    pub data: PathBuf,
+    /// Beat interval that sidecars are told, milliseconds, in [`bounds::BEAT_RANGE_MS`].
+    pub beat_ms: u64,
+    /// Beats in a lease, 2 to 60: after that many missed ones a sidecar is lost.
+    pub lease_beats: u64,
+    /// Longest kill delay after a lease's end, milliseconds.
+    pub fence_grace_ms: u64,
+}
+
+impl Options {
+    /// The defaults for this address and data directory.
+    #[must_use]
+    pub fn new(listen: SocketAddr, data: PathBuf) -> Self {
+        Self {
+            listen,
+            data,
+            beat_ms: bounds::BEAT_MS,
+            lease_beats: bounds::BEATS_PER_LEASE,
+            fence_grace_ms: bounds::FENCE_GRACE_MS,
+        }
+    }
+
+    fn check(&self) -> Result<(), Error> {
+        if !self.listen.ip().is_loopback() {
+            return Err(Error::Open { listen: self.listen });
+        }
+        let wrong = |option, value, least, most| Error::Option { option, value, least, most };
+        let (least, most) = (*bounds::BEAT_RANGE_MS.start(), *bounds::BEAT_RANGE_MS.end());
+        if !bounds::BEAT_RANGE_MS.contains(&self.beat_ms) {
+            return Err(wrong("beat_ms", self.beat_ms, least, most));
+        }
+        if !(2..=LEASE_BEATS).contains(&self.lease_beats) {
+            return Err(wrong("lease_beats", self.lease_beats, 2, LEASE_BEATS));
+        }
+        if self.fence_grace_ms > bounds::DURATION_MS {
+            return Err(wrong("fence_grace_ms", self.fence_grace_ms, 0, bounds::DURATION_MS));
+        }
+        Ok(())
+    }
+}
+
+/// Why an informer did not start, or ended.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The address can be reached from outside.
+    #[error(
+        "cannot listen on {listen}: an address other than loopback needs TLS and authentication, which this version does not have; \
+         listen on 127.0.0.1 and bring others in by a tunnel"
+    )]
+    Open {
+        /// The address.
+        listen: SocketAddr,
+    },
+    /// An option is out of its range.
+    #[error("{option} is {value}; use {least} to {most}")]
+    Option {
+        /// Its name.
+        option: &'static str,
+        /// Its value.
+        value: u64,
+        /// The least that works.
+        least: u64,
+        /// The most that works.
+        most: u64,
+    },
+    /// Another process listens there.
+    #[error("port {} of {} is in use; stop what listens there, or choose another port by --listen", listen.port(), listen.ip())]
+    InUse {
+        /// The address.
+        listen: SocketAddr,
+    },
+    /// The address cannot be listened on for another reason.
+    #[error("cannot listen on {listen}: {source}")]
+    Bind {
+        /// The address.
+        listen: SocketAddr,
+        /// The cause.
+        source: io::Error,
+    },
+    /// The store cannot be opened.
+    #[error(transparent)]
+    Store(#[from] store::Error),
+    /// The shell cannot be started.
+    #[error(transparent)]
+    Shell(#[from] shell::Error),
+    /// The gRPC services cannot be made: a broken build.
+    #[error("{0}")]
+    Services(String),
+    /// It ran and had to end: the store failed, and nothing may be acknowledged any more.
+    #[error(
+        "the informer cannot go on: {0}; what was acknowledged is in the data directory, start it again when the cause is gone"
+    )]
+    Failed(String),
+}
+
+/// A running informer. Dropping it without [`Server::stop`] cuts everything off, as a crash would; nothing acknowledged is lost.
+pub struct Server {
+    addr: SocketAddr,
+    handle: Handle,
+    shell: Shell,
+    health: HealthReporter,
+    stopping: watch::Sender<bool>,
+    accepting: Owned,
+    cancels: Owned,
+}
+
+/// A task that ends with its owner at the latest.
+struct Owned(JoinHandle<()>);
+
+impl Drop for Owned {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl Server {
+    /// Starts an informer; when this returns it answers.
+    ///
+    /// # Errors
+    /// Each names what was attempted and the remedy. Nothing stays behind.
+    pub async fn start(options: Options) -> Result<Self, Error> {
+        options.check()?;
+        let listener = bind(options.listen).await?;
+        let addr = listener.local_addr().map_err(|source| Error::Bind { listen: options.listen, source })?;
+        let store = open(options.data).await?;
+        let (handle, shell) = Shell::start(
+            Box::new(store),
+            shell::Options {
+                beat_ms: options.beat_ms,
+                lease_ms: options.beat_ms * options.lease_beats,
+                fence_grace_ms: options.fence_grace_ms,
+            },
+        )?;
+        let (stopping, told) = watch::channel(false);
+        let (logs, left) = logs::Logs::new(handle.identity().epoch);
+        let edge = Edge { handle: handle.clone(), logs: Arc::new(logs), stopping: told.clone() };
+        let (front, health) = front::Front::new(edge).await.map_err(|error| Error::Services(error.to_string()))?;
+        let accepting = Owned(tokio::spawn(accept::run(listener, front, told)));
+        let cancels = Owned(tokio::spawn(logs::tell_cancels(handle.clone(), left)));
+        Ok(Self { addr, handle, shell, health, stopping, accepting, cancels })
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// A way to its shell, for an informer embedded in another program.
+    #[must_use]
+    pub fn handle(&self) -> Handle {
+        self.handle.clone()
+    }
+
+    /// Completes when it cannot go on (the store failed); never otherwise. The caller should exit then.
+    pub async fn failed(&self) -> Error {
+        Error::Failed(self.shell.stopped().await)
+    }
+
+    /// Ends it in order. Open requests have a few seconds to finish; sidecars keep their tasks running.
+    pub async fn stop(mut self) {
+        front::announce_stop(&self.health).await;
+        self.stopping.send_replace(true);
+        // An error is a panic in the loop, which the panic hook has told.
+        let _ = (&mut self.accepting.0).await;
+        drop(self.cancels);
+        self.shell.stop().await;
+    }
+}
+
+/// Opening reads the whole file to see that it is whole; that may take seconds, which no runtime thread should be held for.
+async fn open(data: PathBuf) -> Result<Sqlite, Error> {
+    let opened = tokio::task::spawn_blocking(move || Sqlite::open(&data)).await;
+    Ok(opened.map_err(|error| Error::Failed(format!("opening the store ended early: {error}")))??)
+}
+
+async fn bind(listen: SocketAddr) -> Result<TcpListener, Error> {
+    TcpListener::bind(listen).await.map_err(|source| match source.kind() {
+        io::ErrorKind::AddrInUse => Error::InUse { listen },
+        _ => Error::Bind { listen, source },
+    })
+}
