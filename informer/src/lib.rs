@@ -1,10 +1,18 @@
 //! The informer: holds every task durably and streams assignments to sidecars.
 
-#[allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "the command line talks to clocks, files and terminals")]
+#[allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "clocks, files and terminals of the command line")]
 pub mod cli;
+#[allow(clippy::disallowed_methods, reason = "connections, fresh ids and tasks with owners live here, outside the machine")]
 mod edge;
+pub(crate) mod failpoint;
 pub mod machine;
-#[allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "clocks, threads and queues live here, outside the machine")]
+#[allow(clippy::disallowed_methods, reason = "it owns the tasks it starts")]
+pub mod server;
+#[allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "clocks, threads and queues live here, outside the machine"
+)]
 pub mod shell;
 #[allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "the disk lives here, outside the machine")]
 pub mod store;

@@ -227,7 +227,9 @@ impl Handle {
     }
 
     fn stopped(&self) -> Error {
-        Error::Stopped(self.stopped.borrow().clone().unwrap_or_else(|| "the informer is stopping".to_owned()))
+        Error::Stopped(
+            self.stopped.borrow().clone().unwrap_or_else(|| "its loop has panicked; this is a bug".to_owned()),
+        )
     }
 }
 

@@ -1,17 +1,49 @@
 //! The one loop around the machine, and the handle that edges hold of it.
+//!
+//! ```text
+//!   edges ── Handle ──▶ clients ─┐                          ┌─▶ writer thread: Store::commit
+//!                  └──▶ links ───┴─▶ loop: Core (Machine) ──┤
+//!                                                           └─▶ after the commit: replies, messages to sidecars, changes
+//!   edges ── Handle ──▶ read handles of the store (never the loop)
+//! ```
+//!
+//! **Order of a turn**: complete an event from the store, apply it; when no commit is under way, hand the batch to the writer; when
+//! that has answered, let the effects go. The window is what arrived meanwhile: nothing ever waits for company.
+//!
+//! **When the disk hangs**: the loop does not. Beats that change nothing are acknowledged; the next batch fills; then clients are
+//! told `Busy`, and much later links are held back.
+//!
+//! **When a commit fails**: its outcome is unknown. Nothing is told to anybody any more, the loop ends with the reason, and the
+//! process exits; what is on disk is what happened.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `handle`, `message` | what edges call, and the queues it goes through |
+//! | `core`, `outside` | the loop's body: batches, effects, callers and links |
+//! | `run`, `writer` | the two threads; shutdown is an ordered list in `run` |
+//! | `reads`, `published` | what is read beside the loop |
 
+mod bodies;
+mod clock;
+mod core;
 mod ended;
 mod error;
 mod handle;
 mod message;
+mod outside;
 mod published;
 mod reads;
+mod run;
+#[cfg(test)]
+mod tests;
+mod writer;
 
 pub use error::Error;
 pub use handle::{Handle, NewTask, Submitted};
+pub use run::Shell;
 
 /// What a shell is started with.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Options {
     /// Beat interval that sidecars are told, milliseconds.
     pub beat_ms: u64,

@@ -1,5 +1,7 @@
 //! Why a store could not be opened, read or written, for the one who must act.
 
+use crate::machine::PayloadHandle;
+use proto::id::TaskId;
 use std::path::PathBuf;
 
 /// What went wrong with the store.
@@ -95,10 +97,24 @@ pub enum Error {
         /// The task that was to be written.
         task: String,
     },
+    /// The payload of a committed task is missing or unreadable.
+    #[error("the payload {} of task {task} is {}; keep a copy of the store, and restore a backup", hex(hash), if *found { "damaged" } else { "missing" })]
+    Payload {
+        /// The task.
+        task: TaskId,
+        /// Its SHA-256.
+        hash: PayloadHandle,
+        /// It is there, but no `TaskSpec`.
+        found: bool,
+    },
     /// A commit failed before; nothing is written any more.
     #[error("the store takes nothing since a commit failed ({0}); restart the informer")]
     Poisoned(String),
     /// A fault that a test injected.
     #[error("injected: {0}")]
     Injected(&'static str),
+}
+
+fn hex(hash: &PayloadHandle) -> String {
+    hash.iter().map(|byte| format!("{byte:02x}")).collect()
 }

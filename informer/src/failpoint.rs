@@ -1,0 +1,25 @@
+//! Places where a test may kill this process: at every boundary between commit and effect. Nothing of it is in a shipped build.
+
+/// Dies here by SIGKILL if `INFORMER_FAILPOINT` names this place, as `name` or as `name:n` for the n-th time it is passed.
+#[cfg(feature = "failpoints")]
+#[allow(clippy::disallowed_methods, reason = "a test sets it for one process")]
+pub(crate) fn hit(name: &str) {
+    use std::sync::OnceLock;
+    use std::sync::atomic::{AtomicU64, Ordering};
+    static PLAN: OnceLock<Option<(String, u64)>> = OnceLock::new();
+    static PASSED: AtomicU64 = AtomicU64::new(0);
+    let plan = PLAN.get_or_init(|| {
+        let plan = std::env::var("INFORMER_FAILPOINT").ok()?;
+        let (name, nth) = plan.split_once(':').unwrap_or((&plan, "1"));
+        Some((name.to_owned(), nth.parse().ok()?))
+    });
+    let Some((planned, nth)) = plan else { return };
+    if planned == name && PASSED.fetch_add(1, Ordering::SeqCst) + 1 == *nth {
+        // Cannot fail: a process may always signal itself. The signal arrives before the call returns.
+        let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
+    }
+}
+
+/// Nothing.
+#[cfg(not(feature = "failpoints"))]
+pub(crate) fn hit(_name: &str) {}

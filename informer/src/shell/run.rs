@@ -1,0 +1,226 @@
+//! The thread of the loop: how it starts, waits, and ends.
+
+use super::Options;
+use super::clock::Clock;
+use super::core::Core;
+use super::error::Error;
+use super::handle::Handle;
+use super::message::{Inbox, Outlet, inbox};
+use super::published::Published;
+use super::reads::{READERS, Reads};
+use super::writer::Writer;
+use crate::machine::{Config, Machine};
+use crate::store::{self, Live, Store};
+use proto::v1;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+use tokio::sync::watch;
+
+/// Messages taken from one queue before the other queues and the writer get their turn: 2 ms of work.
+const TURN: usize = 256;
+
+/// The owner of the loop. Dropping it ends the loop in order and waits for that.
+#[derive(Debug)]
+pub struct Shell {
+    stop: watch::Sender<bool>,
+    ended: watch::Receiver<Option<String>>,
+    thread: Option<JoinHandle<()>>,
+    /// Keeps the queues open when the last handle goes.
+    _inbox: Inbox,
+}
+
+impl Shell {
+    /// Loads the machine from the store and starts the loop. Blocks while it loads.
+    ///
+    /// # Errors
+    /// [`Error::Store`] if the store cannot be read, [`Error::Thread`].
+    pub fn start(store: Box<dyn Store>, options: Options) -> Result<(Handle, Self), Error> {
+        let mut clock = Clock::new();
+        let mut reader = store.reader()?;
+        let machine = load(&*store, &mut *reader, options, &mut clock)?;
+        let published = Arc::new(Published::new(v1::IdentityResponse {
+            lineage: machine.config().lineage.clone(),
+            epoch: machine.config().epoch,
+            commit_seq: machine.config().commit_seq,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            restored: machine.restored(),
+        }));
+        let readers = (0..READERS).map(|_| store.reader()).collect::<Result<Vec<_>, _>>()?;
+        let reads = Arc::new(Reads::new(readers));
+        let (inbox, outlet) = inbox();
+        let (stop, stopping) = watch::channel(false);
+        let (reason, stopped) = watch::channel(None);
+        let (end, ended) = watch::channel(None);
+        let running = Running {
+            core: Core::new(machine, clock, reader, Arc::clone(&published)),
+            outlet,
+            writer: Writer::start(store)?,
+            reads: Arc::clone(&reads),
+            stopping,
+            reason,
+        };
+        // Not on the edges' worker threads: a slow disk or a long answer there must not hold up a beat.
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
+        let runtime = runtime.map_err(|why| Error::Thread { name: "shell", why: why.to_string() })?;
+        let work = move || {
+            let why = runtime.block_on(running.run());
+            end.send_replace(Some(why));
+        };
+        let thread = thread::Builder::new()
+            .name("shell".to_owned())
+            .spawn(work)
+            .map_err(|why| Error::Thread { name: "shell", why: why.to_string() })?;
+        let handle = Handle { inbox: inbox.clone(), reads, published, stopped };
+        Ok((handle, Self { stop, ended, thread: Some(thread), _inbox: inbox }))
+    }
+
+    /// Waits until the loop has ended, and says why. Then the store is closed. Dropping the future loses nothing.
+    pub async fn stopped(&self) -> String {
+        let mut ended = self.ended.clone();
+        match ended.wait_for(Option::is_some).await {
+            Ok(why) => why.clone().unwrap_or_default(),
+            Err(_) => "its loop has panicked; this is a bug".to_owned(),
+        }
+    }
+
+    /// Ends the loop in order: what was taken in is committed and answered, links end, the store is closed.
+    pub async fn stop(self) {
+        self.stop.send_replace(true);
+        self.stopped().await;
+    }
+}
+
+impl Drop for Shell {
+    fn drop(&mut self) {
+        self.stop.send_replace(true);
+        if let Some(thread) = self.thread.take() {
+            // A panic of it was told through `ended`.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn load(
+    store: &dyn Store,
+    reader: &mut dyn store::Read,
+    options: Options,
+    clock: &mut Clock,
+) -> Result<Machine, Error> {
+    let store::Identity { lineage, epoch, commit_seq } = store.identity();
+    let config = Config {
+        beat_ms: options.beat_ms,
+        lease_ms: options.lease_ms,
+        fence_grace_ms: options.fence_grace_ms,
+        lineage,
+        epoch,
+        commit_seq,
+        #[cfg(feature = "seeded-bugs")]
+        bug: None,
+    };
+    let sidecars = reader.sidecars()?;
+    let mut failed = None;
+    let machine = Machine::new(config, clock.now(), Live::new(reader, &mut failed), sidecars);
+    match failed {
+        Some(error) => Err(error.into()),
+        None => Ok(machine),
+    }
+}
+
+/// The loop while it runs.
+struct Running {
+    core: Core,
+    outlet: Outlet,
+    writer: Writer,
+    reads: Arc<Reads>,
+    stopping: watch::Receiver<bool>,
+    reason: watch::Sender<Option<String>>,
+}
+
+impl Running {
+    async fn run(mut self) -> String {
+        let why = match self.work().await {
+            Ok(()) => {
+                self.settle().await.err().map_or_else(|| "it was told to stop".to_owned(), |error| error.to_string())
+            }
+            Err(error) => error.to_string(),
+        };
+        self.shut_down(why)
+    }
+
+    /// Turn by turn, until told to stop (`Ok`) or until the store fails.
+    async fn work(&mut self) -> Result<(), store::Error> {
+        loop {
+            if let Some(commit) = self.core.take()? {
+                self.writer.commit(self.core.epoch(), commit);
+            }
+            // A timer is late by a suspend of the machine only if nothing else happens: each turn looks at the clock anew.
+            let sleep = self.core.sleep_ms();
+            tokio::select! {
+                biased;
+                _ = self.stopping.wait_for(|stop| *stop) => return Ok(()),
+                done = self.writer.done() => self.core.on_committed(done.ok_or_else(writer_gone)?)?,
+                Some(call) = self.outlet.links.recv(), if self.core.takes_links() => self.core.on_link(call)?,
+                Some(call) = self.outlet.clients.recv(), if self.core.takes_clients() => self.core.on_client(call)?,
+                Some(session) = self.outlet.closed.recv() => {
+                    // What the link said before it ended counts.
+                    while let Ok(call) = self.outlet.links.try_recv() {
+                        self.core.on_link(call)?;
+                    }
+                    self.core.on_closed(session);
+                }
+                () = tokio::time::sleep(Duration::from_millis(sleep.unwrap_or(0))), if sleep.is_some() => {}
+            }
+            self.drain()?;
+            self.core.on_time();
+        }
+    }
+
+    /// Takes what else is there, so that it shares the next commit. Nothing is waited for.
+    fn drain(&mut self) -> Result<(), store::Error> {
+        for _ in 0..TURN {
+            let Some(call) = self.core.takes_links().then(|| self.outlet.links.try_recv().ok()).flatten() else {
+                break;
+            };
+            self.core.on_link(call)?;
+        }
+        for _ in 0..TURN {
+            let Some(call) = self.core.takes_clients().then(|| self.outlet.clients.try_recv().ok()).flatten() else {
+                break;
+            };
+            self.core.on_client(call)?;
+        }
+        Ok(())
+    }
+
+    /// Commits and answers what was taken in.
+    async fn settle(&mut self) -> Result<(), store::Error> {
+        loop {
+            if let Some(commit) = self.core.take()? {
+                self.writer.commit(self.core.epoch(), commit);
+            }
+            if !self.core.is_committing() {
+                return Ok(());
+            }
+            self.core.on_committed(self.writer.done().await.ok_or_else(writer_gone)?)?;
+        }
+    }
+
+    /// The end, in this order.
+    fn shut_down(self, why: String) -> String {
+        // 1. From here on every call is answered with the reason.
+        self.reason.send_replace(Some(why.clone()));
+        // 2. Calls that were not taken in fail; so do callers whose batch failed, and links end.
+        drop(self.outlet);
+        drop(self.core);
+        // 3. No new reads.
+        self.reads.close();
+        // 4. The store is closed last; with it goes the lock of the data directory.
+        self.writer.join();
+        why
+    }
+}
+
+fn writer_gone() -> store::Error {
+    store::Error::Poisoned("the writer thread has panicked; this is a bug".to_owned())
+}
