@@ -1,8 +1,15 @@
 //! The informer: holds every task durably and streams assignments to sidecars.
 
-#[allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "clocks, files and terminals of the command line")]
+#[allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "clocks, files and terminals of the command line"
+)]
 pub mod cli;
-#[allow(clippy::disallowed_methods, reason = "connections, fresh ids and tasks with owners live here, outside the machine")]
+#[allow(
+    clippy::disallowed_methods,
+    reason = "connections, fresh ids and tasks with owners live here, outside the machine"
+)]
 mod edge;
 pub(crate) mod failpoint;
 pub mod machine;

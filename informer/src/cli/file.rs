@@ -70,13 +70,22 @@ fn parse(path: &Path, text: &str, folder: &Path) -> Result<Task, Error> {
         serde_json::from_str(text)
             .map_err(|error| content(error.line().max(1), without_position(&error.to_string())))?
     } else {
-        toml::from_str(text).map_err(|error| {
-            let at = error.span().map_or(0, |span| span.start.min(text.len()));
-            content(1 + text.as_bytes()[..at].iter().filter(|byte| **byte == b'\n').count(), flat(error.message()))
-        })?
+        from_toml(path, text)?
     };
     // What only shows when the fields are seen together has no line of its own: it is told of the table it is in.
     form.task(folder).map_err(|problem| problem.at(path, text))
+}
+
+/// Any TOML file of ours, its mistakes told with their line.
+///
+/// # Errors
+/// [`Error::Content`].
+pub(crate) fn from_toml<T: serde::de::DeserializeOwned>(path: &Path, text: &str) -> Result<T, Error> {
+    toml::from_str(text).map_err(|error: toml::de::Error| {
+        let at = error.span().map_or(0, |span| span.start.min(text.len()));
+        let line = 1 + text.as_bytes()[..at].iter().filter(|byte| **byte == b'\n').count();
+        Error::Content { path: path.to_owned(), line, problem: flat(error.message()) }
+    })
 }
 
 /// Serde's text without its own ` at line 1 column 2`; the line stands in front.

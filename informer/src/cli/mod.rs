@@ -12,6 +12,7 @@
 mod books;
 mod cancel;
 mod client;
+mod dev;
 mod error;
 mod exit;
 mod file;
@@ -21,9 +22,11 @@ mod list;
 mod logs;
 mod options;
 mod owner;
+mod place;
 mod retry;
 mod run;
 mod screen;
+mod serve;
 mod show;
 mod sidecars;
 mod submit;
@@ -77,6 +80,10 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
+    /// Start everything on this machine: an informer and sidecars; prints its URL
+    Dev(dev::Args),
+    /// Start an informer
+    Serve(serve::Args),
     /// Submit a task, follow its output, exit as it exits
     #[command(after_help = run::EXIT_STATUS)]
     Run(run::Args),
@@ -143,6 +150,8 @@ fn perform(cli: Cli) -> u8 {
 fn dispatch(cli: Cli) -> Result<u8, Error> {
     let context = Context { address: cli.common.informer, verbose: cli.common.verbose };
     match cli.verb {
+        Verb::Dev(args) => server_runtime(dev::run(args)),
+        Verb::Serve(args) => server_runtime(serve::run(args)),
         Verb::Run(args) => client_runtime(run::run(args, &context)),
         Verb::Submit(args) => client_runtime(submit::run(args, &context)),
         Verb::List(args) => client_runtime(list::run(args, &context)),
@@ -158,10 +167,20 @@ fn dispatch(cli: Cli) -> Result<u8, Error> {
 
 /// A client verb needs one thread.
 fn client_runtime(verb: impl Future<Output = Result<u8, Error>>) -> Result<u8, Error> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|source| Error::Local { attempted: "start the runtime".into(), source, remedy: "" })?;
+    block_on(tokio::runtime::Builder::new_current_thread(), verb)
+}
+
+/// A server takes all cores.
+fn server_runtime(verb: impl Future<Output = Result<u8, Error>>) -> Result<u8, Error> {
+    block_on(tokio::runtime::Builder::new_multi_thread(), verb)
+}
+
+fn block_on(mut builder: tokio::runtime::Builder, verb: impl Future<Output = Result<u8, Error>>) -> Result<u8, Error> {
+    let runtime = builder.enable_all().build().map_err(|source| Error::Local {
+        attempted: "start the runtime".into(),
+        source,
+        remedy: "",
+    })?;
     let result = runtime.block_on(verb);
     // A write to a reader that never reads must not hold the exit.
     runtime.shutdown_background();

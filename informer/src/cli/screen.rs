@@ -189,7 +189,7 @@ mod tests {
 
     #[test]
     fn plain_lines_say_percent_speed_and_eta() {
-        let progress = Progress { permille: 421, speed: 3.14, eta_ms: 12_000, ..Progress::default() };
+        let progress = Progress { permille: 421, speed: 3.1, eta_ms: 12_000, ..Progress::default() };
         assert_eq!(plain(&progress), "progress 42% speed 3.1x eta 12s");
         assert_eq!(plain(&Progress { permille: 50, ..Progress::default() }), "progress 5%");
     }

@@ -119,7 +119,7 @@ mod tests {
 
     #[test]
     fn progress_reads_in_one_glance() {
-        let transcode = Progress { permille: 421, speed: 3.14, eta_ms: 12_000, ..Progress::default() };
+        let transcode = Progress { permille: 421, speed: 3.1, eta_ms: 12_000, ..Progress::default() };
         assert_eq!(progress(Some(&transcode)), "42%  3.1x  eta 12s");
         assert_eq!(progress(Some(&Progress { health: Health::Starting.into(), ..Progress::default() })), "starting");
         assert_eq!(progress(None), "-");
