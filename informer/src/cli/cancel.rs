@@ -30,7 +30,7 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<u8, Error> {
     let task = cancel(&client, &args.id, &args.reason).await?;
     if args.json {
         super::print_json(&json::task(&task))?;
-    } else if task.cancelling {
+    } else if task.cancelling && !words::is_terminal(task.state()) {
         Screen::new(context.verbose, Form::Bytes)
             .note(&format!("its process is being stopped; `informer wait {}` waits for it", args.id));
     } else if words::is_terminal(task.state()) {

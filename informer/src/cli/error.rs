@@ -30,16 +30,16 @@ pub(crate) enum Error {
     #[error("cannot {attempted}: {message}")]
     Refused { attempted: String, code: Code, message: String },
     /// A file of the user's could not be read.
-    #[error("cannot read {}: {source}", path.display())]
+    #[error("cannot read {}: {}", path.display(), innermost(source))]
     Read { path: PathBuf, source: io::Error },
     /// A file of the user's says nothing we understand.
     #[error("{}:{line}: {problem}", path.display())]
     Content { path: PathBuf, line: usize, problem: String },
     /// Our own output went nowhere.
-    #[error("cannot write the output: {0}")]
+    #[error("cannot write the output: {}", innermost(.0))]
     Output(#[from] io::Error),
     /// Something of this machine refused.
-    #[error("cannot {attempted}: {source}{remedy}")]
+    #[error("cannot {attempted}: {}{remedy}", innermost(source))]
     Local { attempted: String, source: io::Error, remedy: &'static str },
     /// The informer in this process failed.
     #[error("{0}")]

@@ -36,7 +36,7 @@ pub(crate) fn task(task: &Task) -> Value {
         "owner": task.owner,
         "labels": task.labels,
         "priority": task.priority,
-        "cancelling": task.cancelling,
+        "cancelling": task.cancelling && !words::is_terminal(task.state()),
         "health": task.progress.as_ref().and_then(|progress| words::health(progress.health())),
         "progress": task.progress.as_ref().map(progress),
         "created_unix_ms": time(task.created_unix_ms),

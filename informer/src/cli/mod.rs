@@ -210,7 +210,7 @@ fn usage_line(text: &str) -> String {
     let text = text.strip_prefix("error: ").unwrap_or(text);
     let (problem, rest) = text.split_once("Usage: ").unwrap_or((text, ""));
     let problem = problem.split("For more information").next().unwrap_or_default();
-    let problem = problem.split_whitespace().collect::<Vec<_>>().join(" ");
+    let problem = problem.split_whitespace().collect::<Vec<_>>().join(" ").replace(" tip: ", "; tip: ");
     let verb: Vec<&str> =
         rest.split_whitespace().take(2).take_while(|word| !word.starts_with(['<', '[', '-'])).collect();
     let verb = if verb.is_empty() { "informer".to_owned() } else { verb.join(" ") };

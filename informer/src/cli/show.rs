@@ -69,7 +69,7 @@ fn lines(rows: &[(&str, String)]) -> String {
 
 fn described(task: &Task, now_unix_ms: u64) -> String {
     let mut state = words::task_state(task.state());
-    if task.cancelling {
+    if task.cancelling && !words::is_terminal(task.state()) {
         state.push_str(", being cancelled");
     }
     let ended = task.ending.as_ref().map(|ending| {
@@ -201,8 +201,8 @@ fn timeouts(timeouts: &v1::Timeouts) -> String {
 
 fn retries(retry: &v1::Retry) -> String {
     let infrastructure = match retry.no_infrastructure_retry {
-        true => "fails at the first loss".to_owned(),
-        false => format!("{} more after losses", retry.max_infrastructure),
+        true => "none after a loss".to_owned(),
+        false => format!("and {} more after losses", retry.max_infrastructure),
     };
     if retry.max_attempts == 0 { String::new() } else { format!("{}, {infrastructure}", retry.max_attempts) }
 }
