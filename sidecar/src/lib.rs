@@ -1,1 +1,17 @@
-//! Placeholder.
+//! The sidecar: runs next to a worker, holds the link to the informer and hands processes to the keeper.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`machine`] | every decision, pure |
+//! | [`ledger`] | what survives the agent's death |
+//! | [`exec`] | one module per kind of task: plan, progress, end |
+//! | [`health`] | probes of services |
+//! | [`load`] | what this machine is and how busy it is |
+//! | [`logs`] | the log of an attempt on its way up |
+
+pub mod exec;
+pub mod health;
+pub mod ledger;
+pub mod load;
+pub mod logs;
+pub mod machine;

@@ -1,0 +1,259 @@
+//! The record of an attempt: one append-only file, `attempts/<name>/record`, the truth about its process.
+//!
+//! ```text
+//! spec ──▶ spawned ──▶ (trimmed …) ──▶ exit ──▶ (swept)        written by the monitor, which holds the file locked
+//!   └──────────┴───────────────▶ lost                           written by a keeper that found the lock released
+//! ```
+//!
+//! A frame is `u32` length, `u32` CRC-32 of what follows, a kind byte and a body. A torn last frame counts as absent. No frame
+//! is fsynced: a record must survive the death of any process, and after a power loss the attempt is lost anyway.
+
+mod file;
+
+use std::fmt;
+use std::fs::File;
+use std::io::{self, BufReader, Read};
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+
+use crate::codec;
+use crate::sys;
+use crate::wire::{End, ListedState, ProcessId, Spec};
+
+pub use file::{Writer, mark_lost, mark_swept};
+
+/// Name of the record inside an attempt's directory.
+pub const FILE: &str = "record";
+/// Name of the directory of attempts inside the data directory.
+pub const ATTEMPTS: &str = "attempts";
+
+/// Longest frame: a spec is at most a wire frame; the rest is a few hundred bytes.
+const MAX_FRAME: usize = crate::wire::MAX_FRAME_BYTES + 4096;
+
+const SPEC: u8 = 1;
+const SPAWNED: u8 = 2;
+const TRIMMED: u8 = 3;
+const EXIT: u8 = 4;
+const SWEPT: u8 = 5;
+const LOST: u8 = 6;
+
+/// Why a record cannot be read.
+#[derive(Debug)]
+pub enum Error {
+    /// The file cannot be opened, read or written.
+    File {
+        /// The record.
+        path: PathBuf,
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// A whole frame, checksum right, holds something else than its kind says: another version wrote it.
+    Frame {
+        /// The record.
+        path: PathBuf,
+        /// Kind byte of the frame.
+        kind: u8,
+        /// What is wrong with it.
+        source: codec::Error,
+    },
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File { path, source } => write!(out, "record {}: {source}", path.display()),
+            Self::Frame { path, kind, source } => write!(out, "record {}: frame of kind {kind}: {source}", path.display()),
+        }
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::File { source, .. } => Some(source),
+            Self::Frame { source, .. } => Some(source),
+        }
+    }
+}
+
+/// Who holds an attempt; part of the `spec` frame, so that a keeper can end what is left even if nothing else was recorded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Holder {
+    /// The monitor.
+    pub monitor: ProcessId,
+    /// The monitor's cgroup (v2), absolute; empty if it has none. Everything it spawned is in there.
+    pub cgroup: String,
+}
+
+/// What a record says.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Record {
+    /// What was to be run.
+    pub spec: Option<Spec>,
+    /// Who ran it.
+    pub holder: Option<Holder>,
+    /// The user's process.
+    pub spawned: Option<ProcessId>,
+    /// Init of the attempt's own pid namespace, if it has one: with it everything in there ends.
+    pub init: Option<ProcessId>,
+    /// How it ended.
+    pub end: Option<End>,
+    /// Nothing of it is left; only then is the end final.
+    pub swept: bool,
+    /// A keeper found the lock released without an end.
+    pub lost: bool,
+    /// Bytes before these offsets of `out` and `err` were dropped.
+    pub bases: (u64, u64),
+    /// Length of what was read well; beyond it lies a torn frame or nothing.
+    pub valid_bytes: u64,
+}
+
+impl Record {
+    /// The state as a listing gives it. An end that is not swept yet is not told: something may still run.
+    pub fn state(&self) -> ListedState {
+        match (&self.end, &self.spawned) {
+            (Some(end), _) if self.swept => ListedState::Ended(end.clone()),
+            _ if self.lost => ListedState::Lost,
+            (_, Some(process)) => ListedState::Running(process.clone()),
+            _ => ListedState::Starting,
+        }
+    }
+
+    /// No further frame will come.
+    pub fn is_final(&self) -> bool {
+        self.lost || (self.end.is_some() && self.swept)
+    }
+}
+
+/// Reads the record in an attempt's directory, live or ended.
+///
+/// # Errors
+/// See [`Error`]; a record that is absent or empty is `File` with `NotFound`, or an empty [`Record`].
+pub fn read(attempt_dir: &Path) -> Result<Record, Error> {
+    let path = attempt_dir.join(FILE);
+    let file = File::open(&path).map_err(|source| Error::File { path: path.clone(), source })?;
+    read_from(&file, &path)
+}
+
+/// Whether a monitor holds the record in an attempt's directory.
+///
+/// # Errors
+/// The file cannot be opened or asked.
+pub fn is_locked(attempt_dir: &Path) -> Result<bool, Error> {
+    let path = attempt_dir.join(FILE);
+    let file = File::options().read(true).write(true).open(&path);
+    file.and_then(|file| sys::is_locked(file.as_fd())).map_err(|source| Error::File { path, source })
+}
+
+/// Removes an ended attempt's directory. It is first renamed to a dot name, so that no keeper mistakes a half-removed directory
+/// for an attempt whose monitor died before its record. Absent is success.
+///
+/// # Errors
+/// The rename or the removal failed; calling again goes on.
+pub fn purge(data_dir: &Path, name: &str) -> io::Result<()> {
+    let attempts = data_dir.join(ATTEMPTS);
+    let gone = attempts.join(format!(".gone-{name}"));
+    let absent_is_fine = |result: io::Result<()>| match result {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    };
+    absent_is_fine(std::fs::remove_dir_all(&gone))?;
+    absent_is_fine(std::fs::rename(attempts.join(name), &gone))?;
+    absent_is_fine(std::fs::remove_dir_all(&gone))
+}
+
+/// Whether a name may be an attempt: `[A-Za-z0-9._-]{1,100}`, not starting with a dot.
+pub fn is_name(name: &str) -> bool {
+    (1..=crate::wire::MAX_NAME_BYTES).contains(&name.len())
+        && !name.starts_with('.')
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-'))
+}
+
+fn read_from(file: &File, path: &Path) -> Result<Record, Error> {
+    let mut record = Record::default();
+    let mut reader = BufReader::new(file);
+    let mut content = Vec::new();
+    loop {
+        match next_frame(&mut reader, &mut content) {
+            Ok(true) => {}
+            Ok(false) => return Ok(record),
+            Err(source) => return Err(Error::File { path: path.to_owned(), source }),
+        }
+        let (kind, body) = (content[0], &content[1..]);
+        apply(&mut record, kind, body).map_err(|source| Error::Frame { path: path.to_owned(), kind, source })?;
+        record.valid_bytes += (8 + content.len()) as u64;
+    }
+}
+
+/// Reads one frame's kind and body into `content`; false at the end, or where a torn frame begins.
+fn next_frame(reader: &mut impl Read, content: &mut Vec<u8>) -> io::Result<bool> {
+    let whole = |result: io::Result<()>| match result {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
+        Err(error) => Err(error),
+    };
+    let mut head = [0u8; 8];
+    if !whole(reader.read_exact(&mut head))? {
+        return Ok(false);
+    }
+    let [length, crc] = [[head[0], head[1], head[2], head[3]], [head[4], head[5], head[6], head[7]]].map(u32::from_le_bytes);
+    if length == 0 || length as usize > MAX_FRAME {
+        return Ok(false);
+    }
+    content.clear();
+    reader.by_ref().take(u64::from(length)).read_to_end(content)?;
+    Ok(content.len() == length as usize && crc32(content) == crc)
+}
+
+fn apply(record: &mut Record, kind: u8, body: &[u8]) -> Result<(), codec::Error> {
+    let mut fields = codec::Fields::new(body);
+    match kind {
+        SPEC => {
+            let monitor = codec::decode_process(fields.bytes()?)?;
+            record.holder = Some(Holder { monitor, cgroup: fields.text()? });
+            record.spec = Some(codec::decode_spec(fields.bytes()?)?);
+        }
+        SPAWNED => {
+            record.spawned = Some(codec::decode_process(fields.bytes()?)?);
+            record.init = fields.option("init", |fields| codec::decode_process(fields.bytes()?))?;
+        }
+        TRIMMED => record.bases = (fields.u64()?, fields.u64()?),
+        EXIT => {
+            record.swept = fields.bool("swept")?;
+            record.end = Some(codec::decode_end(fields.bytes()?)?);
+        }
+        // A later `swept` repeats the end, whose log sizes are final only now.
+        SWEPT => {
+            record.swept = true;
+            record.end = Some(codec::decode_end(fields.bytes()?)?);
+        }
+        LOST => record.lost = true,
+        value => return Err(codec::Error::Value { field: "kind", value }),
+    }
+    fields.end()
+}
+
+/// CRC-32 (IEEE 802.3), a byte at a time: records are short.
+fn crc32(bytes: &[u8]) -> u32 {
+    const TABLE: [u32; 256] = table();
+    !bytes.iter().fold(!0u32, |crc, byte| (crc >> 8) ^ TABLE[((crc ^ u32::from(*byte)) & 0xff) as usize])
+}
+
+const fn table() -> [u32; 256] {
+    let mut table = [0u32; 256];
+    let mut at = 0;
+    while at < 256 {
+        let mut value = at as u32;
+        let mut bit = 0;
+        while bit < 8 {
+            value = if value & 1 == 1 { (value >> 1) ^ 0xedb8_8320 } else { value >> 1 };
+            bit += 1;
+        }
+        table[at] = value;
+        at += 1;
+    }
+    table
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,170 @@
+//! What a kind of task means as a process: one module per kind plans it, and nothing else here knows kinds.
+//!
+//! ```text
+//! v1::TaskSpec ── plan ──▶ keeper::wire::Spec ── keeper, monitor ──▶ process ──▶ keeper::wire::End
+//!                                                                                     │
+//!                     v1::Ending ◀── ending (exit, work/failure, work/outputs.json) ◀─┘
+//! the accepted attempt: publish (staged file → destination)      any other: discard (staged file removed)
+//! ```
+//!
+//! | module | holds |
+//! |---|---|
+//! | `command`, `script`, `service` | the argv and files of that kind |
+//! | [`transcode`] | ffmpeg: plan, the supervising process, progress, verification |
+//! | `ending` | how a process ended, in the informer's words |
+//! | `publish` | staged outputs: into place, or away |
+
+mod command;
+mod ending;
+mod environment;
+mod progress;
+mod publish;
+mod script;
+mod service;
+pub mod transcode;
+
+pub use ending::ending;
+pub use environment::base_env;
+pub use progress::Progress;
+pub use publish::{discard, publish};
+
+use keeper::wire;
+use proto::{
+    bounds,
+    id::{AttemptId, Fence},
+    v1,
+};
+use std::path::{Path, PathBuf};
+
+/// The kinds of task that [`plan`] knows, as a hello lists them.
+pub const KINDS: [&str; 4] = ["command", "script", "service", "transcode"];
+
+/// Everything that turns a task into a process.
+#[derive(Debug, Clone, Copy)]
+pub struct Plan<'a> {
+    /// The attempt; its `dir_name` is its directory below `attempts/`.
+    pub attempt: AttemptId,
+    /// Its fence, shown to the process.
+    pub fence: Fence,
+    /// The task's name, for people.
+    pub task_name: &'a str,
+    /// What to run, as the informer's edge has checked it.
+    pub spec: &'a v1::TaskSpec,
+    /// The sidecar's data directory.
+    pub data_dir: &'a Path,
+    /// The sidecar binary, which supervises a transcode.
+    pub exe: &'a Path,
+    /// The environment that the task's own is laid over; see [`base_env`].
+    pub base_env: &'a [(String, String)],
+    /// From the informer's welcome, in milliseconds.
+    pub fence_grace_ms: u64,
+}
+
+impl Plan<'_> {
+    /// The attempt's directory, absolute.
+    fn attempt_dir(&self) -> Result<PathBuf, Error> {
+        let data = std::path::absolute(self.data_dir).map_err(Error::DataDir)?;
+        Ok(data.join("attempts").join(self.attempt.dir_name()))
+    }
+
+    /// The directory in which the process starts unless the task names one, absolute.
+    fn work_dir(&self) -> Result<PathBuf, Error> {
+        Ok(self.attempt_dir()?.join("work"))
+    }
+}
+
+/// Why no process could be planned. The attempt fails with reason `SPAWN` and this text.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The spec has no kind, or one of a newer informer.
+    #[error("the task has no kind that this sidecar knows (it knows {KINDS:?}); upgrade the sidecar")]
+    UnknownKind,
+    /// The command is empty.
+    #[error("{kind}.argv is empty; name a program")]
+    EmptyArgv {
+        /// The kind.
+        kind: &'static str,
+    },
+    /// The data directory has no absolute form.
+    #[error("the sidecar's data directory cannot be made absolute")]
+    DataDir(#[source] std::io::Error),
+    /// A path is not UTF-8, which neither the wire nor the environment can carry.
+    #[error("{path:?} is not UTF-8; move the sidecar's data directory or binary to a path that is")]
+    NotUtf8 {
+        /// The path, lossy.
+        path: PathBuf,
+    },
+    /// The transcode cannot be planned.
+    #[error(transparent)]
+    Transcode(#[from] transcode::PlanError),
+}
+
+/// What a kind contributes to a spec.
+struct Process {
+    argv: Vec<String>,
+    files: Vec<wire::File>,
+}
+
+/// The process of an attempt: argv, environment, files, limits and how it is stopped. Reads and writes nothing.
+///
+/// `note` is left empty for the caller, who finds its own facts there when it adopts.
+///
+/// # Errors
+/// [`Error`] says what is wrong with the task or with this sidecar's paths; nothing was started.
+pub fn plan(plan: &Plan<'_>) -> Result<wire::Spec, Error> {
+    use v1::task_spec::Kind;
+    let spec = plan.spec;
+    let process = match &spec.kind {
+        None => return Err(Error::UnknownKind),
+        Some(Kind::Command(command)) => command::process(command)?,
+        Some(Kind::Script(script)) => script::process(script, &plan.work_dir()?)?,
+        Some(Kind::Service(service)) => service::process(service)?,
+        Some(Kind::Transcode(transcode)) => transcode::process(plan, transcode)?,
+    };
+    let stop = spec.stop.unwrap_or_default();
+    let limits = spec.limits.unwrap_or_default();
+    let is_service = matches!(spec.kind, Some(Kind::Service(_)));
+    Ok(wire::Spec {
+        argv: process.argv,
+        env: environment::of(plan)?,
+        cwd: spec.cwd.clone(),
+        files: process.files,
+        cpu_limit_millis: limits.cpu_millis,
+        memory_limit_bytes: limits.memory_bytes,
+        pids_limit: limits.pids,
+        log_cap_bytes: or_default(spec.log_cap_bytes, bounds::LOG_CAP_DEFAULT_BYTES),
+        // A service is asked what it does now, a task what went wrong first.
+        log_policy: if is_service { wire::LogPolicy::KeepTail } else { wire::LogPolicy::KeepHead },
+        stop_signal: stop.signal,
+        stop_grace_ms: or_default(stop.grace_ms, bounds::STOP_GRACE_MS),
+        stop_target: if stop.main_only { wire::StopTarget::Main } else { wire::StopTarget::Group },
+        // A service has liveness, health check and restart policy instead.
+        timeout_ms: if is_service { 0 } else { spec.timeouts.unwrap_or_default().attempt_ms },
+        on_disconnect: on_disconnect(spec),
+        fence_grace_ms: plan.fence_grace_ms,
+        without_lease: false,
+        note: Vec::new(),
+    })
+}
+
+/// What the end of the lease means: as the spec says, and `stop` for an exclusive task that says nothing.
+fn on_disconnect(spec: &v1::TaskSpec) -> wire::OnDisconnect {
+    match spec.on_disconnect() {
+        v1::OnDisconnect::Stop => wire::OnDisconnect::Stop,
+        v1::OnDisconnect::Continue => wire::OnDisconnect::Continue,
+        v1::OnDisconnect::Unspecified if spec.exclusive => wire::OnDisconnect::Stop,
+        v1::OnDisconnect::Unspecified => wire::OnDisconnect::Continue,
+    }
+}
+
+/// The name that an attempt's files carry, from its directory.
+fn utf8(path: &Path) -> Result<String, Error> {
+    path.to_str().map(str::to_owned).ok_or_else(|| Error::NotUtf8 { path: path.to_owned() })
+}
+
+const fn or_default(value: u64, default: u64) -> u64 {
+    if value == 0 { default } else { value }
+}
+
+#[cfg(test)]
+mod tests;

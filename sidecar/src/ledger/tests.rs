@@ -1,0 +1,130 @@
+use super::*;
+use crate::machine::Batch;
+use proto::id::TaskId;
+
+/// A directory of the test's own, gone with it.
+struct Dir(PathBuf);
+
+impl Dir {
+    fn new(name: &str) -> Self {
+        let dir = std::env::temp_dir().join(format!("ledger-test-{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        Self(dir)
+    }
+
+    fn open(&self) -> Result<(Ledger, Meta, Vec<Entry>), Error> {
+        Ledger::open(&self.0, "http://127.0.0.1:7070", SidecarId::from_u128(7))
+    }
+}
+
+impl Drop for Dir {
+    fn drop(&mut self) {
+        let _gone = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+fn row(task: u128, state: RowState) -> Row {
+    Row {
+        attempt: AttemptId { task: TaskId::from_u128(task), number: 1 },
+        fence: Fence { epoch: u64::MAX, n: 3 },
+        facts: Facts { stop_on_disconnect: true },
+        order: u64::try_from(task).unwrap(),
+        started: Some(v1::Started { pid: 5, ..Default::default() }),
+        set_aside: task == 2,
+        log_bytes: 9,
+        state,
+    }
+}
+
+#[test]
+fn rows_come_back_as_they_were_written() {
+    let dir = Dir::new("rows");
+    let ending = || Box::new(v1::Ending { exit_code: Some(3), ..Default::default() });
+    let states = [
+        RowState::Accepted,
+        RowState::Running,
+        RowState::Ended(ending()),
+        RowState::Published(ending(), None),
+        RowState::Published(ending(), Some("disk full".into())),
+        RowState::Refused("no lease".into()),
+        RowState::Retired,
+    ];
+    let rows: Vec<_> = states.into_iter().zip(1..).map(|(state, task)| row(task, state)).collect();
+    let assign = v1::Assign { task_name: "hello".into(), ..Default::default() };
+    let (mut ledger, meta, entries) = dir.open().unwrap();
+    assert_eq!((meta.incarnation, entries.len()), (1, 0));
+    let seen = v1::Identity { lineage: "x".into(), epoch: 2, commit_seq: 3 };
+    let commit = Commit {
+        seq: 1,
+        batch: Batch { rows: rows.clone(), deletes: vec![] },
+        assigns: vec![(rows[0].attempt, assign.encode_to_vec())],
+        seen: seen.clone(),
+        highest_fence: Fence { epoch: 1, n: 2 },
+    };
+    ledger.commit(&commit).unwrap();
+    drop(ledger);
+    let (mut ledger, meta, entries) = dir.open().unwrap();
+    assert_eq!(entries.iter().map(|entry| entry.row.clone()).collect::<Vec<_>>(), rows);
+    assert_eq!(entries[0].assign, Some(assign));
+    assert_eq!((meta.incarnation, meta.sidecar, meta.seen), (2, SidecarId::from_u128(7), seen));
+    let deletes = rows.iter().map(|row| row.attempt).collect();
+    ledger.commit(&Commit { seq: 2, batch: Batch { rows: vec![], deletes }, ..Default::default() }).unwrap();
+    assert_eq!(Ledger::peek(&dir.0).unwrap().1, []);
+}
+
+#[test]
+fn an_update_keeps_the_assignment() {
+    let dir = Dir::new("update");
+    let (mut ledger, ..) = dir.open().unwrap();
+    let accepted = row(1, RowState::Accepted);
+    let assigns = vec![(accepted.attempt, v1::Assign::default().encode_to_vec())];
+    ledger
+        .commit(&Commit { batch: Batch { rows: vec![accepted], deletes: vec![] }, assigns, ..Default::default() })
+        .unwrap();
+    let running = row(1, RowState::Running);
+    ledger
+        .commit(&Commit { batch: Batch { rows: vec![running.clone()], deletes: vec![] }, ..Default::default() })
+        .unwrap();
+    let entry = Entry { row: running, assign: Some(v1::Assign::default()) };
+    assert_eq!(Ledger::peek(&dir.0).unwrap().1, [entry]);
+}
+
+#[test]
+fn garbage_and_newer_ledgers_are_refused_and_left_alone() {
+    let dir = Dir::new("garbage");
+    let path = dir.0.join(FILE);
+    let garbage = b"not a database, and long enough that nobody takes it for an empty one".repeat(50);
+    std::fs::write(&path, &garbage).unwrap();
+    assert!(matches!(dir.open(), Err(Error::Database { .. })));
+    assert_eq!(std::fs::read(&path).unwrap(), garbage);
+    std::fs::remove_file(&path).unwrap();
+    drop(dir.open().unwrap());
+    Connection::open(&path).unwrap().pragma_update(None, "user_version", 99).unwrap();
+    assert!(matches!(dir.open(), Err(Error::Newer { found: 99, .. })));
+    assert!(matches!(Ledger::peek(&dir.0), Err(Error::Newer { found: 99, .. })));
+}
+
+#[test]
+fn a_data_directory_has_one_owner() {
+    let dir = Dir::new("owner");
+    let lock = Lock::take(&dir.0).unwrap();
+    let refused = Lock::take(&dir.0).unwrap_err();
+    assert!(matches!(refused, Error::Taken { owner, .. } if owner == std::process::id()), "{refused}");
+    assert!(Lock::is_held(&dir.0));
+    drop(lock);
+    assert!(!Lock::is_held(&dir.0));
+}
+
+#[test]
+fn the_writer_answers_each_commit_and_finishes_what_it_was_given() {
+    let dir = Dir::new("writer");
+    let (ledger, ..) = dir.open().unwrap();
+    let (answers, answered) = std::sync::mpsc::channel();
+    let writer =
+        Writer::start(ledger, move |result| answers.send(result.map_err(|error| error.to_string())).unwrap()).unwrap();
+    let batch = Batch { rows: vec![row(1, RowState::Accepted)], deletes: vec![] };
+    writer.commit(Commit { seq: 4, batch, ..Default::default() });
+    drop(writer);
+    assert_eq!(answered.recv().unwrap(), Ok(4));
+    assert_eq!(Ledger::peek(&dir.0).unwrap().1.len(), 1);
+}

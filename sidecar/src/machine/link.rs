@@ -1,0 +1,286 @@
+//! What the informer says, and what is said to it besides reports.
+
+use super::row::{Attempt, Told};
+use super::stage::Happening;
+use super::{
+    Bug, Complaint, Effect, Facts, Heard, KeeperState, LinkId, LinkState, Machine, Mode, Now, Stage, Terms, Wish,
+};
+use proto::id::{AttemptId, Fence};
+use proto::{bounds, v1};
+
+impl Machine {
+    pub(super) fn on_link_opened(&mut self, link: LinkId, effects: &mut Vec<Effect>) {
+        self.on_any_link_end();
+        self.link = LinkState::Opened(link);
+        self.introduce(effects);
+    }
+
+    pub(super) fn on_link_closed(&mut self, link: LinkId) {
+        if self.link_id() == Some(link) {
+            self.on_any_link_end();
+        }
+    }
+
+    /// What was not acknowledged is sent again in the next link, after the verdict on it.
+    fn on_any_link_end(&mut self) {
+        self.link = LinkState::Down;
+        self.lease.on_link_closed();
+        self.outbox.on_link_closed();
+        self.told_open = None;
+    }
+
+    /// Hello and inventory. They wait for the keeper's first listing: an inventory from the ledger alone could omit what runs.
+    pub(super) fn introduce(&mut self, effects: &mut Vec<Effect>) {
+        let LinkState::Opened(link) = self.link else { return };
+        if self.keeper == KeeperState::Unheard {
+            return;
+        }
+        self.link = LinkState::Introduced(link);
+        for attempt in self.attempts.values_mut() {
+            attempt.told = None;
+        }
+        let held = self.attempts.iter().filter_map(|(id, attempt)| attempt.inventory(*id)).collect();
+        effects.push(Effect::SendHello { link, held });
+    }
+
+    pub(super) fn link_id(&self) -> Option<LinkId> {
+        match self.link {
+            LinkState::Down => None,
+            LinkState::Opened(link) | LinkState::Introduced(link) | LinkState::Welcomed(link) => Some(link),
+        }
+    }
+
+    pub(super) fn on_heard(&mut self, now: Now, link: LinkId, heard: Heard, effects: &mut Vec<Effect>) {
+        if self.link_id() != Some(link) {
+            return;
+        }
+        let expected = matches!(heard, Heard::Welcome { .. } | Heard::Refuse { .. });
+        if !expected && self.link != LinkState::Welcomed(link) {
+            effects.push(Effect::CloseLink { link, why: "the informer spoke before its welcome" });
+            return;
+        }
+        match heard {
+            Heard::Welcome { terms } => self.on_welcome(link, terms),
+            Heard::Verdict { attempt, decision, why } => self.on_verdict(now, attempt, decision, why, effects),
+            Heard::BeatAck { seq, terms } => self.on_beat_ack(now, seq, terms, effects),
+            Heard::Assign { attempt, fence, facts } => self.on_assign(now, attempt, fence, facts, effects),
+            Heard::Stop { attempt, why } => self.on_stop(now, attempt, why, effects),
+            Heard::Publish { attempt, fence } => self.on_publish(attempt, fence, effects),
+            Heard::Ack { seq } => self.on_ack(link, seq, effects),
+            Heard::Drain { on, stop_running } => self.on_drain(now, on, stop_running, effects),
+            Heard::Refuse { message, is_final } => self.on_refuse(link, message, is_final, effects),
+        }
+    }
+
+    fn on_welcome(&mut self, link: LinkId, terms: Terms) {
+        if self.link == LinkState::Introduced(link) {
+            self.link = LinkState::Welcomed(link);
+            self.lease.on_welcome(terms);
+        }
+    }
+
+    fn on_verdict(
+        &mut self,
+        now: Now,
+        id: AttemptId,
+        decision: v1::verdict::Decision,
+        why: v1::Reason,
+        effects: &mut Vec<Effect>,
+    ) {
+        use v1::verdict::Decision;
+        let Some(attempt) = self.attempts.get_mut(&id) else {
+            effects.push(Effect::Complain(Complaint::NotHeld { attempt: id, told: "heed a verdict" }));
+            return;
+        };
+        if decision == Decision::SetAside {
+            effects.push(Effect::Complain(Complaint::SetAside { attempt: id }));
+            attempt.wish = Wish::SetAside;
+            self.dirty.insert(id);
+            self.withdraw_reports(id);
+            return;
+        }
+        if attempt.wish == Wish::SetAside {
+            attempt.wish = Wish::Run;
+            self.dirty.insert(id);
+        }
+        attempt.told.get_or_insert_default();
+        match decision {
+            Decision::Keep | Decision::Unspecified | Decision::SetAside => {}
+            Decision::Stop => self.stop(now, id, why, effects),
+            // The end of this attempt is stored there. If it still has a process, that is a copy nobody waits for.
+            Decision::Acknowledged if attempt.stage.is_unfinished() => self.stop(now, id, v1::Reason::Revoked, effects),
+            Decision::Acknowledged => {
+                self.withdraw_reports(id);
+                self.retire(id, effects);
+            }
+            Decision::Publish => {
+                let fence = attempt.fence;
+                self.on_publish(id, fence, effects);
+            }
+        }
+        self.queue_reports(id);
+    }
+
+    fn on_beat_ack(&mut self, now: Now, seq: u64, terms: Terms, effects: &mut Vec<Effect>) {
+        let from_receipt = self.has(Bug::IgnoreLease).then_some(now.boot_ms);
+        if let Some(deadline_ms) = self.lease.on_ack(seq, terms, from_receipt) {
+            effects.push(Effect::PublishLease { deadline_ms });
+        }
+    }
+
+    fn on_assign(&mut self, now: Now, id: AttemptId, fence: Fence, facts: Facts, effects: &mut Vec<Effect>) {
+        if self.knows(id) {
+            return self.on_assign_again(id, fence, effects);
+        }
+        if let Some(why) = self.objection(now, id, fence) {
+            effects.push(Effect::Complain(Complaint::Refused { attempt: id, why }));
+            self.remember_gone(id);
+            let what = v1::report::What::Refused(v1::Refused { why: why.into() });
+            self.outbox.queue_loose(id, fence, what);
+            return;
+        }
+        let order = self.next_order;
+        self.next_order += 1;
+        let attempt = Attempt {
+            fence,
+            facts,
+            order,
+            started: None,
+            stage: Stage::Accepting,
+            wish: Wish::Run,
+            told: Some(Told::default()),
+            progress: None,
+            log_bytes: 0,
+        };
+        self.insert(id, attempt);
+        if self.has(Bug::AckBeforeLedger) {
+            self.advance(id, Happening::Durable, effects);
+            return;
+        }
+        self.dirty.insert(id);
+    }
+
+    fn knows(&self, id: AttemptId) -> bool {
+        !self.has(Bug::StartTwice) && (self.attempts.contains_key(&id) || self.gone.contains(&id))
+    }
+
+    /// A repeated assignment starts nothing. Under another fence it is not a repetition, and the informer must learn that this
+    /// name is taken.
+    fn on_assign_again(&mut self, id: AttemptId, fence: Fence, effects: &mut Vec<Effect>) {
+        let why = match self.attempts.get(&id) {
+            Some(attempt) if attempt.fence == fence => return,
+            Some(_) => "held here under another fence",
+            None => "it was here, and is over",
+        };
+        effects.push(Effect::Complain(Complaint::Refused { attempt: id, why }));
+        self.outbox.queue_loose(id, fence, v1::report::What::Refused(v1::Refused { why: why.into() }));
+    }
+
+    /// Why an assignment is not taken.
+    fn objection(&self, now: Now, id: AttemptId, fence: Fence) -> Option<&'static str> {
+        let held = self.attempts.len() - self.retired.len();
+        match self.mode {
+            Mode::Draining => return Some("this sidecar is draining"),
+            Mode::Leaving | Mode::StoppingTasks => return Some("this sidecar is shutting down"),
+            Mode::Superseded => return Some("this sidecar was superseded"),
+            Mode::Serving => {}
+        }
+        if !self.lease.is_live(now.boot_ms) {
+            return Some("no live lease");
+        }
+        if super::siblings(&self.attempts, id).any(|other| other > fence) {
+            return Some("a newer attempt of the task is held here");
+        }
+        // The informer counts too, and may for a moment count differently; what exceeds the slots waits. Twice as many is no moment.
+        if self.unfinished >= self.config.slots.saturating_mul(2) {
+            return Some("no free slot");
+        }
+        (held >= bounds::HELD_ATTEMPTS).then_some("too many ends are not acknowledged")
+    }
+
+    fn on_stop(&mut self, now: Now, id: AttemptId, why: v1::Reason, effects: &mut Vec<Effect>) {
+        if self.attempts.contains_key(&id) {
+            return self.stop(now, id, why, effects);
+        }
+        // Whatever became of it, it must not start when its assignment comes late.
+        effects.push(Effect::Complain(Complaint::NotHeld { attempt: id, told: "stop" }));
+        self.remember_gone(id);
+    }
+
+    fn on_publish(&mut self, id: AttemptId, fence: Fence, effects: &mut Vec<Effect>) {
+        let held = self.attempts.get(&id).filter(|attempt| attempt.fence == fence && attempt.stage.is_held());
+        if held.is_none() {
+            effects.push(Effect::Complain(Complaint::NotHeld { attempt: id, told: "publish" }));
+            let failure = "its outputs are no longer here".to_owned();
+            self.outbox.queue_loose(id, fence, v1::report::What::Published(v1::Published { failure }));
+            return;
+        }
+        if self.advance(id, Happening::PublishOrdered, effects) {
+            effects.push(Effect::PublishOutputs { attempt: id, fence });
+        }
+    }
+
+    fn on_drain(&mut self, now: Now, on: bool, stop_running: bool, effects: &mut Vec<Effect>) {
+        self.mode = match self.mode {
+            Mode::Serving | Mode::Draining if on => Mode::Draining,
+            Mode::Serving | Mode::Draining => Mode::Serving,
+            other => other,
+        };
+        if on && stop_running {
+            for attempt in self.unfinished_attempts() {
+                self.stop(now, attempt, v1::Reason::Drained, effects);
+            }
+        }
+    }
+
+    fn on_refuse(&mut self, link: LinkId, message: String, is_final: bool, effects: &mut Vec<Effect>) {
+        self.on_link_closed(link);
+        effects.push(Effect::CloseLink { link, why: "the informer refused it" });
+        if is_final {
+            self.mode = Mode::Superseded;
+            effects.push(Effect::GiveUp { message });
+        }
+    }
+
+    /// The link on which beats are due; a superseded agent earns no lease.
+    pub(super) fn beating(&self) -> Option<LinkId> {
+        match self.link {
+            LinkState::Welcomed(link) if self.mode != Mode::Superseded => Some(link),
+            _ => None,
+        }
+    }
+
+    /// Whether new work is welcome at all.
+    pub(super) fn is_open(&self, now: Now) -> bool {
+        self.mode == Mode::Serving
+            && self.keeper == KeeperState::Connected
+            && self.lease.is_live(now.boot_ms)
+            && self.attempts.len() - self.retired.len() < bounds::HELD_ATTEMPTS
+    }
+
+    /// A changed limit is told before the next beat is due; single starts and ends are in the informer's own books.
+    pub(super) fn has_news(&self) -> bool {
+        self.told_open.is_some_and(|told| told != self.open)
+    }
+
+    pub(super) fn beat_if_due(&mut self, now: Now, effects: &mut Vec<Effect>) {
+        let Some(link) = self.beating() else { return };
+        if now.boot_ms < self.lease.next_beat_ms(self.has_news()) {
+            return;
+        }
+        let held = self.unfinished;
+        let credit = if self.open { self.config.slots.saturating_sub(held) } else { 0 };
+        self.told_open = Some(self.open);
+        let told: Vec<_> = self.progressed.iter().copied().take(bounds::BEAT_PROGRESS).collect();
+        let mut progress = Vec::new();
+        for id in told {
+            self.progressed.remove(&id);
+            if let Some(attempt) = self.attempts.get(&id).filter(|attempt| attempt.told.is_some()) {
+                progress.push(v1::AttemptProgress { attempt: Some(id.to_wire()), progress: attempt.progress.clone() });
+            }
+        }
+        let seq = self.lease.on_beat(now.boot_ms);
+        let beat = v1::Beat { seq, load: Some(self.load), credit, held, progress };
+        effects.push(Effect::SendBeat { link, beat: Box::new(beat) });
+    }
+}
