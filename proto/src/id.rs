@@ -110,7 +110,10 @@ impl AttemptId {
     /// [`Error`] names the text.
     pub fn from_wire(wire: &v1::AttemptId) -> Result<Self, Error> {
         if wire.number == 0 {
-            return Err(Error { what: "attempt", text: format!("{}.0", wire.task.chars().take(64).collect::<String>()) });
+            return Err(Error {
+                what: "attempt",
+                text: format!("{}.0", wire.task.chars().take(64).collect::<String>()),
+            });
         }
         Ok(Self { task: wire.task.parse()?, number: wire.number })
     }

@@ -13,7 +13,13 @@ pub mod check;
 pub mod id;
 
 /// The generated messages, clients and servers of the package `informer.v1`.
-#[allow(missing_docs, unreachable_pub, clippy::all, clippy::too_many_lines, reason = "generated; documented in the .proto")]
+#[allow(
+    missing_docs,
+    unreachable_pub,
+    clippy::all,
+    clippy::too_many_lines,
+    reason = "generated; documented in the .proto"
+)]
 pub mod v1 {
     tonic::include_proto!("informer.v1");
 }

@@ -59,7 +59,8 @@ pub(super) struct Sidecar {
     /// Last report of this session that was applied.
     pub reported_seq: u64,
     pub load: v1::Load,
-    /// Most attempts it says it would hold (those it held plus its credit).
+    /// Most attempts it says it would hold (those it held plus its credit). Nothing before its first beat: only an acknowledged
+    /// beat earns it the lease without which it may start nothing.
     pub limit: u32,
     /// Slow start: most attempts it may hold now.
     pub window: u32,
@@ -95,7 +96,7 @@ impl Sidecar {
             lease_ms,
             reported_seq: 0,
             load: v1::Load::default(),
-            limit: hello.slots,
+            limit: 0,
             window: 1,
             speed_permille: 1000,
             spawn_failures: VecDeque::new(),
@@ -118,7 +119,7 @@ impl Sidecar {
         self.memory_bytes = hello.memory_bytes;
         self.slots = hello.slots;
         self.weak_fencing = hello.weak_fencing;
-        self.limit = hello.slots;
+        self.limit = 0;
     }
 
     /// From its durable form; silent until it is heard, its silence counted from `now_ms`.
@@ -140,7 +141,7 @@ impl Sidecar {
             lease_ms: row.longest_lease_ms,
             reported_seq: 0,
             load: v1::Load::default(),
-            limit: row.slots,
+            limit: 0,
             window: 1,
             speed_permille: 1000,
             spawn_failures: VecDeque::new(),

@@ -129,7 +129,11 @@ impl World {
 
     fn link_as(&mut self, hello: Hello, session: u64, held: Vec<Held>) -> SessionId {
         let session = SessionId(session);
+        let slots = hello.slots;
         self.tell(Event::LinkOpened { session, hello: Box::new(hello), held, stored: BTreeMap::new() });
+        if self.machine.sessions.contains_key(&session) {
+            self.beat(session, slots);
+        }
         session
     }
 

@@ -1,0 +1,133 @@
+//! Every refusal of the edge, with the gRPC status and the code that `docs/errors.md` explains.
+
+use crate::{machine::Rejection, shell};
+use proto::check::{Fault, Faults};
+use proto::id::TaskId;
+use std::time::Duration;
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt as _};
+
+/// Domain of the codes in an `ErrorInfo`.
+pub(crate) const DOMAIN: &str = "informer.v1";
+/// When to try again after "busy": the inbox holds some ten milliseconds of work, so that a second attempt finds room.
+const RETRY_BUSY: Duration = Duration::from_millis(100);
+/// When to try again after "full": some task must end first.
+const RETRY_FULL: Duration = Duration::from_secs(5);
+
+/// Why a call was refused.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    /// The message breaks a bound or contradicts itself.
+    #[error("{0}")]
+    Invalid(#[from] Faults),
+    /// One field is wrong.
+    #[error("{0}")]
+    Field(Fault),
+    /// A string that is no id.
+    #[error("{0}")]
+    Id(#[from] proto::id::Error),
+    /// No such task.
+    #[error("no task {0}; `informer list` shows what there is")]
+    UnknownTask(TaskId),
+    /// The shell or its machine refused.
+    #[error("{0}")]
+    Shell(#[from] shell::Error),
+    /// A watcher fell too far behind to be told every change.
+    #[error("{missed} changes were missed; list the tasks and watch again")]
+    Lagged { missed: u64 },
+    /// The log cannot be read (now); the words say why and what helps.
+    #[error("{0}")]
+    NotStarted(String),
+    #[error("{0}")]
+    LogGone(String),
+    #[error("{0}")]
+    Unlinked(String),
+    #[error("{limit} logs are being read, which is the bound; retry when a reader has left")]
+    LogReaders { limit: usize },
+    /// A sidecar's upload that nobody waits for.
+    #[error("nobody reads log request {0}; drop it")]
+    NoReader(u64),
+    /// The peer did not say in time what it had to say first.
+    #[error("nothing was heard within {within_ms} ms: {what}")]
+    Silent { what: &'static str, within_ms: u128 },
+    #[error("the informer is stopping; connect again when it is back")]
+    Stopping,
+    /// Ours: a stored payload is not there or cannot be read.
+    #[error("the payload of task {0} cannot be read; keep the data directory and report this")]
+    Payload(TaskId),
+    /// Ours: a call's task ended without an answer.
+    #[error("the call failed inside the informer; its log says where")]
+    Panicked,
+}
+
+impl Error {
+    /// The word that stands in `ErrorInfo.reason` and in a batch's failures.
+    pub(crate) fn code(&self) -> &'static str {
+        match self {
+            Self::Invalid(_) | Self::Field(_) | Self::Id(_) => "invalid",
+            Self::UnknownTask(_) | Self::Shell(shell::Error::Rejected(Rejection::Unknown { .. })) => "unknown_task",
+            Self::Shell(shell::Error::Rejected(Rejection::KeyConflict { .. })) => "key_conflict",
+            Self::Shell(shell::Error::Rejected(Rejection::State { .. })) => "state",
+            Self::Shell(shell::Error::Rejected(Rejection::Full { .. })) => "full",
+            Self::Shell(shell::Error::Busy) => "busy",
+            Self::Shell(shell::Error::Stopped(_)) | Self::Stopping => "stopping",
+            Self::Shell(shell::Error::Store(_) | shell::Error::Thread { .. }) | Self::Payload(_) | Self::Panicked => {
+                "internal"
+            }
+            Self::Lagged { .. } => "lagged",
+            Self::NotStarted(_) => "not_started",
+            Self::LogGone(_) => "log_gone",
+            Self::Unlinked(_) | Self::Shell(shell::Error::NoLink) => "unlinked",
+            Self::LogReaders { .. } => "log_readers",
+            Self::NoReader(_) => "no_reader",
+            Self::Silent { .. } => "silent",
+        }
+    }
+
+    fn grpc(&self) -> Code {
+        match self.code() {
+            "invalid" => Code::InvalidArgument,
+            "unknown_task" | "log_gone" | "no_reader" => Code::NotFound,
+            "key_conflict" => Code::AlreadyExists,
+            "state" | "not_started" => Code::FailedPrecondition,
+            "full" | "busy" | "log_readers" => Code::ResourceExhausted,
+            "stopping" | "unlinked" => Code::Unavailable,
+            "lagged" => Code::Aborted,
+            "silent" => Code::DeadlineExceeded,
+            _ => Code::Internal,
+        }
+    }
+
+    fn retry_after(&self) -> Option<Duration> {
+        match self.code() {
+            "busy" => Some(RETRY_BUSY),
+            "full" | "log_readers" => Some(RETRY_FULL),
+            _ => None,
+        }
+    }
+}
+
+impl From<Fault> for Error {
+    fn from(fault: Fault) -> Self {
+        Self::Field(fault)
+    }
+}
+
+impl From<Error> for Status {
+    fn from(error: Error) -> Self {
+        let mut details = ErrorDetails::new();
+        details.set_error_info(error.code(), DOMAIN, [("docs".to_owned(), "docs/errors.md".to_owned())]);
+        if let Some(delay) = error.retry_after() {
+            details.set_retry_info(Some(delay));
+        }
+        let faults = match &error {
+            Error::Invalid(faults) => faults.list(),
+            Error::Field(fault) => std::slice::from_ref(fault),
+            _ => &[],
+        };
+        for fault in faults {
+            details.add_bad_request_violation(&fault.field, format!("{}; {}", fault.problem, fault.remedy));
+        }
+        Self::with_error_details(error.grpc(), error.to_string(), details)
+    }
+}

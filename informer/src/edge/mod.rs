@@ -1,0 +1,57 @@
+//! Where bytes become checked events, and answers become bytes. Nothing here touches the machine's state: everything goes through
+//! the shell's [`Handle`](crate::shell::Handle).
+//!
+//! ```text
+//!  TCP ─ accept ─ front ─┬─ content-type: application/grpc* ─ tonic ─┬─ client   (Submit, Get, List, Cancel, …)
+//!                        │                                           ├─ watch    (Watch)
+//!                        │                                           ├─ logs     (Logs ◀── relay ── SendLog)
+//!                        │                                           ├─ link     (Link)
+//!                        │                                           └─ health, reflection
+//!                        └─ all else ─ axum ─ http  (/, /healthz, 404)
+//! ```
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`accept`] | the loop that takes connections, and their bounds |
+//! | [`front`] | the choice between gRPC and HTTP |
+//! | [`client`], [`submit`], [`watch`], [`logs`] | the service `Informer` |
+//! | [`link`] | the service `SidecarLink` |
+//! | [`convert`] | wire messages to events, rows to wire messages |
+//! | [`error`] | every refusal with its code; `docs/errors.md` explains each |
+//! | [`stream`] | a response stream that owns the task which fills it |
+
+pub(crate) mod accept;
+mod client;
+mod convert;
+pub(crate) mod error;
+pub(crate) mod front;
+mod http;
+mod link;
+pub(crate) mod logs;
+mod stream;
+mod submit;
+mod watch;
+
+use crate::shell::Handle;
+use logs::Logs;
+use std::sync::Arc;
+use tokio::sync::watch as signal;
+
+/// What every call needs. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Edge {
+    pub(crate) handle: Handle,
+    pub(crate) logs: Arc<Logs>,
+    /// True once we are stopping: streams end, so that connections can.
+    pub(crate) stopping: signal::Receiver<bool>,
+}
+
+impl Edge {
+    /// Completes when we are stopping; also when nobody is left who could say so.
+    async fn stopped(&self) -> error::Error {
+        let mut stopping = self.stopping.clone();
+        // An error means that the server is gone, which is a stop as well.
+        let _ = stopping.wait_for(|stopping| *stopping).await;
+        error::Error::Stopping
+    }
+}

@@ -1,0 +1,114 @@
+//! Submits: one, or a stream of them with a bounded number under way.
+
+use super::error::Error;
+use crate::machine::PayloadHandle;
+use crate::shell::{Handle, NewTask};
+use prost::Message as _;
+use proto::id::TaskId;
+use proto::{bounds, check, v1};
+use sha2::{Digest as _, Sha256};
+use tokio::task::JoinSet;
+use tonic::{Status, Streaming};
+
+/// Submits of one batch under way at once: enough to share a commit, and at most 64 MiB of payloads.
+const UNDER_WAY: usize = 256;
+/// Bytes of failure messages in one batch's answer; beyond it only codes are told, so that the answer fits a message whatever was
+/// submitted.
+const FAILURE_BYTES: usize = 1 << 20;
+
+/// Checks and stores one task.
+pub(super) async fn one(handle: &Handle, request: v1::SubmitRequest) -> Result<v1::SubmitResponse, Error> {
+    let submitted = handle.submit(new_task(request)?).await?;
+    Ok(v1::SubmitResponse { id: submitted.task.to_string(), existed: submitted.existed })
+}
+
+/// Checks and stores what the stream brings; answers in its order.
+///
+/// # Errors
+/// The stream breaks or is longer than [`bounds::BATCH`]; what was submitted until then may be stored, which its keys tell.
+pub(super) async fn batch(
+    handle: &Handle,
+    mut requests: Streaming<v1::SubmitRequest>,
+) -> Result<v1::SubmitBatchResponse, Status> {
+    let mut under_way = JoinSet::new();
+    let mut results = Vec::new();
+    let mut room = FAILURE_BYTES;
+    while let Some(request) = requests.message().await? {
+        if results.len() == bounds::BATCH {
+            return Err(too_long().into());
+        }
+        let index = results.len();
+        results.push(v1::SubmitResult::default());
+        // The id is made here, so that the order of ids is the order of the stream.
+        match new_task(request) {
+            Ok(task) => {
+                let handle = handle.clone();
+                under_way.spawn(async move { (index, handle.submit(task).await) });
+            }
+            Err(error) => results[index] = failure(&error, &mut room),
+        }
+        if under_way.len() >= UNDER_WAY {
+            settle(under_way.join_next().await, &mut results, &mut room)?;
+        }
+    }
+    while !under_way.is_empty() {
+        settle(under_way.join_next().await, &mut results, &mut room)?;
+    }
+    Ok(v1::SubmitBatchResponse { results })
+}
+
+type Settled = Result<(usize, Result<crate::shell::Submitted, crate::shell::Error>), tokio::task::JoinError>;
+
+fn settle(settled: Option<Settled>, results: &mut [v1::SubmitResult], room: &mut usize) -> Result<(), Status> {
+    match settled {
+        None => {}
+        Some(Ok((index, Ok(submitted)))) => {
+            let ok = v1::SubmitResponse { id: submitted.task.to_string(), existed: submitted.existed };
+            results[index].result = Some(v1::submit_result::Result::Ok(ok));
+        }
+        Some(Ok((index, Err(error)))) => results[index] = failure(&error.into(), room),
+        Some(Err(join)) => {
+            tracing::error!(error = %join, "a submit ended without a result");
+            return Err(Error::Panicked.into());
+        }
+    }
+    Ok(())
+}
+
+fn failure(error: &Error, room: &mut usize) -> v1::SubmitResult {
+    let mut message = error.to_string();
+    match room.checked_sub(message.len()) {
+        Some(left) => *room = left,
+        None => message.clear(),
+    }
+    let failure = v1::Failure { code: error.code().to_owned(), message };
+    v1::SubmitResult { result: Some(v1::submit_result::Result::Failure(failure)) }
+}
+
+/// A checked task under a fresh id.
+fn new_task(request: v1::SubmitRequest) -> Result<NewTask, Error> {
+    let key = check::key(request.key)?;
+    let checked = check::spec(request.spec.unwrap_or_default())?;
+    let body = checked.spec.encode_to_vec();
+    Ok(NewTask {
+        task: fresh_id(),
+        key,
+        payload: PayloadHandle::from(Sha256::digest(&body)),
+        body: body.into(),
+        start_after_unix_ms: checked.spec.start_after_unix_ms,
+        facts: checked.facts,
+    })
+}
+
+/// A version 7 UUID: later submits have greater ids, within one process strictly.
+fn fresh_id() -> TaskId {
+    TaskId::from_u128(uuid::Uuid::now_v7().as_u128())
+}
+
+fn too_long() -> Error {
+    Error::Field(check::Fault {
+        field: "requests".to_owned(),
+        problem: format!("the batch is longer than {}", bounds::BATCH),
+        remedy: "split it, and give each task a key so that repeating one is harmless".to_owned(),
+    })
+}

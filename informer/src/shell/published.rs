@@ -1,0 +1,63 @@
+//! What the loop publishes after each batch, for readers who must not wait for it.
+
+use proto::id::TaskId;
+use proto::store::TaskRow;
+use proto::v1;
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError, RwLock};
+use tokio::sync::broadcast;
+
+/// Rows that a slow watcher may be behind before it has to read again; with 1 kB a row, 8 MB at most over all watchers.
+const CHANGES: usize = 8192;
+
+/// The snapshot. Locks are held for a look-up or an insertion, never across anything that waits.
+#[derive(Debug)]
+pub(super) struct Published {
+    progress: RwLock<HashMap<TaskId, v1::Progress>>,
+    identity: RwLock<v1::IdentityResponse>,
+    changes: broadcast::Sender<Arc<TaskRow>>,
+}
+
+impl Published {
+    pub(super) fn new(identity: v1::IdentityResponse) -> Self {
+        let (changes, _) = broadcast::channel(CHANGES);
+        Self { progress: RwLock::default(), identity: RwLock::new(identity), changes }
+    }
+
+    pub(super) fn progress(&self, task: TaskId) -> Option<v1::Progress> {
+        self.progress.read().unwrap_or_else(PoisonError::into_inner).get(&task).cloned()
+    }
+
+    pub(super) fn changes(&self) -> broadcast::Receiver<Arc<TaskRow>> {
+        self.changes.subscribe()
+    }
+
+    pub(super) fn identity(&self) -> v1::IdentityResponse {
+        self.identity.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Replaces what is known of each task's progress; `None` forgets it.
+    pub(super) fn set_progress(&self, tasks: impl Iterator<Item = (TaskId, Option<v1::Progress>)>) {
+        let mut known = self.progress.write().unwrap_or_else(PoisonError::into_inner);
+        for (task, progress) in tasks {
+            match progress {
+                Some(progress) => known.insert(task, progress),
+                None => known.remove(&task),
+            };
+        }
+    }
+
+    pub(super) fn set_identity(&self, change: impl FnOnce(&mut v1::IdentityResponse)) {
+        change(&mut self.identity.write().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    pub(super) fn changed(&self, rows: Vec<TaskRow>) {
+        if self.changes.receiver_count() == 0 {
+            return;
+        }
+        for row in rows {
+            // Nobody listens any more: nothing to tell.
+            let _ = self.changes.send(Arc::new(row));
+        }
+    }
+}

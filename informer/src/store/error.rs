@@ -1,0 +1,104 @@
+//! Why a store could not be opened, read or written, for the one who must act.
+
+use std::path::PathBuf;
+
+/// What went wrong with the store.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Another process owns the data directory.
+    #[error("the data directory {} is in use by another informer{}; stop that one, or give this one its own --data", path.display(), owner.map(|pid| format!(" (pid {pid})")).unwrap_or_default())]
+    Locked {
+        /// The directory.
+        path: PathBuf,
+        /// The owner, if it left its pid.
+        owner: Option<u32>,
+    },
+    /// The data directory cannot be made or written.
+    #[error("cannot use the data directory {}: {source}; make it writable for this user, or choose another with --data", path.display())]
+    Directory {
+        /// The directory or the file in it.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The file is there and is no SQLite database.
+    #[error("{} is not a database; it was left as it is: move it away, or restore a backup", path.display())]
+    NotADatabase {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A database of another program.
+    #[error("{} is a database, but not an informer's (application id {found:#010x}); choose another --data", path.display())]
+    Foreign {
+        /// The file.
+        path: PathBuf,
+        /// The application id found.
+        found: u32,
+    },
+    /// Written by a newer informer.
+    #[error("{} has schema {found}, and this informer knows up to {known}; start the newer informer that wrote it", path.display())]
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// Its version.
+        found: u32,
+        /// The newest one known.
+        known: u32,
+    },
+    /// Damaged.
+    #[error("{} is damaged: {detail}; nothing was changed: keep a copy, and restore a backup", path.display())]
+    Corrupt {
+        /// The file.
+        path: PathBuf,
+        /// What was found.
+        detail: String,
+    },
+    /// No space left.
+    #[error("no space left for {} while trying to {doing}; free some and start again", path.display())]
+    Full {
+        /// The file.
+        path: PathBuf,
+        /// What was attempted.
+        doing: &'static str,
+    },
+    /// Any other failure of SQLite.
+    #[error("cannot {doing} {}: {source}", path.display())]
+    Sqlite {
+        /// What was attempted.
+        doing: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: rusqlite::Error,
+    },
+    /// A higher epoch was claimed: another informer leads.
+    #[error("epoch {ours} was superseded by epoch {claimed}: another informer has taken over this store")]
+    Fenced {
+        /// The epoch of the refused commit.
+        ours: u64,
+        /// The epoch in the store.
+        claimed: u64,
+    },
+    /// The commits are not numbered without gaps.
+    #[error("commit {given} does not follow commit {last}")]
+    OutOfOrder {
+        /// Number of the refused commit.
+        given: u64,
+        /// Number of the last one in the store.
+        last: u64,
+    },
+    /// A row that would take a key from another task.
+    #[error("the key of task {task} belongs to another task")]
+    KeyTaken {
+        /// The task that was to be written.
+        task: String,
+    },
+    /// A commit failed before; nothing is written any more.
+    #[error("the store takes nothing since a commit failed ({0}); restart the informer")]
+    Poisoned(String),
+    /// A fault that a test injected.
+    #[error("injected: {0}")]
+    Injected(&'static str),
+}

@@ -1,0 +1,226 @@
+//! What the informer keeps: one narrow trait, and what its answers look like.
+//!
+//! ```text
+//!   shell loop ──▶ Commit (machine's batch + payload bodies) ──▶ writer thread: Store::commit, one transaction, one fsync
+//!   edges, loop ◀── rows, pages, bodies ◀── Read: handles of their own, which never wait for the writer
+//! ```
+//!
+//! | backend | for |
+//! |---|---|
+//! | [`sqlite`] | the embedded default: WAL, `synchronous=FULL` |
+//! | [`memory`] | tests and the simulation: injects faults by plan |
+//!
+//! A store is opened under an *epoch*: the number after the highest that its lineage has seen, claimed durably before anything
+//! else. A commit under an epoch that is no longer the highest is refused: somebody else leads. A commit that failed may or may
+//! not be on disk; so nothing is ever committed after it, and the only way on is to open the store again.
+//!
+//! One suite, [`conformance`], says what a backend must do.
+
+#[cfg(any(test, feature = "failpoints"))]
+pub mod conformance;
+mod error;
+pub mod memory;
+pub mod sqlite;
+
+pub use error::Error;
+
+use crate::machine::{Batch, KeyHit, PayloadHandle};
+use bytes::Bytes;
+use proto::bounds;
+use proto::id::TaskId;
+use proto::store::{SidecarRow, TaskRow};
+use proto::v1::TaskState;
+use std::collections::BTreeMap;
+
+/// Rows that the load reads at once: enough that the cost of a query vanishes, few enough (about 1 MB) that a start needs no
+/// second copy of everything.
+pub const LOAD_PAGE: usize = 1000;
+
+/// The durable name of an informer's state.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// A UUID made with the store; a copy or a backup keeps it.
+    pub lineage: String,
+    /// The epoch claimed when the store was opened.
+    pub epoch: u64,
+    /// Number of the last commit; 0: none yet.
+    pub commit_seq: u64,
+}
+
+/// One transaction.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Commit {
+    /// Its number: one more than the last.
+    pub seq: u64,
+    /// What the machine decided. Rows with a key that the store has not seen claim the key.
+    pub batch: Batch,
+    /// Bodies by their SHA-256; those already there are left alone.
+    pub payloads: Vec<(PayloadHandle, Bytes)>,
+}
+
+/// Which tasks a list shows. Everything given must hold; the default shows all.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Filter {
+    /// One of these states; empty: any.
+    pub states: Vec<TaskState>,
+    /// This owner.
+    pub owner: Option<String>,
+    /// This name.
+    pub name: Option<String>,
+    /// All of these labels.
+    pub labels: BTreeMap<String, String>,
+    /// Rows wanted; 0 means the default, more than `bounds::PAGE` means `bounds::PAGE`.
+    pub page_size: u32,
+    /// Only tasks older than this one: the last id of the page before. It need not exist any more.
+    pub before: Option<TaskId>,
+}
+
+impl Filter {
+    /// Rows in a full page.
+    #[must_use]
+    pub fn rows(&self) -> usize {
+        let rows = if self.page_size == 0 { bounds::PAGE_DEFAULT } else { self.page_size.min(bounds::PAGE) };
+        rows as usize
+    }
+}
+
+/// One page of a list, newest first by id.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Page {
+    /// The rows.
+    pub rows: Vec<TaskRow>,
+    /// Where the next page starts (as [`Filter::before`]); `None`: this was the last.
+    pub next: Option<TaskId>,
+}
+
+/// One line of a task's history.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HistoryRow {
+    /// Counts from 1 within the task. Pruned lines leave a gap after the first.
+    pub seq: u64,
+    /// Unix milliseconds.
+    pub unix_ms: u64,
+    /// One of a fixed set of words: `submitted`, `assigned`, …
+    pub kind: String,
+    /// 0: the task itself.
+    pub attempt: u32,
+    /// One line for people; may be empty.
+    pub detail: String,
+}
+
+/// An opened store: the one who may write. Dropping it releases the data directory.
+pub trait Store: Send {
+    /// Lineage, the claimed epoch, and the number of the last commit when it was opened.
+    fn identity(&self) -> Identity;
+
+    /// Makes everything in `commit` durable, or nothing of it. Blocks until the disk has it.
+    ///
+    /// # Errors
+    /// Any error is final: [`Error::Fenced`] if a higher epoch was claimed, else the cause, after which the outcome is unknown
+    /// and every further commit answers [`Error::Poisoned`].
+    fn commit(&mut self, epoch: u64, commit: &Commit) -> Result<(), Error>;
+
+    /// Another read handle. It sees every commit that has returned, and works while one is under way.
+    ///
+    /// # Errors
+    /// What keeps it from being opened.
+    fn reader(&self) -> Result<Box<dyn Read>, Error>;
+}
+
+/// A read handle; one query at a time.
+pub trait Read: Send {
+    /// Tasks that are not terminal, in the order of their ids, after `after`; at most `limit`.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    fn live(&mut self, after: Option<TaskId>, limit: usize) -> Result<Vec<TaskRow>, Error>;
+
+    /// Every sidecar, by id. At most `bounds::SIDECARS`, so not paged.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    fn sidecars(&mut self) -> Result<Vec<SidecarRow>, Error>;
+
+    /// One task.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    fn get(&mut self, task: TaskId) -> Result<Option<TaskRow>, Error>;
+
+    /// A page of tasks, newest first. Pages stay stable while tasks come and go: each id is listed at most once, and every task
+    /// that was there at the first page and matches throughout is listed.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    fn list(&mut self, filter: &Filter) -> Result<Page, Error>;
+
+    /// The task's history after line `after_seq`, oldest first, at most `limit` lines.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    fn history(&mut self, task: TaskId, after_seq: u64, limit: u32) -> Result<Vec<HistoryRow>, Error>;
+
+    /// Payload bodies; those that are not there are absent from the answer.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    fn payloads(&mut self, handles: &[PayloadHandle]) -> Result<BTreeMap<PayloadHandle, Bytes>, Error>;
+
+    /// What a key stands for.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    fn key(&mut self, key: &str) -> Result<Option<KeyHit>, Error>;
+}
+
+/// Every task that is not terminal, read page by page. The first error ends the iteration and stays in `failed`.
+pub(crate) struct Live<'r> {
+    reader: &'r mut dyn Read,
+    page: std::vec::IntoIter<TaskRow>,
+    last: Option<TaskId>,
+    failed: &'r mut Option<Error>,
+}
+
+impl<'r> Live<'r> {
+    pub(crate) fn new(reader: &'r mut dyn Read, failed: &'r mut Option<Error>) -> Self {
+        Self { reader, page: Vec::new().into_iter(), last: None, failed }
+    }
+}
+
+impl Iterator for Live<'_> {
+    type Item = TaskRow;
+
+    fn next(&mut self) -> Option<TaskRow> {
+        if let Some(row) = self.page.next() {
+            return Some(row);
+        }
+        if self.failed.is_some() {
+            return None;
+        }
+        match self.reader.live(self.last, LOAD_PAGE) {
+            Ok(rows) => {
+                self.last = rows.last().and_then(id_of).or(self.last);
+                self.page = rows.into_iter();
+                self.page.next()
+            }
+            Err(error) => {
+                *self.failed = Some(error);
+                None
+            }
+        }
+    }
+}
+
+/// The id of a row; `None` for a row that no informer has written.
+pub(crate) fn id_of(row: &TaskRow) -> Option<TaskId> {
+    TaskId::from_bytes(&row.id)
+}
+
+/// States in which a task still wants something, in the order of their numbers.
+pub(crate) const LIVE: [TaskState; 5] =
+    [TaskState::Waiting, TaskState::Ready, TaskState::Assigned, TaskState::Running, TaskState::Committing];
+
+/// How messages call a row's task.
+pub(crate) fn name_of(row: &TaskRow) -> String {
+    id_of(row).map_or_else(|| format!("{:02x?}", row.id), |id| id.to_string())
+}

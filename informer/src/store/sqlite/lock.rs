@@ -1,0 +1,43 @@
+//! One owner per data directory.
+
+use crate::store::Error;
+use rustix::fs::{FlockOperation, flock};
+use std::fs::{File, OpenOptions};
+use std::io::{Read as _, Seek as _, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
+
+/// Held while the store is open; the kernel releases it with the process, however that ends.
+#[derive(Debug)]
+pub(super) struct Lock {
+    _file: File,
+}
+
+impl Lock {
+    pub(super) fn take(data: &Path) -> Result<Self, Error> {
+        let path = data.join("informer.lock");
+        let failed = |source| Error::Directory { path: path.clone(), source };
+        // Not truncated: until the lock is ours, the file holds the pid of its owner.
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(&path)
+            .map_err(failed)?;
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(rustix::io::Errno::WOULDBLOCK) => {
+                let mut pid = String::new();
+                // Only a courtesy to the reader of the message.
+                let owner = file.read_to_string(&mut pid).ok().and_then(|_| pid.trim().parse().ok());
+                return Err(Error::Locked { path: data.to_owned(), owner });
+            }
+            Err(errno) => return Err(failed(errno.into())),
+        }
+        file.set_len(0).and_then(|()| file.rewind()).map_err(failed)?;
+        writeln!(file, "{}", std::process::id()).map_err(failed)?;
+        Ok(Self { _file: file })
+    }
+}

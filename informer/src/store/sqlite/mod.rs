@@ -1,0 +1,76 @@
+//! SQLite, the embedded default: one file in the data directory, one writer, readers beside it.
+//!
+//! ```text
+//!   <data>/informer.lock   flock of the one owner, its pid inside
+//!   <data>/informer.db     the database, WAL, synchronous=FULL
+//! ```
+
+mod fault;
+mod list;
+mod lock;
+mod open;
+mod read;
+mod schema;
+#[cfg(test)]
+mod tests;
+mod write;
+
+use super::{Commit, Error, Identity, Read, Store};
+use lock::Lock;
+use read::Reader;
+use rusqlite::Connection;
+use std::path::{Path, PathBuf};
+
+/// The owner of a data directory.
+#[derive(Debug)]
+pub struct Sqlite {
+    identity: Identity,
+    path: PathBuf,
+    /// Why nothing is written any more.
+    poisoned: Option<String>,
+    // Closed before the lock is released: fields drop in this order.
+    db: Connection,
+    _lock: Lock,
+}
+
+impl Sqlite {
+    /// Opens the store in `data`, made if it is not there, and claims the next epoch. Reads the whole file once to see that it is
+    /// whole; changes nothing if it is not.
+    ///
+    /// # Errors
+    /// [`Error::Locked`] for a second owner; [`Error::Directory`], [`Error::Full`]; [`Error::NotADatabase`], [`Error::Foreign`],
+    /// [`Error::Newer`], [`Error::Corrupt`] for a file that is not a usable store.
+    pub fn open(data: &Path) -> Result<Self, Error> {
+        open::directory(data)?;
+        let lock = Lock::take(data)?;
+        let path = open::find_or_create(data)?;
+        let mut db = open::connect(&path)?;
+        open::check(&mut db, &path)?;
+        open::writer(&db, &path)?;
+        let identity = open::claim(&db, &path)?;
+        Ok(Self { identity, path, poisoned: None, db, _lock: lock })
+    }
+}
+
+impl Store for Sqlite {
+    fn identity(&self) -> Identity {
+        self.identity.clone()
+    }
+
+    fn commit(&mut self, epoch: u64, commit: &Commit) -> Result<(), Error> {
+        if let Some(why) = &self.poisoned {
+            return Err(Error::Poisoned(why.clone()));
+        }
+        // After a failed write or fsync nobody knows what is on disk, and a second fsync may report success for pages that were
+        // dropped. So there is no second try here, nor anything after it.
+        let outcome = write::commit(&mut self.db, &self.path, epoch, commit);
+        if let Err(error) = &outcome {
+            self.poisoned = Some(error.to_string());
+        }
+        outcome
+    }
+
+    fn reader(&self) -> Result<Box<dyn Read>, Error> {
+        Ok(Box::new(Reader::open(&self.path)?))
+    }
+}

@@ -1,0 +1,140 @@
+//! Finding, making, checking and claiming the database of a data directory.
+//!
+//! A new database is built under another name and renamed when it is whole. So a file with the final name that is empty, short or
+//! strange was damaged by something else, and is reported instead of being made anew.
+
+use super::fault::{damaged, explain};
+use super::schema;
+use crate::store::{Error, Identity};
+use rusqlite::{Connection, OpenFlags};
+use std::fs::{self, DirBuilder, File};
+use std::io::{self, Read as _};
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// How long a statement waits for a lock that another connection of ours holds. Only a checkpoint at the last close takes one that
+/// keeps readers out, for milliseconds; this much means that something else sits on the file.
+const BUSY: Duration = Duration::from_secs(5);
+
+const FILE: &str = "informer.db";
+const MAGIC: &[u8; 16] = b"SQLite format 3\0";
+
+/// Makes the data directory, readable by its owner only: payloads carry what users put into environments.
+pub(super) fn directory(data: &Path) -> Result<(), Error> {
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(data)
+        .map_err(|source| Error::Directory { path: data.to_owned(), source })
+}
+
+/// The database's path; it is there afterwards and has at least SQLite's header.
+pub(super) fn find_or_create(data: &Path) -> Result<PathBuf, Error> {
+    let path = data.join(FILE);
+    let mut header = [0; MAGIC.len()];
+    match File::open(&path).and_then(|mut file| file.read_exact(&mut header)) {
+        Ok(()) if header == *MAGIC => Ok(path),
+        Ok(()) => Err(Error::NotADatabase { path }),
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+            Err(damaged(&path, "the file", "it is shorter than its own header"))
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            create(data, &path)?;
+            Ok(path)
+        }
+        Err(source) => Err(Error::Directory { path, source }),
+    }
+}
+
+fn create(data: &Path, path: &Path) -> Result<(), Error> {
+    let wal = data.join(format!("{FILE}-wal"));
+    if wal.exists() {
+        return Err(damaged(path, "the file", "it is missing, and its log of commits is there"));
+    }
+    let fresh = data.join(format!("{FILE}.new"));
+    let failed = |source| Error::Directory { path: fresh.clone(), source };
+    // What a crash in the middle of an earlier creation left.
+    for leftover in [fresh.clone(), data.join(format!("{FILE}.new-journal"))] {
+        match fs::remove_file(&leftover) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => return Err(failed(source)),
+            _ => {}
+        }
+    }
+    build(&fresh).map_err(|error| explain("create", &fresh, error))?;
+    File::open(&fresh).and_then(|file| file.sync_all()).map_err(failed)?;
+    fs::rename(&fresh, path).map_err(failed)?;
+    File::open(data).and_then(|dir| dir.sync_all()).map_err(failed)
+}
+
+fn build(path: &Path) -> rusqlite::Result<()> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let mut db = Connection::open_with_flags(path, flags)?;
+    db.pragma_update(None, "application_id", schema::APPLICATION_ID)?;
+    schema::migrate(&mut db, 0)?;
+    let lineage = uuid::Uuid::now_v7().to_string();
+    db.execute("INSERT INTO meta (one, lineage, epoch, commit_seq) VALUES (1, ?1, 0, 0)", [lineage])?;
+    db.close().map_err(|(_, error)| error)
+}
+
+/// A connection with everything set that holds for readers and the writer.
+pub(super) fn connect(path: &Path) -> Result<Connection, Error> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let failed = |error| explain("open", path, error);
+    let db = Connection::open_with_flags(path, flags).map_err(failed)?;
+    db.busy_timeout(BUSY).map_err(failed)?;
+    Ok(db)
+}
+
+/// Refuses what is not ours, is newer than us or is damaged; then brings it to the newest schema.
+pub(super) fn check(db: &mut Connection, path: &Path) -> Result<(), Error> {
+    let failed = |error| explain("read", path, error);
+    let pragma = |db: &Connection, name: &str| db.pragma_query_value(None, name, |row| row.get::<_, u32>(0));
+    let found = pragma(db, "application_id").map_err(failed)?;
+    if found != schema::APPLICATION_ID {
+        return Err(Error::Foreign { path: path.to_owned(), found });
+    }
+    let version = pragma(db, "user_version").map_err(failed)?;
+    let known = schema::newest();
+    if version > known {
+        return Err(Error::Newer { path: path.to_owned(), found: version, known });
+    }
+    // Reads every page once: the price of never building on a damaged one.
+    let verdict: String = db.pragma_query_value(None, "quick_check", |row| row.get(0)).map_err(failed)?;
+    if verdict != "ok" {
+        return Err(damaged(path, "quick_check", verdict.lines().next().unwrap_or_default()));
+    }
+    schema::migrate(db, version).map_err(|error| explain("migrate", path, error))
+}
+
+/// Sets how the writer commits: every commit is on disk when it returns.
+pub(super) fn writer(db: &Connection, path: &Path) -> Result<(), Error> {
+    let failed = |error| explain("open", path, error);
+    let mode: String = db.pragma_update_and_check(None, "journal_mode", "wal", |row| row.get(0)).map_err(failed)?;
+    if mode != "wal" {
+        let source = io::Error::other("this file system does not let SQLite share memory (WAL); use a local one");
+        return Err(Error::Directory { path: path.to_owned(), source });
+    }
+    db.pragma_update(None, "synchronous", "FULL").map_err(failed)?;
+    // Pages of the trees that every commit touches stay in memory: 32 MiB.
+    db.pragma_update(None, "cache_size", -32_768).map_err(failed)?;
+    // After a burst the log shrinks again to 64 MiB.
+    db.pragma_update(None, "journal_size_limit", 64 << 20).map_err(failed)
+}
+
+/// Claims the next epoch, durably.
+pub(super) fn claim(db: &Connection, path: &Path) -> Result<Identity, Error> {
+    let sql = "UPDATE meta SET epoch = epoch + 1 WHERE one = 1 RETURNING lineage, epoch, commit_seq";
+    let claimed =
+        db.query_row(sql, [], |row| Ok((row.get::<_, String>(0)?, row.get::<_, i64>(1)?, row.get::<_, i64>(2)?)));
+    let (lineage, epoch, commit_seq) = match claimed {
+        Ok(claimed) => claimed,
+        Err(rusqlite::Error::QueryReturnedNoRows) => return Err(damaged(path, "table meta", "its one row is missing")),
+        Err(error) => return Err(explain("claim the next epoch in", path, error)),
+    };
+    if uuid::Uuid::parse_str(&lineage).is_err() {
+        return Err(damaged(path, "table meta", format!("lineage {lineage:?} is not a UUID")));
+    }
+    let number = |what, n: i64| u64::try_from(n).map_err(|_| damaged(path, "table meta", format!("{what} is {n}")));
+    Ok(Identity { lineage, epoch: number("epoch", epoch)?, commit_seq: number("commit_seq", commit_seq)? })
+}

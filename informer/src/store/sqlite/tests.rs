@@ -1,0 +1,170 @@
+//! What only a file can do wrong.
+
+use super::*;
+use crate::store::conformance;
+use proto::v1::TaskState;
+use std::fs;
+
+/// A directory that vanishes with the test, however that ends.
+struct Data(PathBuf);
+
+impl Data {
+    fn new(name: &str) -> Self {
+        let dir = std::env::temp_dir().join(format!("informer-store-{name}-{}", uuid::Uuid::now_v7()));
+        Self(dir)
+    }
+
+    fn db(&self) -> PathBuf {
+        self.0.join("informer.db")
+    }
+
+    fn refused(&self) -> Error {
+        Sqlite::open(&self.0).expect_err("the store was opened")
+    }
+
+    /// A store with one commit, closed.
+    fn filled(name: &str) -> Self {
+        let data = Self::new(name);
+        let mut store = Sqlite::open(&data.0).unwrap();
+        let tasks = (1..=2000).map(|id| conformance::row(id, TaskState::Ready)).collect();
+        let batch = crate::machine::Batch { tasks, ..Default::default() };
+        store.commit(1, &Commit { seq: 1, batch, ..Commit::default() }).unwrap();
+        data
+    }
+}
+
+impl Drop for Data {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+#[test]
+fn conforms() {
+    conformance::suite(|| {
+        let data = Data::new("suite");
+        Box::new(move || Sqlite::open(&data.0).map(|store| Box::new(store) as Box<dyn Store>))
+    });
+}
+
+#[test]
+fn a_second_owner_gets_one_clear_line() {
+    let data = Data::new("lock");
+    let _owner = Sqlite::open(&data.0).unwrap();
+    let error = data.refused();
+    assert!(matches!(error, Error::Locked { owner: Some(pid), .. } if pid == std::process::id()), "{error:?}");
+    let line = error.to_string();
+    assert!(line.contains(data.0.to_str().unwrap()) && line.contains("--data"), "{line}");
+}
+
+#[test]
+fn what_is_not_a_database_is_reported_and_left_alone() {
+    let data = Data::new("garbage");
+    fs::create_dir_all(&data.0).unwrap();
+    for (content, damaged) in [(&b"this is a text, not a database"[..], false), (b"", true), (b"SQLite", true)] {
+        fs::write(data.db(), content).unwrap();
+        let error = data.refused();
+        assert_eq!(matches!(error, Error::Corrupt { .. }), damaged, "{error:?}");
+        assert_eq!(matches!(error, Error::NotADatabase { .. }), !damaged, "{error:?}");
+        assert!(error.to_string().contains("informer.db"), "{error}");
+        assert_eq!(fs::read(data.db()).unwrap(), content);
+    }
+}
+
+#[test]
+fn a_missing_file_beside_its_log_is_not_made_anew() {
+    let data = Data::filled("missing");
+    fs::rename(data.db(), data.0.join("informer.db-wal")).unwrap();
+    assert!(matches!(data.refused(), Error::Corrupt { .. }));
+    assert!(!data.db().exists());
+}
+
+#[test]
+fn damaged_pages_are_reported_and_left_alone() {
+    let data = Data::filled("damage");
+    let mut bytes = fs::read(data.db()).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle..middle + 64 * 1024].fill(0xa5);
+    fs::write(data.db(), &bytes).unwrap();
+    let error = data.refused();
+    assert!(matches!(error, Error::Corrupt { .. }), "{error:?}");
+    assert_eq!(fs::read(data.db()).unwrap(), bytes);
+}
+
+#[test]
+fn a_cut_file_is_reported() {
+    let data = Data::filled("cut");
+    let bytes = fs::read(data.db()).unwrap();
+    fs::write(data.db(), &bytes[..bytes.len() / 2]).unwrap();
+    assert!(matches!(data.refused(), Error::Corrupt { .. }));
+}
+
+#[test]
+fn other_programs_and_newer_informers_keep_their_files() {
+    let data = Data::filled("foreign");
+    let set = |pragma: &str, value: u32| {
+        Connection::open(data.db()).unwrap().pragma_update(None, pragma, value).unwrap();
+    };
+    set("user_version", 99);
+    let error = data.refused();
+    assert!(matches!(error, Error::Newer { found: 99, .. }), "{error:?}");
+    set("application_id", 0x1234);
+    let error = data.refused();
+    assert!(matches!(error, Error::Foreign { found: 0x1234, .. }), "{error:?}");
+}
+
+#[test]
+fn a_store_without_its_identity_is_damaged() {
+    let data = Data::filled("meta");
+    let execute = |sql: &str| Connection::open(data.db()).unwrap().execute(sql, []).unwrap();
+    execute("UPDATE meta SET lineage = 'mine'");
+    assert!(matches!(data.refused(), Error::Corrupt { .. }));
+    execute("DELETE FROM meta");
+    assert!(matches!(data.refused(), Error::Corrupt { .. }));
+}
+
+#[test]
+fn a_data_directory_that_cannot_be_made_is_named() {
+    let data = Data::new("file");
+    fs::write(&data.0, "a file").unwrap();
+    let error = data.refused();
+    assert!(matches!(error, Error::Directory { .. }), "{error:?}");
+    assert!(error.to_string().contains(data.0.to_str().unwrap()), "{error}");
+    fs::remove_file(&data.0).unwrap();
+}
+
+#[test]
+fn a_creation_that_was_cut_short_is_begun_again() {
+    let data = Data::new("fresh");
+    fs::create_dir_all(&data.0).unwrap();
+    fs::write(data.0.join("informer.db.new"), "half").unwrap();
+    assert_eq!(Sqlite::open(&data.0).unwrap().identity().epoch, 1);
+}
+
+#[test]
+fn a_commit_that_the_disk_refuses_poisons_the_store() {
+    let data = Data::new("full");
+    let mut store = Sqlite::open(&data.0).unwrap();
+    // The file may not grow: what a full disk answers.
+    store.db.pragma_update(None, "max_page_count", 1).unwrap();
+    let tasks = (1..=5000).map(|id| conformance::row(id, TaskState::Ready)).collect();
+    let batch = crate::machine::Batch { tasks, ..Default::default() };
+    let error = store.commit(1, &Commit { seq: 1, batch, ..Commit::default() }).unwrap_err();
+    assert!(matches!(error, Error::Full { .. }), "{error:?}");
+    assert!(matches!(store.commit(1, &Commit { seq: 1, ..Commit::default() }), Err(Error::Poisoned(_))));
+    drop(store);
+    assert_eq!(Sqlite::open(&data.0).unwrap().identity().commit_seq, 0);
+}
+
+#[test]
+fn readers_see_the_last_commit_while_another_is_under_way() {
+    let data = Data::new("readers");
+    let mut store = Sqlite::open(&data.0).unwrap();
+    let mut reader = store.reader().unwrap();
+    let open = store.db.transaction().unwrap();
+    open.execute("DELETE FROM meta", []).unwrap();
+    assert_eq!(reader.live(None, 1).unwrap(), []);
+    drop(open);
+    let error = reader.get(proto::id::TaskId::from_u128(1));
+    assert!(error.is_ok());
+}
