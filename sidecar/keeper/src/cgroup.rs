@@ -18,6 +18,8 @@ use keeper::wire::{Limits, Spec};
 
 /// Period of CPU limits: the kernel's default.
 const CPU_PERIOD_US: u64 = 100_000;
+/// Begins the name of every keeper's own group.
+const PREFIX: &str = "keeper-";
 const CONTROLLERS: [&str; 3] = ["memory", "cpu", "pids"];
 
 /// What this machine offers.
@@ -47,7 +49,7 @@ impl Groups {
     /// Finds and prepares what is writable; clears away what dead monitors of this data directory left.
     pub(crate) fn discover(data_dir: &Path) -> Self {
         let id = fs::metadata(data_dir).map_or(0, |meta| meta.ino() ^ meta.dev().rotate_left(32));
-        let name = format!("keeper-{id:x}");
+        let name = format!("{PREFIX}{id:x}");
         let own = own_dir("");
         let seats = own.as_ref().map(|own| own.join(&name)).filter(|dir| make(dir) && dir.join("cgroup.kill").exists());
         let delegated = seats.as_ref().zip(own.as_ref()).is_some_and(|(seats, own)| delegate(own) && delegate(seats));
@@ -66,46 +68,54 @@ impl Groups {
         self.limits
     }
 
+    /// Clears empty groups away, those of other data directories' keepers, too: theirs may never start again. A group with processes
+    /// refuses; one that a living keeper is about to use is simply made again by it.
     fn clear_stale(&self) {
-        for base in self.seats.iter().chain(self.v1.iter().flatten()) {
-            for entry in fs::read_dir(base).into_iter().flatten().flatten() {
-                // A group with processes refuses; its monitor lives and will be adopted.
-                remove_tree(&entry.path());
+        for parent in self.bases().filter_map(|base| base.parent()) {
+            for base in entries(parent) {
+                if base.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(PREFIX.as_bytes())) {
+                    entries(&base).for_each(|seat| remove_tree(&seat));
+                    if self.bases().all(|own| *own != base) {
+                        let _ = fs::remove_dir(base);
+                    }
+                }
             }
         }
     }
 
-    /// Removes what [`discover`](Self::discover) made, as far as it is empty.
+    fn bases(&self) -> impl Iterator<Item = &PathBuf> {
+        self.seats.iter().chain(self.v1.iter().flatten())
+    }
+
+    /// Removes what [`discover`](Self::discover) made, as far as it is empty: a killed process holds its group until it is reaped. What
+    /// is left, the next keeper on this machine clears.
     pub(crate) fn leave(&self) {
         self.clear_stale();
-        for base in self.seats.iter().chain(self.v1.iter().flatten()) {
+        for base in self.bases() {
             let _ = fs::remove_dir(base);
         }
     }
 
-    /// Makes a seat; one without a group if none can be made.
+    /// A seat for the next monitor, which makes its groups itself.
     pub(crate) fn take_seat(&self, next: &mut u32) -> Seat {
         *next += 1;
         let name = format!("{:x}-{next}", self.epoch);
         let dir = self.seats.as_ref().map(|seats| seats.join(format!("s{name}")));
-        let dir = dir.filter(|dir| fs::create_dir(dir).is_ok()).and_then(|dir| self.furnish(dir));
         Seat { name, dir }
     }
 
-    fn furnish(&self, dir: PathBuf) -> Option<PathBuf> {
-        if self.limits == Limits::CgroupV2 && !(delegate(&dir) && make(&dir.join("m")) && make(&dir.join("l"))) {
-            remove_tree(&dir);
-            return None;
-        }
-        Some(dir)
+    /// Makes the groups of a seat.
+    fn furnish(&self, dir: &Path) -> bool {
+        make(dir)
+            && (self.limits != Limits::CgroupV2 || (delegate(dir) && make(&dir.join("m")) && make(&dir.join("l"))))
     }
 
-    /// The forked monitor sits down.
+    /// The forked monitor makes its seat and sits down.
     pub(crate) fn sit(&self, seat: &mut Seat) {
         let sub = if self.limits == Limits::CgroupV2 { "m" } else { "" };
-        if seat.dir.as_ref().is_some_and(|dir| put(&dir.join(sub).join("cgroup.procs"), "0").is_err()) {
-            seat.dir = None;
-        }
+        let sit = |dir: &PathBuf| self.furnish(dir) && put(&dir.join(sub).join("cgroup.procs"), "0").is_ok();
+        // A second time, because another keeper may clear an empty group away before we sit in it.
+        seat.dir = seat.dir.take().filter(|dir| sit(dir) || sit(dir));
     }
 
     /// A monitor that ends gets up and clears its seat away.
@@ -252,10 +262,11 @@ fn delegate(dir: &Path) -> bool {
 }
 
 fn make(dir: &Path) -> bool {
-    match fs::create_dir(dir) {
-        Ok(()) => true,
-        Err(error) => error.kind() == io::ErrorKind::AlreadyExists,
-    }
+    fs::create_dir_all(dir).is_ok()
+}
+
+fn entries(dir: &Path) -> impl Iterator<Item = PathBuf> {
+    fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path())
 }
 
 fn remove_tree(dir: &Path) {

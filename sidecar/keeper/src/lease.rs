@@ -65,7 +65,8 @@ impl LeasePage {
 
     fn open_for_boot(data_dir: &Path, boot_id: &str) -> io::Result<Self> {
         let path = data_dir.join(FILE);
-        let file: File = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
+        let file: File =
+            OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
         if file.metadata()?.len() < PAGE_BYTES {
             file.set_len(PAGE_BYTES)?;
         }

@@ -94,7 +94,8 @@ impl Life {
             }
             // Once the lease's end has brought the KILL forward, its deadline lies in the past for good.
             Phase::Stopping { kill_at, .. } => {
-                let lease = lease.filter(|lease| self.obeys_lease && lease.saturating_add(self.fence_grace_ns) < kill_at);
+                let lease =
+                    lease.filter(|lease| self.obeys_lease && lease.saturating_add(self.fence_grace_ns) < kill_at);
                 Some(lease.map_or(kill_at, |lease| lease.min(kill_at)))
             }
         }

@@ -62,7 +62,9 @@ impl fmt::Display for Error {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::File { path, source } => write!(out, "record {}: {source}", path.display()),
-            Self::Frame { path, kind, source } => write!(out, "record {}: frame of kind {kind}: {source}", path.display()),
+            Self::Frame { path, kind, source } => {
+                write!(out, "record {}: frame of kind {kind}: {source}", path.display())
+            }
         }
     }
 }
@@ -196,7 +198,8 @@ fn next_frame(reader: &mut impl Read, content: &mut Vec<u8>) -> io::Result<bool>
     if !whole(reader.read_exact(&mut head))? {
         return Ok(false);
     }
-    let [length, crc] = [[head[0], head[1], head[2], head[3]], [head[4], head[5], head[6], head[7]]].map(u32::from_le_bytes);
+    let [length, crc] =
+        [[head[0], head[1], head[2], head[3]], [head[4], head[5], head[6], head[7]]].map(u32::from_le_bytes);
     if length == 0 || length as usize > MAX_FRAME {
         return Ok(false);
     }

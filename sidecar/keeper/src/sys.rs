@@ -1,6 +1,9 @@
 //! The system calls that rustix does not offer safely: one corner for the crate's `unsafe`, each call wrapped so that nothing
 //! outside has to reason about it.
-#![allow(unsafe_code, reason = "fork, clone, OFD locks, signalfd, wait4 and mmap have no safe wrapper without new dependencies")]
+#![allow(
+    unsafe_code,
+    reason = "fork, clone, OFD locks, signalfd, wait4 and mmap have no safe wrapper without new dependencies"
+)]
 
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::io;

@@ -1,9 +1,10 @@
 //! One attempt and its end, through the real keeper.
+#![allow(clippy::unwrap_used, reason = "tests")]
 
 mod kit;
 
-use kit::{Bed, runs, sh};
 use keeper::wire::{EndReason, File, Limits, ListedState, LogPolicy, Refusal, Spec, StopTarget};
+use kit::{Bed, runs, sh};
 
 #[test]
 fn exit_codes_signals_and_log_bytes_arrive() {
@@ -26,7 +27,11 @@ fn a_task_finds_its_files_directory_environment_and_default_signals() {
     let mut bed = Bed::new();
     let mut agent = bed.agent();
     let spec = Spec {
-        files: vec![File { name: "script".into(), mode: 0o755, content: b"#!/bin/sh\npwd; echo $TASK_DIR $X\n".to_vec() }],
+        files: vec![File {
+            name: "script".into(),
+            mode: 0o755,
+            content: b"#!/bin/sh\npwd; echo $TASK_DIR $X\n".to_vec(),
+        }],
         argv: vec!["./script".into()],
         env: vec![("X".into(), "y z".into())],
         note: b"kept".to_vec(),
@@ -73,7 +78,11 @@ fn spawn_errors_name_call_and_object() {
         ("denied", argv(&["/etc/passwd"]), "execve /etc/passwd: Permission denied"),
         ("nowhere", Spec { cwd: "/no/such/dir".into(), ..argv(&["true"]) }, "chdir /no/such/dir: No such file"),
         ("long", argv(&["true", &"x".repeat(200_000)]), "execve true: Argument list too long"),
-        ("file", Spec { files: vec![File { name: "x".repeat(300), ..File::default() }], ..argv(&["true"]) }, "File name too long"),
+        (
+            "file",
+            Spec { files: vec![File { name: "x".repeat(300), ..File::default() }], ..argv(&["true"]) },
+            "File name too long",
+        ),
     ];
     for (name, spec, wanted) in cases {
         let end = agent.run(name, spec);
@@ -123,8 +132,9 @@ fn a_stop_is_polite_and_then_not() {
 fn the_stop_target_is_the_group_or_the_main_process() {
     let mut bed = Bed::new();
     let mut agent = bed.agent();
-    let script = "sh -c 'trap \"echo child > child; exit\" USR1; echo > ready; while :; do sleep 0.02; done' & \
-                  trap 'sleep 0.3; exit 5' USR1; wait; wait";
+    let script = "trap 'sleep 0.3; exit 5' USR1; \
+                  sh -c 'trap \"echo child > child; exit\" USR1; echo > ready; while :; do sleep 0.02; done' & \
+                  wait; wait";
     for (name, target, told) in [("group", StopTarget::Group, true), ("main", StopTarget::Main, false)] {
         agent.start(name, Spec { stop_signal: libc::SIGUSR1, stop_target: target, ..sh(script) });
         bed.wait_for_file(name, "ready");
@@ -139,8 +149,11 @@ fn the_stop_target_is_the_group_or_the_main_process() {
 fn nothing_is_left_behind_and_an_open_stdout_does_not_hold_the_end() {
     let mut bed = Bed::new();
     let mut agent = bed.agent();
-    let end = agent.run("a", sh("setsid sh -c 'trap \"\" TERM HUP; echo $$ > pid; exec sleep 1000' & sleep 1000 & \
-                                 while [ ! -s pid ]; do sleep 0.01; done; exit 2"));
+    let end = agent.run(
+        "a",
+        sh("setsid sh -c 'trap \"\" TERM HUP; echo $$ > pid; exec sleep 1000' & sleep 1000 & \
+                                 while [ ! -s pid ]; do sleep 0.01; done; exit 2"),
+    );
     assert_eq!(end.code, Some(2));
     // The end was told: the sweep is complete at this very moment.
     assert_eq!(bed.tasks(), Vec::<u32>::new());
@@ -163,7 +176,8 @@ fn the_head_or_the_tail_of_a_log_is_kept() {
     let mut bed = Bed::new();
     let mut agent = bed.agent();
     let cap = 64 << 10;
-    let script = "i=0; while [ $i -lt 40 ]; do head -c 8192 /dev/zero | tr '\\0' $((i % 10)); i=$((i+1)); sleep 0.02; done";
+    let script =
+        "i=0; while [ $i -lt 40 ]; do head -c 8192 /dev/zero | tr '\\0' $((i % 10)); i=$((i+1)); sleep 0.02; done";
     let end = agent.run("head", Spec { log_cap_bytes: cap, ..sh(script) });
     assert_eq!((end.truncated, end.out_bytes, end.out_base), (true, cap, 0));
     let kept = bed.out("head");
@@ -190,8 +204,9 @@ fn a_memory_limit_ends_in_oom_and_a_crash_does_not() {
         println!("memory limit: skipped, no cgroup is writable here");
         return;
     }
-    let limited = |script: &str| Spec { memory_limit_bytes: 32 << 20, pids_limit: 50, cpu_limit_millis: 900, ..sh(script) };
-    let hungry = "exec tail -c 200m /dev/zero";
+    let limited =
+        |script: &str| Spec { memory_limit_bytes: 32 << 20, pids_limit: 50, cpu_limit_millis: 900, ..sh(script) };
+    let hungry = "x=0123456789abcdef; while :; do x=$x$x; done";
     let end = agent.run("oom", limited(hungry));
     assert_eq!((end.signal, end.oom), (Some(libc::SIGKILL), true));
     let end = agent.run("crash", limited("kill -KILL $$"));

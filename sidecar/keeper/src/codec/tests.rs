@@ -68,11 +68,7 @@ impl Dice {
         match self.below(6) {
             0 => Request::Hello { version: self.roll() as u32 },
             1 => Request::Start { name: self.text(), spec: Box::new(self.spec()) },
-            2 => Request::Stop {
-                name: self.text(),
-                reason: self.reason(),
-                grace_ms: self.flag().then(|| self.roll()),
-            },
+            2 => Request::Stop { name: self.text(), reason: self.reason(), grace_ms: self.flag().then(|| self.roll()) },
             3 => Request::Warm { monitors: self.roll() as u32 },
             4 => Request::Upgrade { exe: self.text() },
             _ => Request::Shutdown { stop_tasks: self.flag() },

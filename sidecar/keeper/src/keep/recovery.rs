@@ -48,7 +48,9 @@ impl Keeper {
                 Ok(record) if record.is_final() => continue,
                 Ok(record) => record,
                 // No record yet: its monitor died, or is about to write; either way it is settled below.
-                Err(record::Error::File { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => Record::default(),
+                Err(record::Error::File { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
+                    Record::default()
+                }
                 Err(error) => {
                     eprintln!("keeper: {error}");
                     continue;

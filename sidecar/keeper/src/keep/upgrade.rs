@@ -64,7 +64,8 @@ impl Keeper {
         let leaving = self.leaving as u8;
         let (current, maximum) = self.world.open_files;
         // Writing to a String cannot fail.
-        let _ = writeln!(text, "owned {lock} {listener}\nwarm {}\nleaving {leaving}\nfiles {current} {maximum}", self.warm);
+        let _ =
+            writeln!(text, "owned {lock} {listener}\nwarm {}\nleaving {leaving}\nfiles {current} {maximum}", self.warm);
         for slot in self.slots.values() {
             let (pending, out) = slot.link.unfinished();
             let dir = slot.seat.dir.as_ref().map_or(&[][..], |dir| dir.as_os_str().as_bytes());

@@ -47,12 +47,7 @@ struct Process {
 }
 
 /// Runs an attempt to its report.
-pub(super) fn run(
-    monitor: &mut Monitor<'_>,
-    contact: &mut Contact,
-    name: &str,
-    spec: &Spec,
-) -> Result<(), Refused> {
+pub(super) fn run(monitor: &mut Monitor<'_>, contact: &mut Contact, name: &str, spec: &Spec) -> Result<(), Refused> {
     let attempt = prepare(monitor, name, spec)?;
     reach("after-spec");
     let end = match start(monitor, &attempt) {
@@ -217,12 +212,13 @@ fn supervise(monitor: &Monitor<'_>, contact: &mut Contact, attempt: &Attempt<'_>
 fn wait(monitor: &Monitor<'_>, contact: &mut Contact, attempt: &Attempt<'_>, process: &mut Process) -> Waited {
     let mut first = true;
     loop {
-        while let Reaped::Child(waited) = sys::wait_any(false) {
-            if waited.pid == process.child {
-                return process.init.as_ref().map_or(waited, |init| init.ended(waited));
-            }
-        }
+        // A child that ended before the first wait has left its signal pending.
         if !first {
+            while let Reaped::Child(waited) = sys::wait_any(false) {
+                if waited.pid == process.child {
+                    return process.init.as_ref().map_or(waited, |init| init.ended(waited));
+                }
+            }
             process.tick(monitor, attempt);
         }
         let ready = Ready::wait(monitor, contact, first.then_some(&SPAWN_REPORT_DELAY));
@@ -234,10 +230,7 @@ fn wait(monitor: &Monitor<'_>, contact: &mut Contact, attempt: &Attempt<'_>, pro
             sys::read_signals(monitor.signals.as_fd());
         }
         if ready.contact {
-            let listed = || Listed {
-                name: attempt.name.to_owned(),
-                state: ListedState::Running(process.main.clone()),
-            };
+            let listed = || Listed { name: attempt.name.to_owned(), state: ListedState::Running(process.main.clone()) };
             for body in contact.on_readable(attempt.dir.as_fd(), listed) {
                 if let Ok(Request::Stop { name, reason, grace_ms }) = codec::decode_request(&body)
                     && name == attempt.name

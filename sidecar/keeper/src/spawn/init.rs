@@ -137,7 +137,7 @@ extern "C" fn run(birth: *mut c_void) -> c_int {
     if send(&socket, &report, SendFlags::NOSIGNAL).is_err() || main == 0 {
         return 1;
     }
-    let mut only = vec![socket.as_raw_fd()];
+    let mut only = [socket.as_raw_fd()];
     close_all_but(&mut only);
     attend(&socket, main);
     0
@@ -151,7 +151,7 @@ fn report_of(step: u8, errno: i32, outer: u32) -> [u8; 9] {
 }
 
 /// Above all the record must not stay open here: its lock would outlive the monitor.
-fn close_all_but(kept: &mut Vec<RawFd>) {
+fn close_all_but(kept: &mut [RawFd]) {
     kept.sort_unstable();
     let mut from = 0;
     for fd in kept.iter().copied().chain([RawFd::MAX]) {

@@ -149,6 +149,12 @@ impl Drop for Bed {
             left.into_iter().for_each(kill9);
             std::thread::yield_now();
         }
+        // One more keeper settles what was killed and takes its cgroups away.
+        let mut last = std::process::Command::new(Self::exe());
+        last.arg("--data").arg(&self.dir).args(["--idle-ms", "0"]).stderr(std::process::Stdio::null());
+        if self.dir.exists() {
+            let _ = last.status();
+        }
         let _ = std::fs::remove_dir_all(&self.dir);
     }
 }
