@@ -156,12 +156,13 @@ run_service() {
 }
 
 run_transcode() {
-    say "3. a transcode of Big Buck Bunny: informer run -f $RUN/transcode.toml"
+    say "3. a transcode of Big Buck Bunny: informer submit -f $RUN/transcode.toml, and informer wait for its progress"
     OUTPUT=$RUN/bigbuckbunny-small.mp4
     sed -e "s|^input = .*|input = \"$ROOT/examples/media/bigbuckbunny.mp4\"|" -e "s|^output = .*|output = \"$OUTPUT\"|" \
         "$ROOT/examples/tasks/transcode.toml" >"$RUN/transcode.toml"
-    "$BIN/informer" run -f "$RUN/transcode.toml"
-    local duration frames
+    local transcode duration frames
+    transcode=$("$BIN/informer" submit -f "$RUN/transcode.toml")
+    "$BIN/informer" wait "$transcode"
     duration=$(ffprobe -v error -show_entries format=duration -of default=noprint_wrappers=1:nokey=1 "$OUTPUT")
     frames=$(ffprobe -v error -select_streams v:0 -count_frames -show_entries stream=nb_read_frames \
         -of default=noprint_wrappers=1:nokey=1 "$OUTPUT")

@@ -82,6 +82,8 @@ fn described(task: &Task, now_unix_ms: u64) -> String {
         _ => format!("{} ({} ago)", text::time(unix_ms), text::age(unix_ms, now_unix_ms)),
     };
     let health = task.progress.as_ref().and_then(|progress| words::health(progress.health()));
+    let running = task.progress.as_ref().filter(|_| !words::is_terminal(task.state()));
+    let far = running.map(|progress| v1::Progress { health: v1::Health::Unspecified.into(), ..progress.clone() });
     let mut rows = vec![
         ("task", task.id.clone()),
         ("name", task.name.clone()),
@@ -89,7 +91,7 @@ fn described(task: &Task, now_unix_ms: u64) -> String {
         ("state", state),
         ("result", ended.unwrap_or_default()),
         ("health", health.unwrap_or_default()),
-        ("progress", text::progress(task.progress.as_ref().filter(|_| !words::is_terminal(task.state())))),
+        ("progress", text::progress(far.as_ref())),
         ("note", task.progress.as_ref().map(|progress| progress.note.clone()).unwrap_or_default()),
         ("owner", task.owner.clone()),
         ("labels", pairs(&task.labels)),
@@ -303,7 +305,6 @@ mod tests {
         kind        service
         state       running
         health      healthy
-        progress    healthy
         created     1970-01-01T00:00:01Z (1m00s ago)
         service     hello-http --say 'it'\''s'
         checked by  http://127.0.0.1:80/healthz
