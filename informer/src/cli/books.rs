@@ -70,10 +70,7 @@ pub(crate) fn news(before: &Task, after: &Task) -> Vec<String> {
         let mut line =
             format!("attempt {} {}", attempt.number, words::attempt_state(attempt.state()).replace('_', " "));
         if let Some(ending) = attempt.ending.as_ref().filter(|_| words::is_over(attempt.state())) {
-            line = format!("{line}: {}", words::ending(ending));
-            if !ending.message.is_empty() {
-                line = format!("{line}: {}", error::one_line(&ending.message));
-            }
+            line = format!("{line}: {}", words::end(ending));
         } else if !attempt.sidecar.is_empty() {
             line = format!("{line} on sidecar {}", attempt.sidecar);
         }

@@ -10,7 +10,6 @@ use super::{
     books::{self, Books},
     cancel,
     client::Client,
-    error,
     error::Error,
     exit,
     follow::Follower,
@@ -151,10 +150,7 @@ pub(crate) async fn conclude(screen: &Mutex<Screen>, task: &Task) {
         return;
     }
     let ending = task.ending.clone().unwrap_or_default();
-    let mut line = format!("task {} failed: {}", task.id, words::ending(&ending));
-    if !ending.message.is_empty() {
-        line = format!("{line}: {}", error::one_line(&ending.message));
-    }
+    let line = format!("task {} failed: {}", task.id, words::end(&ending));
     if is_told(task, ending.reason()) {
         screen.note(&line);
     } else {

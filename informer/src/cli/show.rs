@@ -72,10 +72,7 @@ fn described(task: &Task, now_unix_ms: u64) -> String {
     if task.cancelling && !words::is_terminal(task.state()) {
         state.push_str(", being cancelled");
     }
-    let ended = task.ending.as_ref().map(|ending| {
-        let words = words::ending(ending);
-        if ending.message.is_empty() { words } else { format!("{words}: {}", ending.message) }
-    });
+    let ended = task.ending.as_ref().map(words::end);
     let waits = task.state() == TaskState::Waiting && task.not_before_unix_ms > 0;
     let when = |unix_ms: u64| match unix_ms {
         0 => String::new(),
@@ -235,7 +232,7 @@ fn one_attempt(attempt: &Attempt) -> String {
         let _ = write!(line, "  on {}", attempt.sidecar);
     }
     if let Some(ending) = &attempt.ending {
-        let _ = write!(line, "  {}", words::ending(ending));
+        let _ = write!(line, "  {}", words::end(ending));
         if ending.ran_ms > 0 {
             let (cpu, memory) =
                 (text::span((ending.user_us + ending.system_us) / 1_000), text::size(ending.max_rss_bytes));
@@ -243,9 +240,6 @@ fn one_attempt(attempt: &Attempt) -> String {
         }
         for output in &ending.outputs {
             let _ = write!(line, "  {} ({})", output.path, text::size(output.size_bytes));
-        }
-        if !ending.message.is_empty() {
-            let _ = write!(line, "  {}", ending.message);
         }
     }
     line

@@ -2,7 +2,7 @@
 
 use proto::v1::{AttemptState, Ending, Health, Reason, SidecarState, TaskState};
 
-use super::units;
+use super::{error, units};
 
 /// The enum value's word: `TASK_STATE_RUNNING` without `TASK_STATE_`, in lower case.
 fn word(name: &str, prefix: &str) -> String {
@@ -76,6 +76,17 @@ pub(crate) fn ending(ending: &Ending) -> String {
     }
 }
 
+/// An end on one line: how the process ended, and what is told about it unless that says as much.
+pub(crate) fn end(of: &Ending) -> String {
+    let (process, message) = (ending(of), error::one_line(&of.message));
+    match (process.is_empty(), message.is_empty()) {
+        (_, true) => process,
+        (true, false) => message,
+        (false, false) if message.contains(&process) => message,
+        (false, false) => format!("{process}: {message}"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -106,5 +117,20 @@ mod tests {
         assert_eq!(with(Reason::Signal, None, Some(9)), "signal 9 (SIGKILL)");
         assert_eq!(with(Reason::Oom, None, Some(9)), "out of memory, signal 9 (SIGKILL)");
         assert_eq!(with(Reason::TotalTimeout, None, None), "total timeout");
+    }
+
+    #[test]
+    fn what_the_message_says_already_is_not_said_twice() {
+        let told = |message: &str| {
+            end(&Ending {
+                reason: Reason::ExitCode.into(),
+                exit_code: Some(5),
+                message: message.into(),
+                ..Ending::default()
+            })
+        };
+        assert_eq!(told(""), "exit code 5");
+        assert_eq!(told("exit code 5: no such input"), "exit code 5: no such input");
+        assert_eq!(told("no such input"), "exit code 5: no such input");
     }
 }
