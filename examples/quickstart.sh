@@ -36,7 +36,7 @@ cleanup() {
         kill -TERM "$DEV" 2>/dev/null || true
         wait "$DEV" || true
         rm -f "$RUN/informer.pid"
-        [ "$status" -eq 0 ] || echo "the quickstart failed; what the informer and its sidecars said is in $RUN/informer.log" >&2
+        [ "$status" -eq 0 ] || [ "$status" -gt 128 ] || echo "the quickstart failed; what the informer and its sidecars said is in $RUN/informer.log" >&2
     fi
     exit "$status"
 }

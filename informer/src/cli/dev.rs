@@ -26,9 +26,9 @@ use super::{
     place::{self, Place, Stops},
 };
 
-/// How long sidecars may take to end their tasks. The default grace of a task is 10 s; one with a longer grace is cut short here,
-/// because a person waits for the prompt.
-const STOP_WAIT: Duration = Duration::from_secs(30);
+/// How long sidecars may take to end their tasks: twelve times a task's default grace. A task with a longer one survives this
+/// process, as its sidecar is killed; doubled, a sidecar that hangs holds the prompt for longer, though Ctrl-C gets it back.
+const STOP_WAIT: Duration = Duration::from_secs(120);
 /// First pause before a sidecar that ended is started again, doubled each time.
 const PAUSE: Duration = Duration::from_millis(500);
 /// Longest such pause.
@@ -88,7 +88,8 @@ pub(crate) async fn run(args: Args) -> Result<u8, Error> {
     loop {
         tokio::select! {
             ended = sidecars.join_next() => if ended.is_none() { break },
-            () = stops.next() => drop(stage.send_replace(Stage::Kill)),
+            // A second Ctrl-C is impatience. A SIGTERM is not: a script that was interrupted with us sends one to make sure.
+            () = stops.interrupted() => drop(stage.send_replace(Stage::Kill)),
         }
     }
     server.stop().await;

@@ -135,6 +135,11 @@ impl Stops {
             _ = self.interrupt.recv() => {}
         }
     }
+
+    /// Waits for the next Ctrl-C alone.
+    pub(crate) async fn interrupted(&mut self) {
+        self.interrupt.recv().await;
+    }
 }
 
 #[cfg(test)]
