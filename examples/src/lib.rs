@@ -1,1 +1,8 @@
-//! Placeholder.
+//! What the quickstart and the documentation run.
+//!
+//! | path | is |
+//! |---|---|
+//! | `src/bin/hello-http.rs` | a small HTTP server, the long-running service of the quickstart |
+//! | `src/bin/submit.rs` | a gRPC client: submits a command, watches it, prints its log |
+//! | `tasks/` | task files for `informer submit -f`; `exclusive.json` is the JSON form, which has no comments |
+//! | `media/` | a real video to transcode, with its attribution |

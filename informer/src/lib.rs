@@ -3,13 +3,17 @@
 #[allow(
     clippy::disallowed_methods,
     clippy::disallowed_types,
-    reason = "the terminal, files and processes live here, outside the machine"
+    reason = "clocks, files and terminals of the command line"
 )]
 pub mod cli;
-#[allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "sockets and deadlines live here, outside the machine")]
+#[allow(
+    clippy::disallowed_methods,
+    reason = "connections, fresh ids and tasks with owners live here, outside the machine"
+)]
 pub mod edge;
 pub(crate) mod failpoint;
 pub mod machine;
+#[allow(clippy::disallowed_methods, reason = "it owns the tasks it starts")]
 pub mod server;
 #[allow(
     clippy::disallowed_methods,

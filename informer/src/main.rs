@@ -1,2 +1,5 @@
-//! Placeholder.
-fn main() {}
+//! The binary `informer`: the command line of the library.
+
+fn main() -> std::process::ExitCode {
+    informer::cli::main()
+}

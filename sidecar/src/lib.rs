@@ -2,6 +2,8 @@
 //!
 //! | module | holds |
 //! |---|---|
+//! | [`agent`] | the shell around the machine: links, threads, files |
+//! | [`cli`] | the command line |
 //! | [`machine`] | every decision, pure |
 //! | [`ledger`] | what survives the agent's death |
 //! | [`exec`] | one module per kind of task: plan, progress, end |
@@ -9,6 +11,8 @@
 //! | [`load`] | what this machine is and how busy it is |
 //! | [`logs`] | the log of an attempt on its way up |
 
+pub mod agent;
+pub mod cli;
 pub mod exec;
 pub mod health;
 pub mod ledger;

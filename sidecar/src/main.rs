@@ -1,2 +1,5 @@
-//! Placeholder.
-fn main() {}
+//! The binary `sidecar`.
+
+fn main() -> std::process::ExitCode {
+    sidecar::cli::main()
+}

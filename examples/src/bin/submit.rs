@@ -1,0 +1,58 @@
+//! A gRPC client in sixty lines: submits a command, watches it to its end, prints its output.
+//!
+//! ```sh
+//! informer dev &
+//! cargo run -p examples --bin submit -- echo hello
+//! ```
+
+use std::io::Write as _;
+
+use anyhow::{Context as _, bail};
+use proto::v1::{
+    Command, LogStream, LogsRequest, SubmitRequest, TaskSpec, TaskState, WatchRequest, informer_client::InformerClient,
+    task_spec::Kind,
+};
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> anyhow::Result<()> {
+    let argv: Vec<String> = std::env::args().skip(1).collect();
+    if argv.is_empty() {
+        bail!("usage: submit COMMAND ARGUMENT...");
+    }
+    let url = std::env::var("INFORMER_URL").unwrap_or_else(|_| "http://127.0.0.1:7070".into());
+    let channel = tonic::transport::Endpoint::from_shared(url.clone())?;
+    let channel =
+        channel.connect().await.with_context(|| format!("no informer at {url}; start one with `informer dev`"))?;
+    let mut informer = InformerClient::new(channel);
+
+    // The key makes a repeat harmless: after a lost answer, the same request gives the same id.
+    let key = format!("example-{}-{:?}", std::process::id(), std::time::SystemTime::now());
+    let spec = TaskSpec { kind: Some(Kind::Command(Command { argv })), ..TaskSpec::default() };
+    let id = informer.submit(SubmitRequest { spec: Some(spec), key }).await?.into_inner().id;
+    eprintln!("submitted {id}");
+
+    // The task at once, then again at each change, until it has ended.
+    let mut changes = informer.watch(WatchRequest { ids: vec![id.clone()] }).await?.into_inner();
+    let mut state = TaskState::Unspecified;
+    while let Some(task) = changes.message().await? {
+        state = task.state();
+        eprintln!("{}", state.as_str_name());
+    }
+
+    // The bytes of both streams, each with its offset. `follow` waits until the log is complete.
+    let request = LogsRequest { id: id.clone(), follow: true, ..LogsRequest::default() };
+    let mut chunks = informer.logs(request).await?.into_inner();
+    while let Some(chunk) = chunks.message().await? {
+        match chunk.stream() {
+            LogStream::Err => std::io::stderr().write_all(&chunk.data)?,
+            _ => std::io::stdout().write_all(&chunk.data)?,
+        }
+        if chunk.end {
+            break;
+        }
+    }
+    if state != TaskState::Succeeded {
+        bail!("task {id} ended as {}; `informer show {id}` says why", state.as_str_name());
+    }
+    Ok(())
+}

@@ -1,0 +1,224 @@
+//! The connection to the informer: its address, and the patience to outlive its restart.
+
+use std::{str::FromStr, time::Duration};
+
+use proto::{bounds, v1::informer_client::InformerClient};
+use tokio::time::Instant;
+use tonic::{
+    Response, Status,
+    transport::{Channel, Endpoint},
+};
+use tonic_types::StatusExt as _;
+
+use super::error::{self, Error};
+
+/// Where an informer listens unless told otherwise.
+pub(crate) const DEFAULT_URL: &str = "http://127.0.0.1:7070";
+
+/// How long `run`, `wait` and `logs -f` look for an informer that went away. A restart takes seconds, a machine's reboot about
+/// a minute; a script that hangs for longer helps nobody.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+/// First pause before another try, doubled each time.
+const BACKOFF: Duration = Duration::from_millis(100);
+/// Longest pause before another try: a person should not wait longer than this after the informer is back.
+const BACKOFF_CAP: Duration = Duration::from_secs(2);
+/// Longest pause that an informer's hint can make us take; beyond it we ask again anyhow.
+const HINT_CAP: Duration = Duration::from_secs(10);
+/// How long a connection may take to open. Further than this it is a firewall that drops.
+const CONNECT: Duration = Duration::from_secs(5);
+/// Pings on an otherwise silent connection, so that a follower notices a machine that vanished without a word.
+const KEEP_ALIVE: Duration = Duration::from_secs(10);
+
+/// An informer's address: `http://host:port`, checked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Address(String);
+
+impl FromStr for Address {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        let wrong = |problem| Error::Address { url: error::one_line(text), problem };
+        let uri: http::Uri = text.parse().map_err(|_| wrong("it is not a URL"))?;
+        match uri.scheme_str() {
+            Some("http") => {}
+            Some("https") => return Err(wrong("this version speaks no TLS")),
+            Some(_) => return Err(wrong("only http:// is spoken")),
+            None => return Err(wrong("http:// is missing")),
+        }
+        let authority = uri.authority().ok_or_else(|| wrong("it names no host"))?;
+        if authority.as_str().contains('@') {
+            return Err(wrong("it holds a user name"));
+        }
+        if authority.host().is_empty() {
+            return Err(wrong("it names no host"));
+        }
+        let port =
+            authority.port_u16().filter(|port| *port != 0).ok_or_else(|| wrong("it names no port from 1 to 65535"))?;
+        if uri.path() != "/" || uri.query().is_some() {
+            return Err(wrong("it goes on after the port"));
+        }
+        Ok(Self(format!("http://{}:{port}", authority.host())))
+    }
+}
+
+impl Address {
+    /// The URL, without a slash at its end.
+    pub(crate) fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// A connected client. It reconnects by itself; whoever calls decides whether to ask again.
+#[derive(Debug, Clone)]
+pub(crate) struct Client {
+    url: String,
+    grpc: InformerClient<Channel>,
+}
+
+impl Client {
+    /// Connects at once, so that an absent informer is told in the first second and not after [`PATIENCE`].
+    pub(crate) async fn connect(address: &Address) -> Result<Self, Error> {
+        let url = address.as_str().to_owned();
+        let endpoint = Endpoint::from_shared(url.clone())
+            .map_err(|_| Error::Address { url: url.clone(), problem: "it is not a URL" })?
+            .connect_timeout(CONNECT)
+            .tcp_nodelay(true)
+            .http2_keep_alive_interval(KEEP_ALIVE)
+            .keep_alive_timeout(KEEP_ALIVE)
+            .keep_alive_while_idle(true);
+        let channel = endpoint
+            .connect()
+            .await
+            .map_err(|source| Error::Unreachable { url: url.clone(), cause: error::innermost(&source) })?;
+        let grpc = InformerClient::new(channel).max_decoding_message_size(bounds::MESSAGE_BYTES);
+        Ok(Self { url, grpc })
+    }
+
+    /// The generated client; clones share the connection.
+    pub(crate) fn grpc(&self) -> InformerClient<Channel> {
+        self.grpc.clone()
+    }
+
+    /// A call's failure as our error.
+    pub(crate) fn failed(&self, attempted: &str, status: &Status) -> Error {
+        Error::from_status(attempted, &self.url, status)
+    }
+
+    /// Patience for this informer, fresh.
+    pub(crate) fn patience(&self) -> Patience {
+        Patience { url: self.url.clone(), since: None, pause: BACKOFF }
+    }
+
+    /// Calls until there is an answer, asking again while the informer is away or busy. Only for calls that may be repeated:
+    /// with an idempotency key, or without effect.
+    ///
+    /// # Errors
+    /// The informer's refusal, or [`Error::Gone`] after [`PATIENCE`].
+    pub(crate) async fn persist<T, F>(&self, attempted: &str, mut call: F) -> Result<T, Error>
+    where
+        F: AsyncFnMut(InformerClient<Channel>) -> Result<Response<T>, Status>,
+    {
+        let mut patience = self.patience();
+        loop {
+            match call(self.grpc()).await {
+                Ok(answer) => return Ok(answer.into_inner()),
+                Err(status) if error::is_passing(&status) => patience.pause(&status).await?,
+                Err(status) => return Err(self.failed(attempted, &status)),
+            }
+        }
+    }
+}
+
+/// How long a silent informer was waited for, and how long the next pause is.
+#[derive(Debug)]
+pub(crate) struct Patience {
+    url: String,
+    since: Option<Instant>,
+    pause: Duration,
+}
+
+impl Patience {
+    /// The informer answered: the next failure starts a new count.
+    pub(crate) fn restore(&mut self) {
+        self.since = None;
+        self.pause = BACKOFF;
+    }
+
+    /// [`PATIENCE`] is over: the next pause is refused.
+    pub(crate) fn is_over(&self) -> bool {
+        self.since.is_some_and(|since| since.elapsed() >= PATIENCE)
+    }
+
+    /// Waits before another try: the informer's own hint if it gave one, else a back-off with full jitter, since after a restart
+    /// every follower comes back at once.
+    ///
+    /// # Errors
+    /// [`Error::Gone`] once [`PATIENCE`] is over.
+    pub(crate) async fn pause(&mut self, status: &Status) -> Result<(), Error> {
+        let since = *self.since.get_or_insert_with(Instant::now);
+        if since.elapsed() >= PATIENCE {
+            let cause = error::cause(status);
+            return Err(Error::Gone { url: self.url.clone(), waited_s: PATIENCE.as_secs(), cause });
+        }
+        let hint = status.get_details_retry_info().and_then(|info| info.retry_delay);
+        let pause = hint.map_or_else(|| jittered(self.pause), |hint| hint.min(HINT_CAP));
+        self.pause = (self.pause * 2).min(BACKOFF_CAP);
+        tokio::time::sleep(pause).await;
+        Ok(())
+    }
+}
+
+/// Between a tenth of `whole` and all of it.
+fn jittered(whole: Duration) -> Duration {
+    // The low half of a version 7 UUID is random.
+    let random = (uuid::Uuid::now_v7().as_u128() & 0xFFFF) as u32;
+    whole / 10 + (whole - whole / 10) * random / 0xFFFF
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_checked_and_brought_to_one_form() {
+        let form = |text: &str| text.parse::<Address>().map(|address| address.0).map_err(|error| error.to_string());
+        assert_eq!(form("http://127.0.0.1:7070/"), Ok("http://127.0.0.1:7070".into()));
+        assert_eq!(form("http://[::1]:80"), Ok("http://[::1]:80".into()));
+        let bad = [
+            ("", "not a URL"),
+            ("127.0.0.1:7070", "http:// is missing"),
+            ("localhost", "http:// is missing"),
+            ("https://h:1", "no TLS"),
+            ("ftp://h:1", "only http://"),
+            ("http://h", "no port"),
+            ("http://h:0", "no port"),
+            ("http://h:99999", "no port"),
+            ("http://u@h:1", "user name"),
+            ("http://h:1/x", "after the port"),
+            ("not a url", "not a URL"),
+        ];
+        for (text, problem) in bad {
+            let error = form(text).expect_err(text);
+            assert!(error.contains(problem), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn pauses_stay_within_their_bounds() {
+        for _ in 0..100 {
+            let pause = jittered(BACKOFF_CAP);
+            assert!(pause >= BACKOFF_CAP / 10 && pause <= BACKOFF_CAP, "{pause:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn patience_ends_after_a_minute_and_begins_anew_with_an_answer() {
+        let long_ago = Instant::now().checked_sub(PATIENCE);
+        let mut patience = Patience { url: "u".into(), since: long_ago, pause: BACKOFF };
+        let away = Status::unavailable("restarting");
+        let error = patience.pause(&away).await.expect_err("a minute is over");
+        assert!(error.to_string().contains("gave up after 60 s: restarting"), "{error}");
+        patience.restore();
+        assert!(patience.pause(&away).await.is_ok());
+    }
+}

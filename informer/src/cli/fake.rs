@@ -1,0 +1,114 @@
+//! An informer of scripted answers, over a real connection: what the client does when answers break off can be seen by what it
+//! asks next.
+
+use std::{
+    collections::VecDeque,
+    pin::Pin,
+    sync::{Arc, Mutex},
+};
+
+use proto::v1::{self, LogsChunk, LogsRequest, SubmitRequest, SubmitResponse, Task, informer_server};
+use tokio_stream::{Stream, StreamExt as _, wrappers::TcpListenerStream};
+use tonic::{Request, Response, Status};
+
+use super::client::{Address, Client};
+
+/// One answer of a stream: its messages, and whether it then stays open for ever.
+pub(crate) struct Answer<T> {
+    pub(crate) messages: Vec<Result<T, Status>>,
+    pub(crate) open: bool,
+}
+
+/// What it will answer, in order, and what it was asked.
+#[derive(Default)]
+pub(crate) struct Script {
+    pub(crate) task: Mutex<Task>,
+    pub(crate) submits: Mutex<VecDeque<Result<SubmitResponse, Status>>>,
+    pub(crate) watches: Mutex<VecDeque<Answer<Task>>>,
+    pub(crate) logs: Mutex<VecDeque<Result<Answer<LogsChunk>, Status>>>,
+    pub(crate) submitted: Mutex<Vec<SubmitRequest>>,
+    pub(crate) asked: Mutex<Vec<LogsRequest>>,
+}
+
+/// Listens, and is connected to. The server ends with the test's runtime.
+pub(crate) async fn serve(script: Arc<Script>) -> Client {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = listener.local_addr().expect("an address");
+    let service = informer_server::InformerServer::new(Fake(script));
+    let server = tonic::transport::Server::builder().add_service(service);
+    tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
+    let address: Address = format!("http://{address}").parse().expect("a URL");
+    Client::connect(&address).await.expect("a connection")
+}
+
+struct Fake(Arc<Script>);
+
+type Messages<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+fn stream<T: Send + 'static>(answer: Answer<T>) -> Response<Messages<T>> {
+    let messages = tokio_stream::iter(answer.messages);
+    Response::new(if answer.open { Box::pin(messages.chain(tokio_stream::pending())) } else { Box::pin(messages) })
+}
+
+fn unscripted<T>() -> Result<T, Status> {
+    Err(Status::unimplemented("not in this script"))
+}
+
+#[tonic::async_trait]
+impl informer_server::Informer for Fake {
+    type WatchStream = Messages<Task>;
+    type LogsStream = Messages<LogsChunk>;
+
+    async fn submit(&self, request: Request<SubmitRequest>) -> Result<Response<SubmitResponse>, Status> {
+        self.0.submitted.lock().expect("a lock").push(request.into_inner());
+        self.0.submits.lock().expect("a lock").pop_front().unwrap_or_else(unscripted).map(Response::new)
+    }
+
+    async fn get(&self, _: Request<v1::GetRequest>) -> Result<Response<Task>, Status> {
+        Ok(Response::new(self.0.task.lock().expect("a lock").clone()))
+    }
+
+    async fn watch(&self, _: Request<v1::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        self.0.watches.lock().expect("a lock").pop_front().map_or_else(unscripted, |answer| Ok(stream(answer)))
+    }
+
+    async fn logs(&self, request: Request<LogsRequest>) -> Result<Response<Self::LogsStream>, Status> {
+        self.0.asked.lock().expect("a lock").push(request.into_inner());
+        self.0.logs.lock().expect("a lock").pop_front().unwrap_or_else(unscripted).map(stream)
+    }
+
+    async fn submit_batch(
+        &self,
+        _: Request<tonic::Streaming<SubmitRequest>>,
+    ) -> Result<Response<v1::SubmitBatchResponse>, Status> {
+        unscripted()
+    }
+
+    async fn list(&self, _: Request<v1::ListRequest>) -> Result<Response<v1::ListResponse>, Status> {
+        unscripted()
+    }
+
+    async fn cancel(&self, _: Request<v1::CancelRequest>) -> Result<Response<v1::CancelResponse>, Status> {
+        unscripted()
+    }
+
+    async fn retry(&self, _: Request<v1::RetryRequest>) -> Result<Response<v1::RetryResponse>, Status> {
+        unscripted()
+    }
+
+    async fn why(&self, _: Request<v1::WhyRequest>) -> Result<Response<v1::WhyResponse>, Status> {
+        unscripted()
+    }
+
+    async fn history(&self, _: Request<v1::HistoryRequest>) -> Result<Response<v1::HistoryResponse>, Status> {
+        unscripted()
+    }
+
+    async fn sidecars(&self, _: Request<v1::SidecarsRequest>) -> Result<Response<v1::SidecarsResponse>, Status> {
+        unscripted()
+    }
+
+    async fn identity(&self, _: Request<v1::IdentityRequest>) -> Result<Response<v1::IdentityResponse>, Status> {
+        unscripted()
+    }
+}

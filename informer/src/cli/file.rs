@@ -1,0 +1,525 @@
+//! Task files: the TOML and JSON forms of the gRPC `TaskSpec`, with the same field names.
+//!
+//! Durations are texts like `"5m"` or numbers of milliseconds, sizes texts like `"512MiB"` or numbers of bytes; the unit at the
+//! end of a field's name may be left out (`attempt = "5m"` is `attempt_ms = 300000`). Paths (`script.file`, `transcode.input`,
+//! `transcode.output`, `cwd`) are relative to the file. A key that does not exist is refused: a typo must not become a default.
+
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    io::{self, Read as _},
+    path::{Path, PathBuf},
+};
+
+use proto::{
+    bounds,
+    v1::{self, TaskSpec, task_spec::Kind},
+};
+use serde::Deserialize;
+
+use super::{
+    error::Error,
+    units::{self, Bytes, Millis},
+};
+
+/// Largest task file, in bytes. Comments and escapes may make it larger than the payload it describes, but not without end.
+const FILE_BYTES: u64 = 4 * bounds::PAYLOAD_BYTES as u64;
+
+/// A task file's contents.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Task {
+    pub(crate) spec: TaskSpec,
+    pub(crate) key: Option<String>,
+    pub(crate) delay_ms: Option<u64>,
+}
+
+/// Reads a task file; `-` is standard input.
+///
+/// # Errors
+/// [`Error::Read`], or [`Error::Content`] with the line.
+pub(crate) fn read(path: &Path) -> Result<Task, Error> {
+    let text = read_bounded(path, FILE_BYTES)?;
+    let folder = if path == Path::new("-") { Path::new("") } else { path.parent().unwrap_or(Path::new("")) };
+    let folder = std::path::absolute(if folder.as_os_str().is_empty() { Path::new(".") } else { folder })
+        .map_err(|source| Error::Read { path: path.to_owned(), source })?;
+    parse(path, &text, &folder)
+}
+
+/// A whole text file of at most `most` bytes; `-` is standard input.
+pub(crate) fn read_bounded(path: &Path, most: u64) -> Result<String, Error> {
+    let failed = |source| Error::Read { path: path.to_owned(), source };
+    let input: Box<dyn io::Read> =
+        if path == Path::new("-") { Box::new(io::stdin()) } else { Box::new(File::open(path).map_err(failed)?) };
+    let mut bytes = Vec::new();
+    input.take(most + 1).read_to_end(&mut bytes).map_err(failed)?;
+    if bytes.len() as u64 > most {
+        return Err(failed(io::Error::other(format!("it is larger than {most} bytes, the most a task may hold"))));
+    }
+    String::from_utf8(bytes).map_err(|_| failed(io::Error::other("it is not UTF-8 text")))
+}
+
+/// JSON by its name or its first character, else TOML.
+fn parse(path: &Path, text: &str, folder: &Path) -> Result<Task, Error> {
+    let json = match path.extension().and_then(|end| end.to_str()) {
+        Some("json") => true,
+        Some("toml") => false,
+        _ => text.trim_start().starts_with('{'),
+    };
+    let content = |line, problem: String| Error::Content { path: path.to_owned(), line, problem };
+    let form: Form = if json {
+        serde_json::from_str(text)
+            .map_err(|error| content(error.line().max(1), without_position(&error.to_string())))?
+    } else {
+        from_toml(path, text)?
+    };
+    // What only shows when the fields are seen together has no line of its own: it is told of the table it is in.
+    form.task(folder).map_err(|problem| problem.at(path, text))
+}
+
+/// Any TOML file of ours, its mistakes told with their line.
+///
+/// # Errors
+/// [`Error::Content`].
+pub(crate) fn from_toml<T: serde::de::DeserializeOwned>(path: &Path, text: &str) -> Result<T, Error> {
+    toml::from_str(text).map_err(|error: toml::de::Error| {
+        let at = error.span().map_or(0, |span| span.start.min(text.len()));
+        let line = 1 + text.as_bytes()[..at].iter().filter(|byte| **byte == b'\n').count();
+        Error::Content { path: path.to_owned(), line, problem: flat(error.message()) }
+    })
+}
+
+/// Serde's text without its own ` at line 1 column 2`; the line stands in front.
+fn without_position(text: &str) -> String {
+    flat(text.rsplit_once(" at line ").map_or(text, |(problem, _)| problem))
+}
+
+fn flat(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// What is wrong with fields that are right one by one.
+#[derive(Debug)]
+enum Problem {
+    /// Told of the first line that mentions `near`.
+    Content { near: &'static str, problem: String },
+    /// A file named in the task file.
+    File(Error),
+}
+
+impl Problem {
+    fn at(self, path: &Path, text: &str) -> Error {
+        match self {
+            Self::File(error) => error,
+            Self::Content { near, problem } => {
+                let line = text.lines().position(|line| line.contains(near)).unwrap_or(0) + 1;
+                Error::Content { path: path.to_owned(), line, problem }
+            }
+        }
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[derive(Default)]
+struct Form {
+    name: String,
+    owner: String,
+    key: Option<String>,
+    labels: BTreeMap<String, String>,
+    require: BTreeMap<String, String>,
+    resources: Option<Resources>,
+    priority: i32,
+    retry: Option<Retry>,
+    timeouts: Option<Timeouts>,
+    on_disconnect: Option<OnDisconnect>,
+    exclusive: bool,
+    accept_weak_fencing: bool,
+    stop: Option<Stop>,
+    env: BTreeMap<String, String>,
+    cwd: Option<PathBuf>,
+    limits: Option<Limits>,
+    start_after_unix_ms: Option<u64>,
+    start_at: Option<String>,
+    delay: Option<Millis>,
+    #[serde(alias = "log_cap")]
+    log_cap_bytes: Option<Bytes>,
+    #[serde(alias = "replace_after")]
+    replace_after_ms: Option<Millis>,
+    command: Option<Command>,
+    script: Option<Script>,
+    service: Option<Service>,
+    transcode: Option<Transcode>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Resources {
+    #[serde(alias = "cpu")]
+    cpu_millis: u64,
+    #[serde(alias = "memory")]
+    memory_bytes: Option<Bytes>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Limits {
+    #[serde(alias = "cpu")]
+    cpu_millis: u64,
+    #[serde(alias = "memory")]
+    memory_bytes: Option<Bytes>,
+    pids: u64,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Retry {
+    #[serde(alias = "tries")]
+    max_attempts: u32,
+    max_infrastructure: u32,
+    no_infrastructure_retry: bool,
+    #[serde(alias = "backoff")]
+    backoff_ms: Option<Millis>,
+    #[serde(alias = "backoff_cap")]
+    backoff_cap_ms: Option<Millis>,
+    final_codes: Vec<u32>,
+    retriable_codes: Vec<u32>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Timeouts {
+    #[serde(alias = "queue")]
+    queue_ms: Option<Millis>,
+    #[serde(alias = "attempt")]
+    attempt_ms: Option<Millis>,
+    #[serde(alias = "total")]
+    total_ms: Option<Millis>,
+    #[serde(alias = "progress")]
+    progress_ms: Option<Millis>,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum OnDisconnect {
+    #[serde(alias = "ON_DISCONNECT_CONTINUE")]
+    Continue,
+    #[serde(alias = "ON_DISCONNECT_STOP")]
+    Stop,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Stop {
+    signal: Option<Signal>,
+    #[serde(alias = "grace")]
+    grace_ms: Option<Millis>,
+    main_only: bool,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(untagged, expecting = "a signal: a name like \"SIGTERM\" or a number")]
+enum Signal {
+    Number(i32),
+    Name(String),
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Command {
+    argv: Vec<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Script {
+    interpreter: String,
+    body: Option<String>,
+    file: Option<PathBuf>,
+    args: Vec<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Service {
+    argv: Vec<String>,
+    health: Option<HealthCheck>,
+    restart: Option<RestartPolicy>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct HealthCheck {
+    command: Option<Command>,
+    http: Option<HttpProbe>,
+    tcp: Option<TcpProbe>,
+    #[serde(alias = "interval")]
+    interval_ms: Option<Millis>,
+    #[serde(alias = "timeout")]
+    timeout_ms: Option<Millis>,
+    failures: u32,
+    #[serde(alias = "start_period")]
+    start_period_ms: Option<Millis>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct HttpProbe {
+    url: String,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TcpProbe {
+    address: String,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RestartPolicy {
+    when: Option<When>,
+    #[serde(alias = "backoff")]
+    backoff_ms: Option<Millis>,
+    #[serde(alias = "backoff_cap")]
+    backoff_cap_ms: Option<Millis>,
+    max_restarts: u32,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum When {
+    #[serde(alias = "WHEN_ALWAYS")]
+    Always,
+    #[serde(alias = "WHEN_ON_FAILURE", alias = "on-failure")]
+    OnFailure,
+    #[serde(alias = "WHEN_NEVER")]
+    Never,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Transcode {
+    input: PathBuf,
+    output: PathBuf,
+    #[serde(default)]
+    args: Vec<String>,
+    #[serde(default)]
+    preset: String,
+}
+
+/// 0 is the schema's word for "not said".
+fn ms(value: Option<Millis>) -> u64 {
+    value.map_or(0, |value| value.0)
+}
+
+fn size(value: Option<Bytes>) -> u64 {
+    value.map_or(0, |value| value.0)
+}
+
+impl Form {
+    fn task(self, folder: &Path) -> Result<Task, Problem> {
+        let start_after_unix_ms = self.start()?;
+        let kind = kind(self.command, self.script, self.service, self.transcode, folder)?;
+        let on_disconnect = self.on_disconnect.map_or(v1::OnDisconnect::Unspecified, |what| match what {
+            OnDisconnect::Continue => v1::OnDisconnect::Continue,
+            OnDisconnect::Stop => v1::OnDisconnect::Stop,
+        });
+        let spec = TaskSpec {
+            name: self.name,
+            owner: self.owner,
+            labels: self.labels,
+            require: self.require,
+            resources: self.resources.map(Resources::wire),
+            priority: self.priority,
+            retry: self.retry.map(Retry::wire),
+            timeouts: self.timeouts.map(Timeouts::wire),
+            on_disconnect: on_disconnect.into(),
+            exclusive: self.exclusive,
+            accept_weak_fencing: self.accept_weak_fencing,
+            stop: self.stop.map(Stop::wire).transpose()?,
+            env: self.env,
+            cwd: self.cwd.map(|cwd| below(folder, &cwd, "cwd")).transpose()?.unwrap_or_default(),
+            limits: self.limits.map(Limits::wire),
+            start_after_unix_ms,
+            log_cap_bytes: size(self.log_cap_bytes),
+            replace_after_ms: ms(self.replace_after_ms),
+            kind: Some(kind),
+        };
+        Ok(Task { spec, key: self.key, delay_ms: self.delay.map(|delay| delay.0) })
+    }
+
+    fn start(&self) -> Result<u64, Problem> {
+        let given = [self.start_after_unix_ms.is_some(), self.start_at.is_some(), self.delay.is_some()];
+        if given.iter().filter(|given| **given).count() > 1 {
+            let problem = "start_at, start_after_unix_ms and delay say the same thing; keep one of them".into();
+            return Err(Problem::Content { near: "start_a", problem });
+        }
+        match &self.start_at {
+            None => Ok(self.start_after_unix_ms.unwrap_or(0)),
+            Some(text) => {
+                units::unix_ms(text).map_err(|error| Problem::Content { near: "start_at", problem: error.to_string() })
+            }
+        }
+    }
+}
+
+/// Exactly one of the kinds.
+fn kind(
+    command: Option<Command>,
+    script: Option<Script>,
+    service: Option<Service>,
+    transcode: Option<Transcode>,
+    folder: &Path,
+) -> Result<Kind, Problem> {
+    let wrong = |problem: &str| Problem::Content { near: "", problem: problem.to_owned() };
+    match (command, script, service, transcode) {
+        (Some(command), None, None, None) => Ok(Kind::Command(v1::Command { argv: command.argv })),
+        (None, Some(script), None, None) => script.wire(folder).map(Kind::Script),
+        (None, None, Some(service), None) => service.wire().map(Kind::Service),
+        (None, None, None, Some(transcode)) => transcode.wire(folder).map(Kind::Transcode),
+        (None, None, None, None) => {
+            Err(wrong("it does not say what to run; add one of the tables [command], [script], [service], [transcode]"))
+        }
+        _ => Err(wrong("it holds more than one of [command], [script], [service], [transcode]; a task is one of them")),
+    }
+}
+
+/// `path` below the folder of the task file, without `.` and `..`, as text.
+fn below(folder: &Path, path: &Path, near: &'static str) -> Result<String, Problem> {
+    let mut whole = PathBuf::new();
+    for part in folder.join(path).components() {
+        match part {
+            std::path::Component::CurDir => {}
+            std::path::Component::ParentDir => {
+                whole.pop();
+            }
+            part => whole.push(part),
+        }
+    }
+    let problem = format!("{near}: the path {} is not UTF-8", whole.display());
+    whole.into_os_string().into_string().map_err(|_| Problem::Content { near, problem })
+}
+
+impl Resources {
+    fn wire(self) -> v1::Resources {
+        v1::Resources { cpu_millis: self.cpu_millis, memory_bytes: size(self.memory_bytes) }
+    }
+}
+
+impl Limits {
+    fn wire(self) -> v1::Limits {
+        v1::Limits { cpu_millis: self.cpu_millis, memory_bytes: size(self.memory_bytes), pids: self.pids }
+    }
+}
+
+impl Retry {
+    fn wire(self) -> v1::Retry {
+        v1::Retry {
+            max_attempts: self.max_attempts,
+            max_infrastructure: self.max_infrastructure,
+            no_infrastructure_retry: self.no_infrastructure_retry,
+            backoff_ms: ms(self.backoff_ms),
+            backoff_cap_ms: ms(self.backoff_cap_ms),
+            final_codes: self.final_codes,
+            retriable_codes: self.retriable_codes,
+        }
+    }
+}
+
+impl Timeouts {
+    fn wire(self) -> v1::Timeouts {
+        v1::Timeouts {
+            queue_ms: ms(self.queue_ms),
+            attempt_ms: ms(self.attempt_ms),
+            total_ms: ms(self.total_ms),
+            progress_ms: ms(self.progress_ms),
+        }
+    }
+}
+
+impl Stop {
+    fn wire(self) -> Result<v1::Stop, Problem> {
+        let signal = match self.signal {
+            None => 0,
+            Some(Signal::Number(number)) => number,
+            Some(Signal::Name(name)) => {
+                units::signal(&name).map_err(|error| Problem::Content { near: "signal", problem: error.to_string() })?
+            }
+        };
+        Ok(v1::Stop { signal, grace_ms: ms(self.grace_ms), main_only: self.main_only })
+    }
+}
+
+impl Script {
+    fn wire(self, folder: &Path) -> Result<v1::Script, Problem> {
+        let body = match (self.body, self.file) {
+            (Some(body), None) => body,
+            (None, Some(file)) => {
+                read_bounded(&folder.join(file), bounds::PAYLOAD_BYTES as u64).map_err(Problem::File)?
+            }
+            _ => {
+                let problem = "a script needs either `body`, its text, or `file`, where the text is".into();
+                return Err(Problem::Content { near: "script", problem });
+            }
+        };
+        Ok(v1::Script { interpreter: self.interpreter, body, args: self.args })
+    }
+}
+
+impl Service {
+    fn wire(self) -> Result<v1::Service, Problem> {
+        let restart = self.restart.map(|policy| v1::RestartPolicy {
+            when: policy.when.map_or(v1::restart_policy::When::Unspecified, When::wire).into(),
+            backoff_ms: ms(policy.backoff_ms),
+            backoff_cap_ms: ms(policy.backoff_cap_ms),
+            max_restarts: policy.max_restarts,
+        });
+        Ok(v1::Service { argv: self.argv, health: self.health.map(HealthCheck::wire).transpose()?, restart })
+    }
+}
+
+impl When {
+    fn wire(self) -> v1::restart_policy::When {
+        match self {
+            Self::Always => v1::restart_policy::When::Always,
+            Self::OnFailure => v1::restart_policy::When::OnFailure,
+            Self::Never => v1::restart_policy::When::Never,
+        }
+    }
+}
+
+impl HealthCheck {
+    fn wire(self) -> Result<v1::HealthCheck, Problem> {
+        use v1::health_check::Probe;
+        let probe = match (self.command, self.http, self.tcp) {
+            (Some(command), None, None) => Probe::Command(v1::CommandProbe { argv: command.argv }),
+            (None, Some(http), None) => Probe::Http(v1::HttpProbe { url: http.url }),
+            (None, None, Some(tcp)) => Probe::Tcp(v1::TcpProbe { address: tcp.address }),
+            _ => {
+                let problem = "a health check needs exactly one of `http`, `tcp` and `command`".into();
+                return Err(Problem::Content { near: "health", problem });
+            }
+        };
+        Ok(v1::HealthCheck {
+            probe: Some(probe),
+            interval_ms: ms(self.interval_ms),
+            timeout_ms: ms(self.timeout_ms),
+            failures: self.failures,
+            start_period_ms: ms(self.start_period_ms),
+        })
+    }
+}
+
+impl Transcode {
+    fn wire(self, folder: &Path) -> Result<v1::Transcode, Problem> {
+        Ok(v1::Transcode {
+            input: below(folder, &self.input, "input")?,
+            output: below(folder, &self.output, "output")?,
+            args: self.args,
+            preset: self.preset,
+        })
+    }
+}
+
+#[cfg(test)]
+#[path = "file_tests.rs"]
+mod tests;

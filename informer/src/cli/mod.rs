@@ -1,0 +1,288 @@
+//! The command line `informer`: the server's verbs and the client's. The client's use nothing but the gRPC API.
+//!
+//! | file | holds |
+//! |---|---|
+//! | one per verb | its arguments and what it does |
+//! | `options`, `file`, `units`, `owner` | what the user wrote → a `TaskSpec` |
+//! | `client` | the connection, and the patience to outlive the informer's restart |
+//! | `books`, `follow` | a task's state and log, followed over restarts |
+//! | `words`, `text`, `json`, `screen` | what is shown |
+//! | `error`, `exit` | what goes wrong, and exit statuses |
+
+mod books;
+mod cancel;
+mod client;
+mod dev;
+mod error;
+mod exit;
+mod file;
+mod follow;
+mod json;
+mod list;
+mod logs;
+mod options;
+mod owner;
+mod place;
+mod retry;
+mod run;
+mod screen;
+mod serve;
+mod show;
+mod sidecars;
+mod submit;
+mod text;
+mod units;
+mod wait;
+mod why;
+mod words;
+
+#[cfg(test)]
+mod fake;
+
+use std::{
+    ffi::OsString,
+    future::Future,
+    io::{self, Write as _},
+    process::ExitCode,
+};
+
+use clap::{Parser, Subcommand, error::ErrorKind};
+
+use client::{Address, Client};
+use error::Error;
+
+/// What every verb has.
+#[derive(Debug, clap::Args)]
+struct Common {
+    /// The informer's address
+    #[arg(long = "informer", global = true, env = "INFORMER_URL", value_name = "URL", default_value = client::DEFAULT_URL)]
+    informer: String,
+    /// Tell more on stderr
+    #[arg(short, long, global = true)]
+    verbose: bool,
+}
+
+/// Runs tasks durably on this machine and others: `informer dev` starts everything, `informer run -- CMD` runs something.
+#[derive(Debug, Parser)]
+#[command(
+    name = "informer",
+    version,
+    max_term_width = 120,
+    arg_required_else_help = true,
+    disable_help_subcommand = true
+)]
+struct Cli {
+    #[command(flatten)]
+    common: Common,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Start everything on this machine: an informer and sidecars; prints its URL
+    Dev(dev::Args),
+    /// Start an informer
+    Serve(serve::Args),
+    /// Submit a task, follow its output, exit as it exits
+    #[command(after_help = run::EXIT_STATUS)]
+    Run(run::Args),
+    /// Submit a task and print its id
+    Submit(submit::Args),
+    /// List tasks, newest first
+    List(list::Args),
+    /// Show everything about a task
+    Show(show::Args),
+    /// Print a task's output
+    Logs(logs::Args),
+    /// Wait until a task has ended, exit as it exited
+    #[command(after_help = run::EXIT_STATUS)]
+    Wait(wait::Args),
+    /// Cancel a task
+    Cancel(cancel::Args),
+    /// Start a task that has ended again
+    Retry(retry::Args),
+    /// Say why a task is not running
+    Why(why::Args),
+    /// List sidecars
+    Sidecars(sidecars::Args),
+}
+
+/// What a verb is given besides its own arguments.
+struct Context {
+    address: String,
+    verbose: bool,
+}
+
+impl Context {
+    async fn connect(&self) -> Result<Client, Error> {
+        let address: Address = self.address.parse()?;
+        Client::connect(&address).await
+    }
+}
+
+/// Runs the command line of this process.
+#[must_use]
+pub fn main() -> ExitCode {
+    let args: Vec<OsString> = std::env::args_os().collect();
+    match Cli::try_parse_from(&args) {
+        Ok(cli) => ExitCode::from(perform(cli)),
+        Err(error) => ExitCode::from(usage(&error, &args)),
+    }
+}
+
+/// Does what was asked for; gives the exit status.
+fn perform(cli: Cli) -> u8 {
+    let ends_as_task = matches!(cli.verb, Verb::Run(_) | Verb::Wait(_));
+    let result = dispatch(cli);
+    let Err(error) = result else { return result.unwrap_or(exit::FAILURE) };
+    if !error.is_broken_pipe() {
+        // Nothing can be done about a stderr that is closed.
+        drop(writeln!(io::stderr(), "error: {}", error::one_line(&error.to_string())));
+    }
+    match error {
+        Error::Left { .. } | Error::Interrupted { .. } => exit::CANCELLED,
+        _ if ends_as_task => exit::OURS,
+        error => error.exit(),
+    }
+}
+
+fn dispatch(cli: Cli) -> Result<u8, Error> {
+    let context = Context { address: cli.common.informer, verbose: cli.common.verbose };
+    match cli.verb {
+        Verb::Dev(args) => server_runtime(dev::run(args)),
+        Verb::Serve(args) => server_runtime(serve::run(args)),
+        Verb::Run(args) => client_runtime(run::run(args, &context)),
+        Verb::Submit(args) => client_runtime(submit::run(args, &context)),
+        Verb::List(args) => client_runtime(list::run(args, &context)),
+        Verb::Show(args) => client_runtime(show::run(args, &context)),
+        Verb::Logs(args) => client_runtime(logs::run(args, &context)),
+        Verb::Wait(args) => client_runtime(wait::run(args, &context)),
+        Verb::Cancel(args) => client_runtime(cancel::run(args, &context)),
+        Verb::Retry(args) => client_runtime(retry::run(args, &context)),
+        Verb::Why(args) => client_runtime(why::run(args, &context)),
+        Verb::Sidecars(args) => client_runtime(sidecars::run(args, &context)),
+    }
+}
+
+/// A client verb needs one thread.
+fn client_runtime(verb: impl Future<Output = Result<u8, Error>>) -> Result<u8, Error> {
+    block_on(tokio::runtime::Builder::new_current_thread(), verb)
+}
+
+/// A server takes all cores.
+fn server_runtime(verb: impl Future<Output = Result<u8, Error>>) -> Result<u8, Error> {
+    block_on(tokio::runtime::Builder::new_multi_thread(), verb)
+}
+
+fn block_on(mut builder: tokio::runtime::Builder, verb: impl Future<Output = Result<u8, Error>>) -> Result<u8, Error> {
+    let runtime = builder.enable_all().build().map_err(|source| Error::Local {
+        attempted: "start the runtime".into(),
+        source,
+        remedy: "",
+    })?;
+    let result = runtime.block_on(verb);
+    // A write to a reader that never reads must not hold the exit.
+    runtime.shutdown_background();
+    result
+}
+
+/// Help and version are answers; all else about the command line is misuse, told in one line.
+fn usage(error: &clap::Error, args: &[OsString]) -> u8 {
+    match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
+            drop(error.print());
+            0
+        }
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+            drop(error.print());
+            exit::MISUSE
+        }
+        _ => {
+            drop(writeln!(io::stderr(), "error: {}", usage_line(&error.to_string())));
+            if ends_as_task(args) { exit::OURS } else { exit::MISUSE }
+        }
+    }
+}
+
+/// Clap's paragraphs on one line: the problem and its tips, and instead of the usage where to find it.
+fn usage_line(text: &str) -> String {
+    let text = text.strip_prefix("error: ").unwrap_or(text);
+    let (problem, rest) = text.split_once("Usage: ").unwrap_or((text, ""));
+    let problem = problem.split("For more information").next().unwrap_or_default();
+    let problem = problem.split_whitespace().collect::<Vec<_>>().join(" ").replace(" tip: ", "; tip: ");
+    let verb: Vec<&str> =
+        rest.split_whitespace().take(2).take_while(|word| !word.starts_with(['<', '[', '-'])).collect();
+    let verb = if verb.is_empty() { "informer".to_owned() } else { verb.join(" ") };
+    format!("{problem}; see `{verb} --help`")
+}
+
+/// The verb is one of those that exit with the task's code, where 2 would be taken for the task's.
+fn ends_as_task(args: &[OsString]) -> bool {
+    let mut words = args.iter().skip(1).filter_map(|word| word.to_str());
+    while let Some(word) = words.next() {
+        match word {
+            "--informer" => drop(words.next()),
+            "run" | "wait" => return true,
+            word if word.starts_with('-') => {}
+            _ => return false,
+        }
+    }
+    false
+}
+
+/// Prints a document or a table on stdout.
+fn print(text: &str) -> Result<(), Error> {
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes())?;
+    if !text.ends_with('\n') {
+        out.write_all(b"\n")?;
+    }
+    Ok(out.flush()?)
+}
+
+/// Prints one JSON document, indented for people.
+fn print_json(value: &serde_json::Value) -> Result<(), Error> {
+    print(&format!("{value:#}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn misuse_is_told_in_one_line() {
+        let line = |words: &[&str]| usage_line(&Cli::try_parse_from(words).expect_err("misuse").to_string());
+        let missing = line(&["informer", "show"]);
+        assert!(
+            missing.contains("required arguments were not provided: <ID>; see `informer show --help`"),
+            "{missing}"
+        );
+        let unknown = line(&["informer", "lst"]);
+        assert!(unknown.contains("unrecognized subcommand 'lst'") && unknown.contains("'list'"), "{unknown}");
+        let flag = line(&["informer", "list", "--bogus"]);
+        assert!(flag.contains("'--bogus'") && flag.contains("see `informer list --help`"), "{flag}");
+        assert!([missing, unknown, flag].iter().all(|line| !line.contains('\n')));
+    }
+
+    #[test]
+    fn misuse_of_run_is_not_taken_for_the_tasks_code() {
+        let of = |line: &str| ends_as_task(&line.split_whitespace().map(OsString::from).collect::<Vec<_>>());
+        assert!(of("informer run --bogus") && of("informer --informer run wait") && of("informer -v wait"));
+        assert!(!of("informer list run") && !of("informer") && !of("informer submit -- run"));
+    }
+
+    #[test]
+    fn an_id_is_required_where_one_is_meant() {
+        for verb in ["show", "logs", "wait", "cancel", "retry", "why"] {
+            assert!(Cli::try_parse_from(["informer", verb]).is_err(), "{verb}");
+            assert!(Cli::try_parse_from(["informer", verb, "x"]).is_ok(), "{verb}");
+        }
+    }
+}

@@ -1,0 +1,165 @@
+//! `informer run`: submits a task, shows its output and progress, and exits as it exits.
+
+use std::time::Duration;
+
+use proto::v1::{LogStream, Reason, Task, TaskState};
+use tokio::{sync::Mutex, time::MissedTickBehavior};
+
+use super::{
+    Context,
+    books::{self, Books},
+    cancel,
+    client::Client,
+    error::Error,
+    exit,
+    follow::Follower,
+    options::TaskOptions,
+    screen::{Form, Screen},
+    submit, words,
+};
+
+/// Help on exit statuses, for the verbs that exit as the task.
+pub(crate) const EXIT_STATUS: &str = "Exit status: the task's own; 128+N if signal N ended it; 124 if a time limit ran out; \
+     125 if the failure is ours (informer out of reach, misuse, task refused or lost, program not started); 130 if it was cancelled.";
+
+/// How often a running task's progress is asked for. It lives in the informer's memory and changes with each beat, so it makes
+/// no event of its own; a person reads a percentage about once a second.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// Arguments of `run`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    task: TaskOptions,
+}
+
+pub(crate) async fn run(args: Args, context: &Context) -> Result<u8, Error> {
+    let mut request = args.task.request()?;
+    // Somebody is watching, who will sooner try again by hand than wait for a back-off.
+    let retry = request.spec.get_or_insert_default().retry.get_or_insert_default();
+    if retry.max_attempts == 0 {
+        retry.max_attempts = 1;
+    }
+    let client = context.connect().await?;
+    // Ctrl-C is caught from here on: a task that was just submitted must not be left behind by it.
+    let mut interrupts = Interrupts::new()?;
+    let key = request.key.clone();
+    let id = tokio::select! {
+        biased;
+        stored = submit::submit(&client, request) => stored?.id,
+        _ = interrupts.0.recv() => return Err(Error::Interrupted { key }),
+    };
+    let screen = Mutex::new(Screen::new(context.verbose, Form::Bytes));
+    screen.lock().await.note(&format!("task {id}"));
+
+    let task = tokio::select! {
+        ended = attend(&client, &id, &screen) => ended?,
+        left = interrupts.cancel(&client, &id, &screen) => return Err(left),
+    };
+    conclude(&screen, &task).await;
+    Ok(exit::of_task(&task))
+}
+
+/// Shows log and progress until the task has ended.
+async fn attend(client: &Client, id: &str, screen: &Mutex<Screen>) -> Result<Task, Error> {
+    // The informer may restart right after the submit's answer.
+    let task = client
+        .persist(&format!("look up task {id}"), async |mut grpc| {
+            grpc.get(proto::v1::GetRequest { id: id.to_owned() }).await
+        })
+        .await?;
+    let (keeper, books) = tokio::sync::watch::channel(task);
+    let mut follower = Follower { client, id, only: LogStream::Unspecified, books: books.clone(), screen };
+    let (task, (), ()) =
+        tokio::try_join!(books::keep(client, id, &keeper), follower.follow(1), report(client, id, books, screen),)?;
+    Ok(task)
+}
+
+/// Ctrl-C: the first cancels the task, the second leaves it.
+struct Interrupts(tokio::signal::unix::Signal);
+
+impl Interrupts {
+    fn new() -> Result<Self, Error> {
+        let signal = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt());
+        signal.map(Self).map_err(|source| Error::Local { attempted: "listen for Ctrl-C".into(), source, remedy: "" })
+    }
+
+    /// Waits for Ctrl-C, cancels, waits for another: returns only when it is time to leave.
+    async fn cancel(&mut self, client: &Client, id: &str, screen: &Mutex<Screen>) -> Error {
+        self.0.recv().await;
+        screen.lock().await.note("cancelling; Ctrl-C again leaves at once");
+        let cancelled = async {
+            if let Err(error) = cancel::cancel(client, id, "interrupted at the terminal").await {
+                // It may have ended in between; then the one who waits for its end says so.
+                screen.lock().await.line(&format!("error: {error}"));
+            }
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            () = cancelled => {}
+            _ = self.0.recv() => {}
+        }
+        Error::Left { id: id.to_owned() }
+    }
+}
+
+/// Tells of a task's attempts, health and progress until it has ended.
+pub(crate) async fn report(client: &Client, id: &str, mut books: Books, screen: &Mutex<Screen>) -> Result<(), Error> {
+    let mut known = Task::default();
+    let mut look = tokio::time::interval(LOOK);
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        let mut task = books.borrow_and_update().clone();
+        if task.state() == TaskState::Running && has_progress(&task) {
+            // A look that fails is no news: whoever keeps the books notices an informer that is away.
+            if let Ok(fresh) = client.grpc().get(proto::v1::GetRequest { id: id.to_owned() }).await {
+                task.progress = fresh.into_inner().progress;
+            }
+        }
+        let mut shown = screen.lock().await;
+        for line in books::news(&known, &task) {
+            shown.note(&line);
+        }
+        if let Some(progress) = &task.progress {
+            shown.progress(progress);
+        }
+        drop(shown);
+        if words::is_terminal(task.state()) {
+            return Ok(());
+        }
+        let looks = task.state() == TaskState::Running && has_progress(&task);
+        known = task;
+        tokio::select! {
+            changed = books.changed() => if changed.is_err() { return Ok(()) },
+            _ = look.tick(), if looks => {}
+        }
+    }
+}
+
+/// Kinds that tell how far they are, or how healthy.
+fn has_progress(task: &Task) -> bool {
+    matches!(task.kind.as_str(), "transcode" | "service")
+}
+
+/// The last line about a task, where its exit status alone would not say enough.
+pub(crate) async fn conclude(screen: &Mutex<Screen>, task: &Task) {
+    let mut screen = screen.lock().await;
+    screen.close(task.state() == TaskState::Succeeded);
+    if task.state() != TaskState::Failed {
+        screen.note(&format!("task {} {}", task.id, words::task_state(task.state())));
+        return;
+    }
+    let ending = task.ending.clone().unwrap_or_default();
+    let line = format!("task {} failed: {}", task.id, words::end(&ending));
+    if is_told(task, ending.reason()) {
+        screen.note(&line);
+    } else {
+        screen.line(&format!("error: {line}"));
+    }
+}
+
+/// The user's program ended by itself: what it wanted to say stands in its output, and its stderr stays as it wrote it. A transcode
+/// is ours to explain.
+fn is_told(task: &Task, reason: Reason) -> bool {
+    task.kind != "transcode" && matches!(reason, Reason::Unspecified | Reason::ExitCode | Reason::Signal)
+}

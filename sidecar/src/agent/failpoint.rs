@@ -1,0 +1,53 @@
+//! Crash points for the kill matrix, compiled only with the feature `failpoints`.
+//!
+//! `SIDECAR_FAILPOINT=<name>[:count]` makes the agent end itself with SIGKILL the `count`th time (from 1) it reaches the boundary:
+//! `after-assign`, `after-ledger` (before the acceptance leaves), `after-accept`, `after-start-sent`, `after-end` (before the ledger),
+//! `after-end-ledger`, `after-report`, `before-purge`, `after-purge`.
+//!
+//! `after-accept` and `after-report` mean that the informer has the report: they are armed when it is handed to the link, and fire
+//! with the next acknowledgement, before that is applied.
+
+#[cfg(feature = "failpoints")]
+mod armed {
+    use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+
+    static REACHED: AtomicU32 = AtomicU32::new(0);
+    static ARMED: AtomicBool = AtomicBool::new(false);
+
+    fn is_due(name: &str) -> bool {
+        let Ok(wanted) = std::env::var("SIDECAR_FAILPOINT") else { return false };
+        let (point, count) = wanted.split_once(':').unwrap_or((&wanted, "1"));
+        point == name && REACHED.fetch_add(1, Ordering::SeqCst) + 1 == count.parse().unwrap_or(1)
+    }
+
+    fn die() {
+        let _killed = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
+    }
+
+    pub(crate) fn reach(name: &str) {
+        if is_due(name) {
+            die();
+        }
+    }
+
+    pub(crate) fn arm(name: &str) {
+        if is_due(name) {
+            ARMED.store(true, Ordering::SeqCst);
+        }
+    }
+
+    pub(crate) fn fire() {
+        if ARMED.load(Ordering::SeqCst) {
+            die();
+        }
+    }
+}
+
+#[cfg(not(feature = "failpoints"))]
+mod armed {
+    pub(crate) const fn reach(_name: &str) {}
+    pub(crate) const fn arm(_name: &str) {}
+    pub(crate) const fn fire() {}
+}
+
+pub(super) use armed::{arm, fire, reach};

@@ -1,0 +1,87 @@
+//! The thread for work on files that may be large: publishing, discarding, removing. One after the other, so that an attempt is never
+//! retired while its outputs are being put in place.
+
+use super::assignments::Assignments;
+use super::shell::Input;
+use super::{Dirs, failpoint};
+use crate::exec;
+use crate::machine::Event;
+use proto::id::AttemptId;
+use std::io;
+use std::path::PathBuf;
+use std::sync::mpsc;
+use tokio::sync::mpsc as inbox;
+
+/// One thing to do. Each can be repeated: what a dying agent leaves undone, the next one does again.
+#[derive(Debug)]
+pub(super) enum Job {
+    /// Put the outputs in place; answered by `OutputsPublished`.
+    Publish(AttemptId),
+    /// Free the working directory, and remove staged outputs that did not win.
+    Retire(AttemptId, bool),
+    /// Remove the directory; answered by `Purged`.
+    Purge(AttemptId),
+    /// Remove the directory of a health probe.
+    PurgeProbe(String),
+}
+
+/// The queue to the thread. An attempt has at most one job of a kind, so the bound on held attempts is the bound on it.
+pub(super) type Jobs = mpsc::Sender<Job>;
+
+/// Starts the thread; it ends when the queue's last sender is dropped.
+pub(super) fn start(dirs: Dirs, assignments: Assignments, inbox: inbox::Sender<Input>) -> io::Result<Jobs> {
+    let (jobs, queue) = mpsc::channel();
+    let work = move || {
+        for job in queue {
+            let answer = run(&dirs, &assignments, job);
+            if let Some(event) = answer
+                && inbox.blocking_send(Input::Event(event)).is_err()
+            {
+                return;
+            }
+        }
+    };
+    std::thread::Builder::new().name("files".into()).spawn(work)?;
+    Ok(jobs)
+}
+
+fn run(dirs: &Dirs, assignments: &Assignments, job: Job) -> Option<Event> {
+    match job {
+        Job::Publish(attempt) => {
+            let result = exec::publish(&dirs.attempt(attempt), &assignments.spec(attempt), attempt);
+            Some(Event::OutputsPublished { attempt, failure: result.err() })
+        }
+        Job::Retire(attempt, discard) => {
+            if discard && let Err(error) = exec::discard(&assignments.spec(attempt), attempt) {
+                tracing::warn!(%attempt, error, "cannot discard the staged output");
+            }
+            remove(dirs.attempt(attempt).join("work"));
+            assignments.remove(attempt);
+            None
+        }
+        Job::Purge(attempt) => {
+            failpoint::reach("before-purge");
+            purge(dirs, &attempt.dir_name());
+            failpoint::reach("after-purge");
+            Some(Event::Purged { attempt })
+        }
+        Job::PurgeProbe(name) => {
+            purge(dirs, &name);
+            None
+        }
+    }
+}
+
+fn purge(dirs: &Dirs, name: &str) {
+    if let Err(error) = keeper::record::purge(&dirs.data, name) {
+        tracing::warn!(name, %error, "cannot remove the attempt's directory; it stays on the disk");
+    }
+}
+
+fn remove(dir: PathBuf) {
+    match std::fs::remove_dir_all(&dir) {
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => tracing::warn!(dir = %dir.display(), %error, "cannot remove the working directory"),
+    }
+}

@@ -1,0 +1,267 @@
+//! The agent: everything around the machine that touches the world.
+//!
+//! ```text
+//!                     ┌───────────────── first thread ─────────────────┐
+//!  informer ◀─ link ─▶│ Shell (machine, beats) ◀─ keeping ─▶ keeper     │
+//!                     └──┬────────┬──────────┬───────────┬──────────────┘
+//!                     ledger    lease       work       files            one thread each
+//!                     (fsync)   (mmap)   (logs, load,  (publish, purge)
+//!                                         probes, ends)
+//! ```
+//!
+//! | part | if it fails | when the agent ends |
+//! |---|---|---|
+//! | link | is opened again, with jitter | the stream is reset; the informer sees it at once |
+//! | keeping | is connected again, with a new keeper if need be | the keeper stays, with what runs |
+//! | ledger | the agent ends: what is durable is unknown | finishes its batch |
+//! | lease | — | the page keeps the last deadline |
+//! | work | — | log calls and probes are dropped |
+//! | files | complains | a job is left undone; the next agent does it again |
+
+mod assignments;
+mod clock;
+mod failpoint;
+mod files;
+mod keeping;
+mod lease;
+mod link;
+mod note;
+mod shell;
+mod watch;
+mod wire;
+mod work;
+
+use crate::ledger::{self, Ledger, Lock, Writer};
+use crate::machine::{Config, Machine, RowState};
+use assignments::Assignments;
+use files::Job;
+use keeper::wire::Request;
+use lease::LeasePublisher;
+use proto::bounds;
+use proto::id::{AttemptId, SidecarId};
+use rustix::rand::{GetRandomFlags, getrandom};
+use shell::{Input, Outside, Shell};
+use std::collections::BTreeMap;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
+use work::Work;
+
+/// How long a parting agent waits for the informer to take the last reports, and for the keeper to go. They are in the ledger, and the
+/// next agent sends them; a longer wait would only hold up an orderly shutdown of the machine.
+const PARTING: Duration = Duration::from_secs(5);
+
+/// What the operator wants.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Options {
+    /// URL of the informer.
+    pub informer: String,
+    /// The data directory.
+    pub data: PathBuf,
+    /// Attempts at once.
+    pub slots: u32,
+    /// Offered CPU; `None`: all there is.
+    pub cpu_millis: Option<u64>,
+    /// Offered memory; `None`: all there is.
+    pub memory_bytes: Option<u64>,
+    /// Labels for placement.
+    pub labels: BTreeMap<String, String>,
+    /// End the tasks with the agent.
+    pub stop_tasks_on_exit: bool,
+    /// The keeper binary; `None`: the one beside this binary.
+    pub keeper: Option<PathBuf>,
+}
+
+/// Why the agent ended, or did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The ledger, its lock or the data directory.
+    #[error(transparent)]
+    Ledger(#[from] ledger::Error),
+    /// The URL.
+    #[error("{url:?} is not the URL of an informer ({source}); give one like http://127.0.0.1:7070")]
+    Url {
+        /// As given.
+        url: String,
+        /// What is wrong with it.
+        source: tonic::transport::Error,
+    },
+    /// The keeper's binary.
+    #[error("there is no keeper at {}; build it with `cargo build --release --workspace` and keep it beside the sidecar", path.display())]
+    NoKeeper {
+        /// Where it was looked for.
+        path: PathBuf,
+    },
+    /// The system refused something basic.
+    #[error("cannot {what}: {source}")]
+    System {
+        /// What.
+        what: &'static str,
+        /// Its answer.
+        source: io::Error,
+    },
+    /// A newer incarnation has the id.
+    #[error(
+        "the informer will not have this sidecar: {0}; its tasks are left alone. If its data directory was copied, remove the copy's ledger.db"
+    )]
+    Superseded(String),
+}
+
+/// Where things are.
+#[derive(Debug, Clone)]
+struct Dirs {
+    data: PathBuf,
+    exe: PathBuf,
+    keeper_exe: PathBuf,
+}
+
+impl Dirs {
+    fn attempt(&self, attempt: AttemptId) -> PathBuf {
+        self.data.join(keeper::record::ATTEMPTS).join(attempt.dir_name())
+    }
+}
+
+fn system(what: &'static str) -> impl Fn(io::Error) -> Error {
+    move |source| Error::System { what, source }
+}
+
+/// Runs the agent until SIGTERM or SIGINT, in this thread. Returning leaves tasks running unless the options say otherwise.
+///
+/// # Errors
+/// See [`Error`]: it could not start, its ledger failed, or it was superseded. Tasks are left alone in each case.
+pub fn run(options: Options) -> Result<(), Error> {
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(system("start the runtime"))?;
+    runtime.block_on(serve(options))
+}
+
+async fn serve(options: Options) -> Result<(), Error> {
+    let endpoint =
+        link::endpoint(&options.informer).map_err(|source| Error::Url { url: options.informer.clone(), source })?;
+    let lock = Lock::take(&options.data)?;
+    let dirs = dirs(&options)?;
+    let (ledger, meta, entries) = Ledger::open(&dirs.data, &options.informer, fresh_id()?)?;
+    tracing::info!(id = %meta.sidecar, incarnation = meta.incarnation, data = %dirs.data.display(), "sidecar");
+    let mut signals = Signals {
+        terminate: signal(SignalKind::terminate()).map_err(system("listen for signals"))?,
+        interrupt: signal(SignalKind::interrupt()).map_err(system("listen for signals"))?,
+    };
+    let (inbox, mut inputs) = mpsc::channel(bounds::INBOX);
+    let assignments = Assignments::default();
+    let jobs = files::start(dirs.clone(), assignments.clone(), inbox.clone()).map_err(system("start a thread"))?;
+    let mut rows = Vec::new();
+    for entry in entries {
+        let attempt = entry.row.attempt;
+        if let Some(assign) = entry.assign {
+            assignments.insert(attempt, assign);
+        }
+        if entry.row.state == RowState::Retired {
+            // The last agent may have died before it did this.
+            let _alive = jobs.send(Job::Retire(attempt, true));
+        }
+        rows.push(entry.row);
+    }
+    let machine = Machine::new(Config::new(options.slots), rows);
+    let silence_ms = Arc::new(AtomicU64::new(bounds::BEAT_MS * bounds::BEATS_PER_LEASE));
+    let (said, news) = mpsc::channel(work::NOTICES);
+    let (orders, ordered) = mpsc::channel(work::ORDERS);
+    let logs = endpoint.connect_lazy();
+    let work = Work::new(dirs.clone(), assignments.clone(), inbox.clone(), jobs.clone(), logs);
+    start_work(work, news, ordered)?;
+    let warm = options.slots.min(keeper::wire::MAX_WARM);
+    // Owned by this future: they end with it.
+    let mut tasks = tokio::task::JoinSet::new();
+    tasks.spawn(keeping::keep(dirs.clone(), warm, said));
+    tasks.spawn(link::keep(endpoint, inbox.clone(), silence_ms.clone()));
+    let lease = LeasePublisher::start(&dirs.data, meta.incarnation).map_err(system("write the lease page"))?;
+    let writer = start_ledger(ledger, inbox)?;
+    let outside = Outside { dirs, assignments, writer, lease, jobs, work: orders, silence_ms };
+    let shell = Shell::new(machine, options, meta, outside);
+    let result = turn_until_told(shell, &mut inputs, &mut signals).await;
+    drop(lock);
+    result
+}
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+/// Steady state, and the orderly end: tell the machine, wait until nothing is under way, and take the keeper along if tasks end too.
+async fn turn_until_told(
+    mut shell: Shell,
+    inputs: &mut mpsc::Receiver<Input>,
+    signals: &mut Signals,
+) -> Result<(), Error> {
+    loop {
+        tokio::select! {
+            turned = shell.turn(inputs) => turned?,
+            _ = signals.terminate.recv() => break,
+            _ = signals.interrupt.recv() => break,
+        }
+    }
+    tracing::info!("ending");
+    shell.shut_down()?;
+    while !shell.may_exit() {
+        shell.turn(inputs).await?;
+    }
+    if !shell.stops_tasks() {
+        return Ok(());
+    }
+    let parted = async {
+        while !shell.is_quiet() {
+            shell.turn(inputs).await?;
+        }
+        let Some(keeper) = shell.keeper() else { return Ok(()) };
+        if keeper.send(Request::Shutdown { stop_tasks: true }).await.is_err() {
+            return Ok(());
+        }
+        drop(keeper);
+        while shell.keeper().is_some() {
+            shell.turn(inputs).await?;
+        }
+        Ok(())
+    };
+    // Late is not wrong: what was not taken is in the ledger.
+    tokio::time::timeout(PARTING, parted).await.unwrap_or(Ok(()))
+}
+
+fn dirs(options: &Options) -> Result<Dirs, Error> {
+    let data = options.data.canonicalize().map_err(system("resolve the data directory"))?;
+    let exe = std::env::current_exe().map_err(system("find this binary"))?;
+    let keeper_exe = options.keeper.clone().unwrap_or_else(|| exe.with_file_name("keeper"));
+    if !keeper_exe.exists() {
+        return Err(Error::NoKeeper { path: keeper_exe });
+    }
+    Ok(Dirs { data, exe, keeper_exe })
+}
+
+fn fresh_id() -> Result<SidecarId, Error> {
+    let mut bytes = [0; 16];
+    getrandom(&mut bytes, GetRandomFlags::empty()).map_err(io::Error::from).map_err(system("read random bytes"))?;
+    Ok(SidecarId::from_u128(uuid::Builder::from_random_bytes(bytes).into_uuid().as_u128()))
+}
+
+/// The work thread has a runtime of its own, so that no log reader and no probe is ever before a beat.
+fn start_work(
+    work: Work,
+    news: mpsc::Receiver<keeping::FromKeeper>,
+    orders: mpsc::Receiver<work::Order>,
+) -> Result<(), Error> {
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(system("start the runtime"))?;
+    let run = move || runtime.block_on(work.run(news, orders));
+    std::thread::Builder::new().name("work".into()).spawn(run).map(drop).map_err(system("start a thread"))
+}
+
+fn start_ledger(ledger: Ledger, inbox: mpsc::Sender<Input>) -> Result<Writer, Error> {
+    let done = move |result| {
+        // Without a loop there is nobody to tell, and the agent is ending.
+        let _gone = inbox.blocking_send(Input::Committed(result));
+    };
+    Writer::start(ledger, done).map_err(system("start a thread"))
+}

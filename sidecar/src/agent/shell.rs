@@ -1,0 +1,440 @@
+//! The one loop around the machine: apply what happened, commit what changed, and only then let the orders go.
+//!
+//! It runs on the agent's first thread, which does nothing that can wait for a disk, a log reader or a service: beats leave from here, and
+//! leave on time. Files are the work and files threads' affair, the database the ledger thread's, the lease page the lease thread's.
+
+use super::assignments::Assignments;
+use super::files::{Job, Jobs};
+use super::lease::LeasePublisher;
+use super::link::Open;
+use super::wire::{self, Word};
+use super::work::Order;
+use super::{Dirs, Error, Options, clock, failpoint, note};
+use crate::ledger::{self, Commit, Meta, Writer};
+use crate::machine::{Effect, Event, Found, Heard, LinkId, Machine, Now};
+use crate::{exec, load};
+use keeper::wire::{Fencing, Request};
+use prost::Message as _;
+use proto::id::{AttemptId, Fence};
+use proto::{bounds, v1};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use tokio::sync::mpsc;
+
+/// Events applied before one commit. More would delay the first of them; fewer would commit more often than the disk can.
+const BATCH_EVENTS: usize = 512;
+
+/// What reaches the loop.
+#[derive(Debug)]
+pub(super) enum Input {
+    /// For the machine as it is.
+    Event(Event),
+    /// A link is open.
+    LinkUp(Open),
+    /// A message on a link.
+    Message(LinkId, Box<v1::InformerMessage>),
+    /// A link is gone.
+    LinkDown(LinkId),
+    /// The keeper is connected.
+    KeeperUp { listing: Vec<Found>, requests: mpsc::Sender<Request>, fencing: Fencing },
+    /// A batch is in the ledger, or will never be.
+    Committed(Result<u64, ledger::Error>),
+}
+
+/// Where orders go.
+pub(super) struct Outside {
+    pub dirs: Dirs,
+    pub assignments: Assignments,
+    pub writer: Writer,
+    pub lease: LeasePublisher,
+    pub jobs: Jobs,
+    pub work: mpsc::Sender<Order>,
+    pub silence_ms: Arc<AtomicU64>,
+}
+
+/// The machine and everything it is connected to.
+pub(super) struct Shell {
+    machine: Machine,
+    options: Options,
+    meta: Meta,
+    this_machine: load::Machine,
+    base_env: Vec<(String, String)>,
+    outside: Outside,
+    link: Option<Open>,
+    keeper: Option<mpsc::Sender<Request>>,
+    fencing: Fencing,
+    /// Of the last batch taken.
+    seq: u64,
+    committing: bool,
+    /// Assignments of rows that no batch has carried yet.
+    new_assigns: BTreeMap<AttemptId, Vec<u8>>,
+    /// Orders of the batch being committed, and of what was applied since.
+    sealed: Vec<Effect>,
+    held: Vec<Effect>,
+    beat_ms: u64,
+}
+
+impl Shell {
+    pub(super) fn new(machine: Machine, options: Options, meta: Meta, outside: Outside) -> Self {
+        Self {
+            machine,
+            options,
+            meta,
+            this_machine: load::machine(),
+            base_env: exec::base_env(),
+            outside,
+            link: None,
+            keeper: None,
+            fencing: Fencing::Weak,
+            seq: 0,
+            committing: false,
+            new_assigns: BTreeMap::new(),
+            sealed: Vec::new(),
+            held: Vec::new(),
+            beat_ms: bounds::BEAT_MS,
+        }
+    }
+
+    /// Waits for something to happen and deals with it, and with what has gathered meanwhile.
+    pub(super) async fn turn(&mut self, inbox: &mut mpsc::Receiver<Input>) -> Result<(), Error> {
+        let wakeup = self.machine.next_wakeup();
+        let timer = async {
+            match wakeup {
+                Some(at_ms) => clock::sleep_until(at_ms).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            // A due beat goes before whatever waits.
+            biased;
+            () = timer => self.apply(Event::TimePassed)?,
+            Some(input) = inbox.recv() => {
+                self.take(input)?;
+                for _ in 1..BATCH_EVENTS {
+                    let Ok(input) = inbox.try_recv() else { break };
+                    self.take(input)?;
+                }
+            }
+        }
+        self.commit()
+    }
+
+    /// Tells the machine that the agent shall end.
+    pub(super) fn shut_down(&mut self) -> Result<(), Error> {
+        self.apply(Event::ShutdownRequested { stop_tasks: self.options.stop_tasks_on_exit })?;
+        self.commit()
+    }
+
+    /// Nothing that was decided is still on its way, and nothing keeps the agent.
+    pub(super) fn may_exit(&self) -> bool {
+        !self.committing && self.held.is_empty() && self.machine.may_exit()
+    }
+
+    /// The informer has every report, or there is no link to wait for.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.machine.is_quiet()
+    }
+
+    /// Whether the tasks shall end with the agent.
+    pub(super) const fn stops_tasks(&self) -> bool {
+        self.options.stop_tasks_on_exit
+    }
+
+    /// The keeper's queue, for the last request of all.
+    pub(super) fn keeper(&self) -> Option<mpsc::Sender<Request>> {
+        self.keeper.clone()
+    }
+
+    fn take(&mut self, input: Input) -> Result<(), Error> {
+        match input {
+            Input::Event(event) => {
+                if event == Event::KeeperGone {
+                    self.keeper = None;
+                }
+                self.apply(event)
+            }
+            Input::LinkUp(open) => {
+                let link = open.id;
+                self.link = Some(open);
+                self.apply(Event::LinkOpened { link })
+            }
+            Input::LinkDown(link) => {
+                self.link.take_if(|open| open.id == link);
+                self.apply(Event::LinkClosed { link })
+            }
+            Input::Message(link, message) => self.on_message(link, *message),
+            Input::KeeperUp { listing, requests, fencing } => {
+                (self.keeper, self.fencing) = (Some(requests), fencing);
+                self.apply(Event::KeeperConnected { listing })
+            }
+            Input::Committed(result) => self.on_committed(result.map_err(Error::Ledger)?),
+        }
+    }
+
+    fn on_message(&mut self, link: LinkId, message: v1::InformerMessage) -> Result<(), Error> {
+        if self.link.as_ref().is_none_or(|open| open.id != link) {
+            return Ok(());
+        }
+        let heard = match wire::word(message) {
+            Ok(Word::Heard(heard)) => heard,
+            Ok(Word::Assign(assign, heard)) => {
+                failpoint::reach("after-assign");
+                self.on_assign(&heard, *assign);
+                heard
+            }
+            Ok(Word::Welcome(identity, heard)) => {
+                tracing::info!(url = self.options.informer, "linked");
+                self.on_identity(identity);
+                heard
+            }
+            Ok(Word::BeatAck(commit_seq, heard)) => {
+                self.meta.seen.commit_seq = self.meta.seen.commit_seq.max(commit_seq);
+                heard
+            }
+            Ok(Word::Ping(nonce)) => {
+                let pong = v1::sidecar_message::Message::Pong(v1::Pong { nonce });
+                self.send(link, pong);
+                return Ok(());
+            }
+            Ok(Word::Log(request)) => {
+                if self.outside.work.try_send(Order::Log(request)).is_err() {
+                    tracing::warn!("too many log requests at once; one was dropped");
+                }
+                return Ok(());
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the informer sent what cannot be understood; ending the link");
+                self.close(link);
+                return Ok(());
+            }
+        };
+        if let Heard::Ack { .. } = heard {
+            failpoint::fire();
+        }
+        if let Heard::Welcome { terms } | Heard::BeatAck { terms, .. } = heard {
+            self.beat_ms = terms.beat_ms;
+            self.outside.silence_ms.store(terms.lease_ms, Ordering::Relaxed);
+        }
+        self.apply(Event::Heard { link, heard })
+    }
+
+    fn on_assign(&mut self, heard: &Heard, assign: v1::Assign) {
+        let Heard::Assign { attempt, fence, .. } = *heard else { return };
+        self.meta.highest_fence = self.meta.highest_fence.max(fence);
+        if self.machine.holds(attempt) {
+            return;
+        }
+        self.new_assigns.insert(attempt, assign.encode_to_vec());
+        self.outside.assignments.insert(attempt, assign);
+    }
+
+    /// Within a lineage only the highest counts; another lineage is another informer's history and is remembered instead.
+    fn on_identity(&mut self, identity: v1::Identity) {
+        let seen = &mut self.meta.seen;
+        let newer = (identity.epoch, identity.commit_seq) > (seen.epoch, seen.commit_seq);
+        if identity.lineage != seen.lineage || newer {
+            *seen = identity;
+        }
+    }
+
+    fn apply(&mut self, event: Event) -> Result<(), Error> {
+        let mut effects = Vec::new();
+        let now = clock::now();
+        self.machine.apply(now, event, &mut effects);
+        self.sort(now, effects)
+    }
+
+    fn on_committed(&mut self, seq: u64) -> Result<(), Error> {
+        self.committing = false;
+        let mut effects = Vec::new();
+        let now = clock::now();
+        self.machine.committed(now, seq, &mut effects);
+        failpoint::reach("after-ledger");
+        for effect in std::mem::take(&mut self.sealed) {
+            self.run(now, effect)?;
+        }
+        self.sort(now, effects)
+    }
+
+    /// Urgent effects go now, the others with their batch.
+    fn sort(&mut self, now: Now, effects: Vec<Effect>) -> Result<(), Error> {
+        for effect in effects {
+            if effect.is_urgent() {
+                self.run(now, effect)?;
+            } else {
+                self.held.push(effect);
+            }
+        }
+        Ok(())
+    }
+
+    /// Hands the next batch to the ledger, one at a time; what changes nothing there leaves at once.
+    fn commit(&mut self) -> Result<(), Error> {
+        while !self.committing {
+            self.seq += 1;
+            let batch = self.machine.take_batch(self.seq);
+            let now = clock::now();
+            if !batch.is_empty() {
+                let assigns = batch.rows.iter().filter_map(|row| self.new_assigns.remove_entry(&row.attempt)).collect();
+                let (seen, highest_fence) = (self.meta.seen.clone(), self.meta.highest_fence);
+                self.sealed = std::mem::take(&mut self.held);
+                self.committing = true;
+                self.outside.writer.commit(Commit { seq: self.seq, batch, assigns, seen, highest_fence });
+                return Ok(());
+            }
+            let mut effects = Vec::new();
+            self.machine.committed(now, self.seq, &mut effects);
+            for effect in std::mem::take(&mut self.held) {
+                self.run(now, effect)?;
+            }
+            if effects.is_empty() {
+                // A refused assignment has no row; nothing of it is kept.
+                for attempt in std::mem::take(&mut self.new_assigns).into_keys() {
+                    self.outside.assignments.remove(attempt);
+                }
+                return Ok(());
+            }
+            self.sort(now, effects)?;
+        }
+        Ok(())
+    }
+
+    /// Carries out one order.
+    fn run(&mut self, now: Now, effect: Effect) -> Result<(), Error> {
+        use v1::sidecar_message::Message;
+        match effect {
+            Effect::SendHello { link, held } => self.introduce(link, held),
+            Effect::SendReport { link, report } => {
+                match report.what {
+                    Some(v1::report::What::Accepted(_)) => failpoint::arm("after-accept"),
+                    Some(v1::report::What::Ended(_)) => {
+                        failpoint::reach("after-end-ledger");
+                        failpoint::arm("after-report");
+                    }
+                    _ => {}
+                }
+                self.send(link, Message::Report(*report));
+            }
+            Effect::SendBeat { link, beat } => {
+                self.send(link, Message::Beat(*beat));
+                // A full queue means that the work thread has enough to do; the next beat tells older figures.
+                let _dropped = self.outside.work.try_send(Order::Beaten { next_ms: now.boot_ms + self.beat_ms });
+            }
+            Effect::CloseLink { link, why } => {
+                tracing::warn!(why, "ending the link");
+                self.close(link);
+            }
+            Effect::PublishLease { deadline_ms } => self.outside.lease.publish(deadline_ms),
+            Effect::StartAttempt { attempt, fence, fence_grace_ms } => {
+                return self.start(now, attempt, fence, fence_grace_ms);
+            }
+            Effect::StopAttempt { attempt, why } => {
+                let request = Request::Stop { name: attempt.dir_name(), reason: wire::end_reason(why), grace_ms: None };
+                self.request(request);
+            }
+            Effect::PublishOutputs { attempt, .. } => self.job(Job::Publish(attempt)),
+            Effect::Retire { attempt, discard_outputs } => {
+                let _dropped = self.outside.work.try_send(Order::Over(attempt));
+                self.job(Job::Retire(attempt, discard_outputs));
+            }
+            Effect::Purge { attempt } => self.job(Job::Purge(attempt)),
+            Effect::GiveUp { message } => return Err(Error::Superseded(message)),
+            Effect::Complain(complaint) => tracing::warn!("{complaint}"),
+        }
+        Ok(())
+    }
+
+    fn job(&self, job: Job) {
+        // The thread lives as long as this sender.
+        let _alive = self.outside.jobs.send(job);
+    }
+
+    fn request(&mut self, request: Request) {
+        let Some(keeper) = &self.keeper else { return };
+        // A keeper that lags this far is reconnected to, and the listing tells what is to be done again.
+        if let Err(mpsc::error::TrySendError::Full(_)) = keeper.try_send(request) {
+            tracing::warn!("the keeper does not take orders; connecting again");
+            self.keeper = None;
+        }
+    }
+
+    fn start(&mut self, now: Now, attempt: AttemptId, fence: Fence, fence_grace_ms: u64) -> Result<(), Error> {
+        let plan =
+            self.outside.assignments.get(attempt).ok_or_else(|| "its assignment is not in the ledger".to_owned());
+        let plan = plan.and_then(|assign| {
+            let plan = exec::Plan {
+                attempt,
+                fence,
+                task_name: &assign.task_name,
+                spec: assign.spec.as_ref().ok_or("its assignment has no task")?,
+                data_dir: &self.outside.dirs.data,
+                exe: &self.outside.dirs.exe,
+                base_env: &self.base_env,
+                fence_grace_ms,
+            };
+            let mut spec = exec::plan(&plan).map_err(|error| error.to_string())?;
+            spec.note = note::write(&assign);
+            Ok(spec)
+        });
+        match plan {
+            Ok(spec) => {
+                self.request(Request::Start { name: attempt.dir_name(), spec: Box::new(spec) });
+                Ok(())
+            }
+            Err(message) => {
+                let notice = crate::machine::Notice::Refused { refusal: crate::machine::Refusal::Failed, message };
+                let mut effects = Vec::new();
+                self.machine.apply(now, Event::Noticed { attempt, notice }, &mut effects);
+                self.sort(now, effects)
+            }
+        }
+    }
+
+    fn send(&mut self, link: LinkId, message: v1::sidecar_message::Message) {
+        let Some(open) = self.link.as_ref().filter(|open| open.id == link) else { return };
+        if open.out.try_send(v1::SidecarMessage { message: Some(message) }).is_err() {
+            tracing::warn!("the informer does not take what is sent; ending the link");
+            self.close(link);
+        }
+    }
+
+    /// The link's own task sees it dropped and tells when it is gone.
+    fn close(&mut self, link: LinkId) {
+        self.link.take_if(|open| open.id == link);
+    }
+
+    fn introduce(&mut self, link: LinkId, mut held: Vec<v1::HeldAttempt>) {
+        use v1::sidecar_message::Message;
+        for attempt in &mut held {
+            attempt.boot_id.clone_from(&self.this_machine.boot_id);
+        }
+        let parts: Vec<_> = held.chunks(bounds::INVENTORY_PART).map(<[_]>::to_vec).collect();
+        let seen = Some(self.meta.seen.clone()).filter(|seen| !seen.lineage.is_empty());
+        let hello = v1::Hello {
+            protocol_min: proto::PROTOCOL_MIN,
+            protocol_max: proto::PROTOCOL_MAX,
+            sidecar: self.meta.sidecar.to_string(),
+            incarnation: self.meta.incarnation,
+            host: self.this_machine.host.clone(),
+            boot_id: self.this_machine.boot_id.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            labels: self.options.labels.clone().into_iter().collect(),
+            total: Some(v1::Resources {
+                cpu_millis: self.options.cpu_millis.unwrap_or(self.this_machine.cpu_millis),
+                memory_bytes: self.options.memory_bytes.unwrap_or(self.this_machine.memory_bytes),
+            }),
+            slots: self.options.slots,
+            weak_fencing: self.fencing == Fencing::Weak,
+            seen,
+            inventory_parts: u32::try_from(parts.len()).unwrap_or(u32::MAX),
+            kinds: exec::KINDS.map(str::to_owned).to_vec(),
+            highest_fence_epoch: self.meta.highest_fence.epoch,
+            highest_fence_n: self.meta.highest_fence.n,
+        };
+        self.send(link, Message::Hello(hello));
+        for attempts in parts {
+            self.send(link, Message::Inventory(v1::Inventory { attempts }));
+        }
+    }
+}

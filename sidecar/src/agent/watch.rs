@@ -1,0 +1,251 @@
+//! Running attempts under watch: progress, stalls, health, and the end that log readers wait for.
+
+use super::files::{Job, Jobs};
+use super::shell::Input;
+use super::{Dirs, clock};
+use crate::health::{self, Change, Settings, Tracker};
+use crate::machine::Event;
+use crate::{exec, logs};
+use keeper::wire::{self, Listed, ListedState, Notice, Request};
+use proto::id::AttemptId;
+use proto::v1;
+use proto::v1::task_spec::Kind;
+use std::collections::BTreeMap;
+use std::path::Path;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::{AbortHandle, JoinSet};
+
+/// What begins the name of a probe's attempt.
+const PROBE: &str = "probe.";
+
+/// One running attempt.
+pub(super) struct Watch {
+    attempt: AttemptId,
+    spec: v1::TaskSpec,
+    progress: exec::Progress,
+    /// What shows an advance: (step, log bytes).
+    advance: (u64, u64),
+    advanced_ms: u64,
+    prober: Option<AbortHandle>,
+}
+
+impl Watch {
+    pub(super) fn new(attempt: AttemptId, spec: v1::TaskSpec, now_ms: u64) -> Self {
+        let progress = exec::Progress::new(spec.kind.as_ref());
+        Self { attempt, spec, progress, advance: (0, 0), advanced_ms: now_ms, prober: None }
+    }
+
+    /// Progress if there is some, and a stall if the task's limit without any is over.
+    fn sample(&mut self, dir: &Path, now_ms: u64) -> [Option<Event>; 2] {
+        let attempt = self.attempt;
+        let progress = self.progress.read(dir);
+        let limit_ms = self.spec.timeouts.as_ref().map_or(0, |timeouts| timeouts.progress_ms);
+        let step = progress.as_ref().map_or(self.advance.0, |progress| progress.step);
+        let mut stalled = None;
+        if limit_ms > 0 {
+            let length = |file: &str| std::fs::metadata(dir.join(file)).map_or(0, |metadata| metadata.len());
+            let advance = (step, length("out") + length("err"));
+            if advance != self.advance {
+                (self.advance, self.advanced_ms) = (advance, now_ms);
+            } else if now_ms.saturating_sub(self.advanced_ms) >= limit_ms {
+                stalled = Some(Event::Condemned { attempt, why: v1::Reason::Stalled });
+            }
+        }
+        [progress.map(|progress| Event::Progressed { attempt, progress }), stalled]
+    }
+}
+
+/// All of them.
+pub(super) struct Watches {
+    dirs: Dirs,
+    inbox: mpsc::Sender<Input>,
+    jobs: Jobs,
+    running: BTreeMap<AttemptId, Watch>,
+    ends: BTreeMap<AttemptId, watch::Sender<Option<logs::Final>>>,
+    keeper: watch::Sender<Option<mpsc::Sender<Request>>>,
+    /// Probes under way, by name.
+    probes: BTreeMap<String, oneshot::Sender<bool>>,
+    begun: (mpsc::Sender<Begun>, mpsc::Receiver<Begun>),
+}
+
+/// A probe that a prober has ordered of the keeper.
+struct Begun {
+    name: String,
+    healthy: oneshot::Sender<bool>,
+}
+
+impl Watches {
+    pub(super) fn new(dirs: Dirs, inbox: mpsc::Sender<Input>, jobs: Jobs) -> Self {
+        Self {
+            dirs,
+            inbox,
+            jobs,
+            running: BTreeMap::new(),
+            ends: BTreeMap::new(),
+            keeper: watch::channel(None).0,
+            probes: BTreeMap::new(),
+            // One probe a service is under way.
+            begun: mpsc::channel(proto::bounds::SLOTS as usize),
+        }
+    }
+
+    pub(super) fn on_keeper(&mut self, requests: Option<mpsc::Sender<Request>>) {
+        // A probe whose answer went with the connection counts as failed: its prober sees the sender dropped.
+        self.gather();
+        self.probes.clear();
+        self.keeper.send_replace(requests);
+    }
+
+    /// The process exists. A repeated notice changes nothing.
+    pub(super) fn begin(&mut self, attempt: AttemptId, mut watch: Watch, tasks: &mut JoinSet<Option<u64>>) {
+        if self.running.contains_key(&attempt) {
+            return;
+        }
+        if let Some(Kind::Service(v1::Service { health: Some(check), .. })) = &watch.spec.kind
+            && check.probe.is_some()
+        {
+            let prober = Prober {
+                attempt,
+                check: check.clone(),
+                dirs: self.dirs.clone(),
+                inbox: self.inbox.clone(),
+                keeper: self.keeper.subscribe(),
+                begun: self.begun.0.clone(),
+                count: 0,
+            };
+            watch.prober = Some(tasks.spawn(prober.run()));
+        }
+        self.running.insert(attempt, watch);
+    }
+
+    /// It ended; its log is final.
+    pub(super) fn end(&mut self, attempt: AttemptId, facts: logs::Final) {
+        if let Some(prober) = self.running.remove(&attempt).and_then(|watch| watch.prober) {
+            prober.abort();
+        }
+        if let Some(end) = self.ends.remove(&attempt) {
+            end.send_replace(Some(facts));
+        }
+    }
+
+    /// Over without a process, perhaps: whoever waits for its log waits no longer.
+    pub(super) fn over(&mut self, attempt: AttemptId) {
+        self.end(attempt, logs::Final::default());
+    }
+
+    /// What a log reader waits for; `None` if nothing of it runs and its record says all.
+    pub(super) fn ended(&mut self, attempt: AttemptId) -> Option<watch::Receiver<Option<logs::Final>>> {
+        let is_over = keeper::record::read(&self.dirs.attempt(attempt)).is_ok_and(|record| record.is_final());
+        if is_over {
+            return None;
+        }
+        Some(self.ends.entry(attempt).or_insert_with(|| watch::channel(None).0).subscribe())
+    }
+
+    pub(super) fn sample(&mut self, now_ms: u64) -> Vec<Event> {
+        let dirs = &self.dirs;
+        let sampled =
+            self.running.iter_mut().flat_map(|(attempt, watch)| watch.sample(&dirs.attempt(*attempt), now_ms));
+        sampled.flatten().collect()
+    }
+
+    /// A listed name that is no attempt: the probe of an earlier agent. Nobody waits for it.
+    pub(super) fn on_strange(&mut self, listed: Listed) {
+        if listed.name.starts_with(PROBE) && matches!(listed.state, ListedState::Ended(_) | ListedState::Lost) {
+            self.purge_probe(listed.name);
+        }
+    }
+
+    pub(super) fn on_probe_notice(&mut self, name: &str, notice: &Notice) {
+        self.gather();
+        let healthy = match notice {
+            Notice::Ended { end, .. } => end.code == Some(0) && end.reason == wire::EndReason::Exited,
+            Notice::Refused { .. } | Notice::Lost { .. } => false,
+            _ => return,
+        };
+        if let Some(waiting) = self.probes.remove(name) {
+            // A prober that was ended meanwhile does not want to know.
+            let _gone = waiting.send(healthy);
+        }
+        if name.starts_with(PROBE) {
+            self.purge_probe(name.to_owned());
+        }
+    }
+
+    fn purge_probe(&self, name: String) {
+        // The thread lives as long as this sender.
+        let _alive = self.jobs.send(Job::PurgeProbe(name));
+    }
+
+    fn gather(&mut self) {
+        while let Ok(begun) = self.begun.1.try_recv() {
+            self.probes.insert(begun.name, begun.healthy);
+        }
+    }
+}
+
+/// Probes one service until it is ended.
+struct Prober {
+    attempt: AttemptId,
+    check: v1::HealthCheck,
+    dirs: Dirs,
+    inbox: mpsc::Sender<Input>,
+    keeper: watch::Receiver<Option<mpsc::Sender<Request>>>,
+    begun: mpsc::Sender<Begun>,
+    count: u64,
+}
+
+impl Prober {
+    async fn run(mut self) -> Option<u64> {
+        let mut tracker = Tracker::new(Settings::of(&self.check), clock::boot_ms());
+        self.tell(tracker.health()).await?;
+        loop {
+            clock::sleep_until(tracker.next_due_ms()?).await;
+            if !tracker.on_due(clock::boot_ms()) {
+                continue;
+            }
+            let healthy = self.probe().await;
+            let Some(change) = tracker.on_result(clock::boot_ms(), healthy) else { continue };
+            self.tell(tracker.health()).await?;
+            if change == Change::Unhealthy {
+                let condemned = Event::Condemned { attempt: self.attempt, why: v1::Reason::Unhealthy };
+                self.inbox.send(Input::Event(condemned)).await.ok()?;
+            }
+        }
+    }
+
+    async fn tell(&self, health: v1::Health) -> Option<()> {
+        let progress = v1::Progress { health: health.into(), ..Default::default() };
+        self.inbox.send(Input::Event(Event::Progressed { attempt: self.attempt, progress })).await.ok()
+    }
+
+    async fn probe(&mut self) -> bool {
+        match &self.check.probe {
+            Some(v1::health_check::Probe::Command(_)) => self.run_command().await.unwrap_or(false),
+            _ => match health::check(&self.check).await {
+                Ok(()) => true,
+                Err(failure) => {
+                    tracing::debug!(attempt = %self.attempt, %failure, "a health probe failed");
+                    false
+                }
+            },
+        }
+    }
+
+    /// Through the keeper, which bounds it and cleans up after it like any attempt.
+    async fn run_command(&mut self) -> Option<bool> {
+        let record = keeper::record::read(&self.dirs.attempt(self.attempt)).ok()?;
+        let mut spec = health::probe_spec(&self.check, &record.spec?)?;
+        if spec.cwd.is_empty() {
+            spec.cwd = self.dirs.attempt(self.attempt).join("work").to_str()?.to_owned();
+        }
+        self.count += 1;
+        // The moment makes it a name that no earlier agent has used.
+        let name = health::probe_name(&self.attempt.dir_name(), clock::boot_ms() + self.count);
+        let requests = self.keeper.borrow().clone()?;
+        let (healthy, answer) = oneshot::channel();
+        self.begun.send(Begun { name: name.clone(), healthy }).await.ok()?;
+        requests.send(Request::Start { name, spec: Box::new(spec) }).await.ok()?;
+        answer.await.ok()
+    }
+}

@@ -1,0 +1,281 @@
+//! The work thread: everything that reads files or waits for others, so that the link's thread never does.
+//!
+//! ```text
+//! keeper ── FromKeeper ─▶ ┌──────┐ ── Event ──▶ shell
+//! shell ──── Order ─────▶ │ Work │ ── SendLog ─▶ informer (a connection of its own)
+//!                         └──────┘ ── probes ──▶ services
+//! ```
+
+use super::assignments::Assignments;
+use super::files::Jobs;
+use super::keeping::FromKeeper;
+use super::shell::Input;
+use super::watch::{Watch, Watches};
+use super::{Dirs, clock, note};
+use crate::machine::{self, Event, Found, FoundState};
+use crate::{exec, load, logs};
+use keeper::wire::{self, Listed, ListedState, Refusal};
+use proto::id::AttemptId;
+use proto::v1;
+use std::collections::BTreeMap;
+use tokio::sync::{mpsc, watch};
+use tokio::task::{AbortHandle, JoinSet};
+use tonic::transport::Channel;
+
+/// Orders that may wait: one beat's sampling and the requests of log readers.
+pub(super) const ORDERS: usize = proto::bounds::LOG_READERS + 64;
+/// Facts of the keeper that may wait here before its socket is read no further.
+pub(super) const NOTICES: usize = 1024;
+/// Load and progress are read this long before they are told, ms: they should be fresh, and reading must not delay the beat.
+const AHEAD_MS: u64 = 50;
+
+/// What the shell orders.
+#[derive(Debug)]
+pub(super) enum Order {
+    /// A beat has left; the next is due at this moment of `CLOCK_BOOTTIME`.
+    Beaten { next_ms: u64 },
+    /// Serve a log, or stop serving it.
+    Log(v1::LogRequest),
+    /// The informer has all of it.
+    Over(AttemptId),
+}
+
+/// State of the work thread.
+pub(super) struct Work {
+    dirs: Dirs,
+    assignments: Assignments,
+    inbox: mpsc::Sender<Input>,
+    logs: Channel,
+    watches: Watches,
+    serving: BTreeMap<u64, AbortHandle>,
+    tasks: JoinSet<Option<u64>>,
+    sampler: load::Sampler,
+    sample_ms: Option<u64>,
+}
+
+/// The shell is gone: the agent is ending.
+struct Ending;
+
+impl Work {
+    pub(super) fn new(
+        dirs: Dirs,
+        assignments: Assignments,
+        inbox: mpsc::Sender<Input>,
+        jobs: Jobs,
+        logs: Channel,
+    ) -> Self {
+        let watches = Watches::new(dirs.clone(), inbox.clone(), jobs);
+        let (serving, tasks) = (BTreeMap::new(), JoinSet::new());
+        let sampler = load::Sampler::new();
+        Self { dirs, assignments, inbox, logs, watches, serving, tasks, sampler, sample_ms: Some(0) }
+    }
+
+    /// Runs until the shell is gone. Dropping everything in here ends the log calls and the probes.
+    pub(super) async fn run(mut self, mut said: mpsc::Receiver<FromKeeper>, mut orders: mpsc::Receiver<Order>) {
+        loop {
+            let sample_ms = self.sample_ms;
+            let done = tokio::select! {
+                Some(news) = said.recv() => self.on_keeper(news).await,
+                order = orders.recv() => match order {
+                    Some(order) => self.on_order(order),
+                    None => return,
+                },
+                () = async {
+                    match sample_ms {
+                        Some(at_ms) => clock::sleep_until(at_ms).await,
+                        None => std::future::pending().await,
+                    }
+                } => self.on_sample_due().await,
+                Some(ended) = self.tasks.join_next() => {
+                    // An aborted task says nothing, and a panic was printed by the runtime.
+                    if let Ok(Some(request)) = ended {
+                        self.serving.remove(&request);
+                    }
+                    Ok(())
+                }
+            };
+            if let Err(Ending) = done {
+                return;
+            }
+        }
+    }
+
+    async fn tell(&self, input: Input) -> Result<(), Ending> {
+        self.inbox.send(input).await.map_err(|_| Ending)
+    }
+
+    async fn on_sample_due(&mut self) -> Result<(), Ending> {
+        if self.sample_ms.is_none_or(|at_ms| clock::boot_ms() < at_ms) {
+            return Ok(());
+        }
+        self.sample_ms = None;
+        let load = self.sampler.sample();
+        self.tell(Input::Event(Event::LoadSampled(load))).await?;
+        for event in self.watches.sample(clock::boot_ms()) {
+            self.tell(Input::Event(event)).await?;
+        }
+        Ok(())
+    }
+
+    fn on_order(&mut self, order: Order) -> Result<(), Ending> {
+        match order {
+            Order::Beaten { next_ms } => self.sample_ms = Some(next_ms.saturating_sub(AHEAD_MS)),
+            Order::Over(attempt) => self.watches.over(attempt),
+            Order::Log(request) if request.cancel => {
+                if let Some(task) = self.serving.remove(&request.request) {
+                    task.abort();
+                }
+            }
+            Order::Log(request) => self.serve_log(request),
+        }
+        Ok(())
+    }
+
+    fn serve_log(&mut self, request: v1::LogRequest) {
+        let id = request.request;
+        let attempt = request.attempt.as_ref().and_then(|attempt| AttemptId::from_wire(attempt).ok());
+        let Some(attempt) = attempt.filter(|_| self.serving.len() < proto::bounds::LOG_READERS) else {
+            tracing::warn!(request = id, "a log request names no attempt, or there are too many readers");
+            return;
+        };
+        let dir = self.dirs.attempt(attempt);
+        let ended = self.watches.ended(attempt);
+        let held = self.assignments.get(attempt).is_some();
+        let channel = self.logs.clone();
+        let task = self.tasks.spawn(async move {
+            if let Err(error) = serve(channel, request, dir, ended, held).await {
+                tracing::info!(%attempt, %error, "a log was not sent whole");
+            }
+            Some(id)
+        });
+        if let Some(before) = self.serving.insert(id, task) {
+            before.abort();
+        }
+    }
+
+    async fn on_keeper(&mut self, news: FromKeeper) -> Result<(), Ending> {
+        match news {
+            FromKeeper::Connected { listing, requests, fencing } => {
+                self.watches.on_keeper(Some(requests.clone()));
+                let listing = listing.into_iter().filter_map(|listed| self.found(listed)).collect();
+                self.tell(Input::KeeperUp { listing, requests, fencing }).await
+            }
+            FromKeeper::Notice(notice) => match self.noticed(notice) {
+                Some(event) => self.tell(Input::Event(event)).await,
+                None => Ok(()),
+            },
+            FromKeeper::Gone => {
+                self.watches.on_keeper(None);
+                self.tell(Input::Event(Event::KeeperGone)).await
+            }
+        }
+    }
+
+    /// An attempt of ours in the listing. Probes of an earlier agent are swept away.
+    fn found(&mut self, listed: Listed) -> Option<Found> {
+        let Ok(attempt) = listed.name.parse::<AttemptId>() else {
+            self.watches.on_strange(listed);
+            return None;
+        };
+        let mut note = None;
+        if self.assignments.get(attempt).is_none() {
+            let record = keeper::record::read(&self.dirs.attempt(attempt));
+            let assign = record.ok().and_then(|record| record.spec).and_then(|spec| note::read(&spec.note));
+            if let Some(assign) = assign {
+                note = note::facts(&assign);
+                self.assignments.insert(attempt, assign);
+            }
+        }
+        let state = match listed.state {
+            ListedState::Starting => FoundState::Starting,
+            ListedState::Running(process) => FoundState::Running(self.on_spawned(attempt, process)),
+            ListedState::Ended(end) => FoundState::Ended(self.on_ended(attempt, &end)),
+            ListedState::Lost => {
+                self.watches.end(attempt, logs::Final::default());
+                FoundState::Lost
+            }
+        };
+        Some(Found { attempt, note, state })
+    }
+
+    fn noticed(&mut self, notice: wire::Notice) -> Option<Event> {
+        use wire::Notice as N;
+        let name = match &notice {
+            N::Spawned { name, .. } | N::Refused { name, .. } | N::Ended { name, .. } | N::Lost { name } => {
+                name.clone()
+            }
+            N::Welcome { .. } | N::Listing { .. } => return None,
+            N::Terminating => {
+                tracing::info!("the keeper is being terminated and starts nothing more");
+                return None;
+            }
+        };
+        let Ok(attempt) = name.parse::<AttemptId>() else {
+            self.watches.on_probe_notice(&name, &notice);
+            return None;
+        };
+        let notice = match notice {
+            N::Spawned { process, .. } => machine::Notice::Spawned(self.on_spawned(attempt, process)),
+            N::Refused { why, message, .. } => machine::Notice::Refused { refusal: refusal(why), message },
+            N::Ended { end, .. } => {
+                super::failpoint::reach("after-end");
+                machine::Notice::Ended(self.on_ended(attempt, &end))
+            }
+            _ => {
+                self.watches.end(attempt, logs::Final::default());
+                machine::Notice::Lost
+            }
+        };
+        Some(Event::Noticed { attempt, notice })
+    }
+
+    fn on_spawned(&mut self, attempt: AttemptId, process: wire::ProcessId) -> v1::Started {
+        let spec = self.assignments.spec(attempt);
+        self.watches.begin(attempt, Watch::new(attempt, spec, clock::boot_ms()), &mut self.tasks);
+        v1::Started {
+            boot_id: process.boot_id,
+            pid_ns: process.pid_ns,
+            pid: process.pid,
+            start_ticks: process.start_ticks,
+            unix_ms: process.wall_ms,
+        }
+    }
+
+    fn on_ended(&mut self, attempt: AttemptId, end: &wire::End) -> Box<v1::Ending> {
+        self.watches.end(attempt, logs::Final::from(end));
+        Box::new(exec::ending(&self.dirs.attempt(attempt), &self.assignments.spec(attempt), end))
+    }
+}
+
+const fn refusal(why: Refusal) -> machine::Refusal {
+    match why {
+        Refusal::Exists => machine::Refusal::Exists,
+        Refusal::NoLease => machine::Refusal::NoLease,
+        Refusal::Terminating => machine::Refusal::Terminating,
+        Refusal::System | Refusal::Invalid => machine::Refusal::Failed,
+    }
+}
+
+/// Serves one log. An attempt that is neither held nor on the disk has no log any more, and the reader is told so: an empty log would be
+/// a lie.
+async fn serve(
+    channel: Channel,
+    request: v1::LogRequest,
+    dir: std::path::PathBuf,
+    ended: Option<watch::Receiver<Option<logs::Final>>>,
+    held: bool,
+) -> Result<(), logs::Error> {
+    let record = keeper::record::read(&dir).ok();
+    if record.is_none() && !held {
+        let failure = "its log is no longer kept on the sidecar".to_owned();
+        let upload = v1::LogUpload { request: request.request, failure, ..Default::default() };
+        let mut client = v1::sidecar_link_client::SidecarLinkClient::new(channel);
+        client.send_log(tokio_stream::once(upload)).await?;
+        return Ok(());
+    }
+    let end = record.as_ref().and_then(|record| record.end.as_ref()).map(logs::Final::from);
+    let spec = record.and_then(|record| record.spec).unwrap_or_default();
+    // Without a watch it is over: what the record says is final.
+    let ended = ended.unwrap_or_else(|| watch::channel(Some(end.unwrap_or_default())).1);
+    logs::serve(channel, request, logs::Source::of(dir, &spec), ended).await
+}

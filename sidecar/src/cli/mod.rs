@@ -1,0 +1,65 @@
+//! The command line `sidecar`.
+
+mod run;
+mod status;
+
+use clap::{Parser, Subcommand};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use tracing_subscriber::EnvFilter;
+
+/// The sidecar: runs next to a worker and gives it tasks from an informer.
+#[derive(Debug, Parser)]
+#[command(name = "sidecar", version, propagate_version = true, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Take tasks from an informer and run them here, until SIGTERM or Ctrl-C. Running tasks are left for the next `sidecar run` on
+    /// the same data directory.
+    Run(run::Arguments),
+    /// Show a sidecar's id, informer, lease, keeper and attempts; works with the sidecar dead, too.
+    Status(status::Arguments),
+    /// Supervise one transcode: how the sidecar runs ffmpeg.
+    #[command(hide = true)]
+    ExecTranscode {
+        /// The job that the agent has written.
+        job: PathBuf,
+    },
+}
+
+/// Parses the arguments and does what they say.
+#[must_use]
+pub fn main() -> ExitCode {
+    // clap ends with 2 on misuse and 0 on --help, having said why.
+    let done = match Cli::parse().verb {
+        Verb::ExecTranscode { job } => return crate::exec::transcode::main(&job),
+        Verb::Run(arguments) => run::run(arguments),
+        Verb::Status(arguments) => status::status(&arguments),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("sidecar: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Lines on stderr; `SIDECAR_LOG` takes the directives of `tracing`'s environment filter.
+fn log_to_stderr() {
+    let filter = EnvFilter::try_from_env("SIDECAR_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).init();
+}
+
+/// Where a sidecar lives unless told: `$XDG_STATE_HOME/sidecar`, else `~/.local/state/sidecar`.
+fn default_data() -> anyhow::Result<PathBuf> {
+    let set = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let state = set("XDG_STATE_HOME").or_else(|| set("HOME").map(|home| home.join(".local/state")));
+    state
+        .map(|state| state.join("sidecar"))
+        .ok_or_else(|| anyhow::anyhow!("neither XDG_STATE_HOME nor HOME is set; name a data directory with --data"))
+}

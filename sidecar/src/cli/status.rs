@@ -1,0 +1,137 @@
+//! `sidecar status`: what the ledger and the records say, whoever is alive.
+
+use crate::ledger::{Entry, Ledger, Lock, Meta};
+use crate::machine::RowState;
+use anyhow::Context as _;
+use clap::Args;
+use keeper::lease::LeasePage;
+use keeper::wire::ListedState;
+use rustix::time::{ClockId, clock_gettime};
+use serde::Serialize;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+/// Arguments of `sidecar status`.
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    /// Data directory [default: $XDG_STATE_HOME/sidecar or ~/.local/state/sidecar].
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// Print one JSON document.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Serialize)]
+struct Status {
+    id: String,
+    informer: String,
+    incarnation: u64,
+    agent: &'static str,
+    keeper: &'static str,
+    /// Milliseconds that the lease still lasts; 0: none is live.
+    lease_ms: u64,
+    attempts: Vec<Attempt>,
+}
+
+#[derive(Debug, Serialize)]
+struct Attempt {
+    attempt: String,
+    task: String,
+    name: String,
+    /// As the ledger has it.
+    state: &'static str,
+    /// As the record has it; it is the newer one while no agent runs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    record: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pid: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    exit_code: Option<i32>,
+}
+
+pub(super) fn status(arguments: &Arguments) -> anyhow::Result<()> {
+    let data = arguments.data.clone().map_or_else(super::default_data, Ok)?;
+    let (meta, entries) = Ledger::peek(&data)?;
+    let status = gather(&data, meta, &entries);
+    let mut out = std::io::stdout().lock();
+    let written = if arguments.json {
+        let document = serde_json::to_string_pretty(&status).context("cannot write the status as JSON")?;
+        writeln!(out, "{document}")
+    } else {
+        print(&mut out, &status)
+    };
+    match written {
+        // A reader such as `head` has seen enough.
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        other => other.context("cannot write to stdout"),
+    }
+}
+
+fn gather(data: &Path, meta: Meta, entries: &[Entry]) -> Status {
+    let alive = |alive| if alive { "running" } else { "not running" };
+    Status {
+        id: meta.sidecar.to_string(),
+        informer: meta.informer,
+        incarnation: meta.incarnation,
+        agent: alive(Lock::is_held(data)),
+        keeper: alive(keeper::launch::connect(data).is_ok_and(|connected| connected.is_ok())),
+        lease_ms: lease_ms(data),
+        attempts: entries.iter().map(|entry| attempt(data, entry)).collect(),
+    }
+}
+
+/// An absent page would be made by opening it, and status changes nothing.
+fn lease_ms(data: &Path) -> u64 {
+    if !data.join(keeper::lease::FILE).exists() {
+        return 0;
+    }
+    let time = clock_gettime(ClockId::Boottime);
+    let now_ns = time.tv_sec.cast_unsigned() * 1_000_000_000 + time.tv_nsec.cast_unsigned();
+    let deadline_ns = LeasePage::open(data).ok().and_then(|page| page.deadline()).unwrap_or(0);
+    deadline_ns.saturating_sub(now_ns) / 1_000_000
+}
+
+fn attempt(data: &Path, entry: &Entry) -> Attempt {
+    let id = entry.row.attempt;
+    let (state, mut exit_code) = match &entry.row.state {
+        RowState::Accepted => ("accepted", None),
+        RowState::Running => ("running", None),
+        RowState::Ended(ending) => ("ended", ending.exit_code),
+        RowState::Published(ending, _) => ("published", ending.exit_code),
+        RowState::Refused(_) => ("refused", None),
+        RowState::Retired => ("acknowledged", None),
+    };
+    let record = keeper::record::read(&data.join(keeper::record::ATTEMPTS).join(id.dir_name())).ok();
+    let (record, pid) = match record.map(|record| record.state()) {
+        Some(ListedState::Starting) => (Some("starting"), None),
+        Some(ListedState::Running(process)) => (Some("running"), Some(process.pid)),
+        Some(ListedState::Ended(end)) => {
+            exit_code = exit_code.or(end.code);
+            (Some("ended"), None)
+        }
+        Some(ListedState::Lost) => (Some("lost"), None),
+        None => (None, None),
+    };
+    let name = entry.assign.as_ref().map_or(String::new(), |assign| assign.task_name.clone());
+    Attempt { attempt: id.to_string(), task: id.task.to_string(), name, state, record, pid, exit_code }
+}
+
+fn print(out: &mut impl std::io::Write, status: &Status) -> std::io::Result<()> {
+    writeln!(out, "sidecar   {} (start {})", status.id, status.incarnation)?;
+    writeln!(out, "informer  {}", status.informer)?;
+    writeln!(out, "agent     {}", status.agent)?;
+    writeln!(out, "keeper    {}", status.keeper)?;
+    match status.lease_ms {
+        0 => writeln!(out, "lease     none")?,
+        ms => writeln!(out, "lease     {}.{} s", ms / 1000, ms % 1000 / 100)?,
+    }
+    writeln!(out, "attempts  {}", status.attempts.len())?;
+    for attempt in &status.attempts {
+        let record = attempt.record.map_or("no record", |record| record);
+        let code = attempt.exit_code.map_or(String::new(), |code| format!("  exit {code}"));
+        let pid = attempt.pid.map_or(String::new(), |pid| format!("  pid {pid}"));
+        writeln!(out, "  {}  {:12}  {record}{pid}{code}  {}", attempt.attempt, attempt.state, attempt.name)?;
+    }
+    Ok(())
+}
