@@ -2,3 +2,4 @@
 
 #[cfg(feature = "faults")]
 pub mod sim;
+pub mod world;
