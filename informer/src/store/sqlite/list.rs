@@ -88,3 +88,43 @@ fn query(filter: &Filter, lead: &Lead<'_>, states: &[TaskState], limit: usize) -
     sql.push_str(&format!(" ORDER BY {order} DESC LIMIT {limit}"));
     Query { sql, params }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::schema;
+    use super::*;
+    use rusqlite::{Connection, params_from_iter};
+
+    /// SQLite's plan of a query, one step a line.
+    fn plan(db: &Connection, query: &Query) -> String {
+        let mut explain = db.prepare(&format!("EXPLAIN QUERY PLAN {}", query.sql)).unwrap();
+        let steps = explain.query_map(params_from_iter(&query.params), |row| row.get::<_, String>(3)).unwrap();
+        steps.collect::<Result<Vec<_>, _>>().unwrap().join("\n")
+    }
+
+    #[test]
+    fn every_page_follows_an_index_and_none_is_sorted() {
+        let mut db = Connection::open_in_memory().unwrap();
+        schema::migrate(&mut db, 0).unwrap();
+        for bits in 0..16_u8 {
+            let given = |bit: u8| bits & bit != 0;
+            let filter = Filter {
+                states: if given(1) { vec![TaskState::Failed, TaskState::Ready] } else { Vec::new() },
+                owner: given(2).then(|| "ann".into()),
+                name: given(4).then(|| "job".into()),
+                labels: if given(8) {
+                    [("a", "1"), ("b", "2")].map(|(k, v)| (k.into(), v.into())).into()
+                } else {
+                    [].into()
+                },
+                ..Filter::default()
+            };
+            let queries = queries(&filter, 100);
+            assert_eq!(queries.len(), if bits == 1 { 2 } else { 1 }, "{filter:?}");
+            for query in queries {
+                let plan = plan(&db, &query);
+                assert!(!plan.contains("TEMP B-TREE") && !plan.contains("SCAN"), "{}\n{plan}", query.sql);
+            }
+        }
+    }
+}
