@@ -2,6 +2,8 @@
 //! hold has a bound here: connections, streams, resets, headers, and the time until the first request can be read.
 
 use super::front::Front;
+use http::Request;
+use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
@@ -15,6 +17,7 @@ use tokio::net::{TcpListener, TcpStream, tcp};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
+use tonic::transport::server::TcpConnectInfo;
 
 /// Connections at once: every sidecar's link, a log upload of each reader, and some four thousand clients. Further ones wait in
 /// the listen queue. Doubled, idle peers could hold a gigabyte of buffers.
@@ -41,7 +44,7 @@ const DRAIN_TIME: Duration = Duration::from_secs(3);
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// Takes connections until `stopping` says true, then lets open requests finish for [`DRAIN_TIME`]; what is left is cut off.
-pub(crate) async fn run(listener: TcpListener, front: Front, mut stopping: watch::Receiver<bool>) {
+pub(crate) async fn run(listener: TcpListener, front: Front, stopping: watch::Receiver<bool>) {
     let room = Arc::new(Semaphore::new(CONNECTIONS));
     let builder = Arc::new(builder());
     let mut connections = JoinSet::new();
@@ -78,7 +81,6 @@ pub(crate) async fn run(listener: TcpListener, front: Front, mut stopping: watch
         }
     }
     drop(listener);
-    stopping.mark_unchanged();
     let drained = timeout(DRAIN_TIME, async { while connections.join_next().await.is_some() {} }).await;
     if drained.is_err() {
         tracing::info!(connections = connections.len(), "cutting off connections that did not end in time");
@@ -109,9 +111,14 @@ async fn serve(
     mut stopping: watch::Receiver<bool>,
 ) -> Result<(), String> {
     stream.set_nodelay(true).map_err(|error| error.to_string())?;
+    let peer = stream.peer_addr().ok();
     let io = timeout(HEADER_TIME, opened(stream)).await.map_err(|_| "nothing said in time".to_owned())?;
     let io = TokioIo::new(io.map_err(|error| error.to_string())?);
-    let service = service_fn(move |request| front.clone().serve(request));
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        // What tonic's own server would tell its services.
+        request.extensions_mut().insert(TcpConnectInfo { local_addr: None, remote_addr: peer });
+        front.clone().serve(request)
+    });
     let mut connection = pin!(builder.serve_connection(io, service));
     tokio::select! {
         result = connection.as_mut() => return result.map_err(|error| error.to_string()),

@@ -98,6 +98,13 @@ impl Error {
         }
     }
 
+    /// Writes a fault of ours to the log. A client's mistakes are the client's to know.
+    pub(super) fn log_ours(&self) {
+        if self.code() == "internal" {
+            tracing::error!(error = %self, "a call failed inside the informer");
+        }
+    }
+
     fn retry_after(&self) -> Option<Duration> {
         match self.code() {
             "busy" => Some(RETRY_BUSY),
@@ -115,6 +122,7 @@ impl From<Fault> for Error {
 
 impl From<Error> for Status {
     fn from(error: Error) -> Self {
+        error.log_ours();
         let mut details = ErrorDetails::new();
         details.set_error_info(error.code(), DOMAIN, [("docs".to_owned(), "docs/errors.md".to_owned())]);
         if let Some(delay) = error.retry_after() {
@@ -129,5 +137,50 @@ impl From<Error> for Status {
             details.add_bad_request_violation(&fault.field, format!("{}; {}", fault.problem, fault.remedy));
         }
         Self::with_error_details(error.grpc(), error.to_string(), details)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn all() -> Vec<Error> {
+        let task = TaskId::from_u128(1);
+        let state = Rejection::State { task, state: "running", why: "it must have ended" };
+        let rejected =
+            [Rejection::KeyConflict { task }, Rejection::Unknown { task }, state, Rejection::Full { limit: 1 }];
+        let mut all: Vec<Error> = rejected.map(|rejection| Error::Shell(shell::Error::Rejected(rejection))).into();
+        all.extend([
+            Error::Shell(shell::Error::Busy),
+            Error::Shell(shell::Error::Stopped("the disk is full".to_owned())),
+            Error::Shell(shell::Error::Store("torn page".to_owned())),
+            Error::Shell(shell::Error::NoLink),
+            Error::Invalid(Faults::default()),
+            Error::UnknownTask(task),
+            Error::Lagged { missed: 3 },
+            Error::NotStarted("not yet".to_owned()),
+            Error::LogGone("purged".to_owned()),
+            Error::LogReaders { limit: 1 },
+            Error::NoReader(1),
+            Error::Silent { what: "a hello", within_ms: 1 },
+            Error::Stopping,
+            Error::Payload(task),
+            Error::Panicked,
+        ]);
+        all
+    }
+
+    #[test]
+    fn each_code_is_documented_and_carried() {
+        let docs = include_str!("../../../docs/errors.md");
+        for error in all() {
+            let code = error.code();
+            assert!(docs.contains(&format!("| `{code}` |")), "docs/errors.md does not explain {code}");
+            let hint = error.retry_after();
+            let status = Status::from(error);
+            assert_eq!(status.get_details_error_info().map(|info| info.reason).as_deref(), Some(code));
+            assert_eq!(status.get_details_retry_info().and_then(|info| info.retry_delay), hint);
+            assert_eq!(hint.is_some(), status.code() == Code::ResourceExhausted, "{code}");
+        }
     }
 }

@@ -107,6 +107,7 @@ async fn attend(
     let sidecar = hello.sidecar;
     let id = edge.handle.open_link(*hello, held, out).await?;
     let session = Session { edge, id };
+    tracing::info!(%sidecar, peer, "linked");
     edge.logs.link_opened(sidecar);
     listen(&edge.handle, session.id, sidecar, &mut inbound).await
 }
@@ -180,7 +181,7 @@ async fn listen(
 /// The next message; none when the stream ended, broke, or carried what is no message. The sidecar reconnects.
 async fn next(inbound: &mut Streaming<v1::SidecarMessage>) -> Option<v1::SidecarMessage> {
     inbound.message().await.unwrap_or_else(|status| {
-        tracing::debug!(%status, "a link broke");
+        tracing::info!(%status, "a link broke");
         None
     })
 }

@@ -30,6 +30,8 @@ mod link;
 pub(crate) mod logs;
 mod stream;
 mod submit;
+#[cfg(test)]
+mod tests;
 mod watch;
 
 use crate::shell::Handle;

@@ -27,7 +27,7 @@ use tokio::sync::{mpsc, oneshot};
 
 /// Client calls in one batch. While a commit hangs, the next batch takes this many and then clients are held back. Four times as
 /// many share an fsync no better, and all of them wait as long as the last.
-const CLIENT_EVENTS: usize = 8192;
+pub(super) const CLIENT_EVENTS: usize = 8192;
 /// Link events in one batch: room for beats and reports long after clients are held back. What sidecars may report without an
 /// acknowledgement is bounded too (`bounds::REPORTS_IN_FLIGHT`), so a fleet of 64 with all of it in flight still fits.
 const LINK_EVENTS: usize = 65_536;

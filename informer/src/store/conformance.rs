@@ -222,7 +222,7 @@ fn filters_select_and_combine(mut open: Open) {
             row.set_state(TaskState::Failed);
         }
         let facts = row.facts.as_mut().unwrap();
-        facts.owner = if id % 2 == 0 { "ann" } else { "bob" }.into();
+        facts.owner = if id.is_multiple_of(2) { "ann" } else { "bob" }.into();
         facts.labels.insert("third".into(), (id % 3).to_string());
         if id > 3 {
             facts.labels.insert("late".into(), "yes".into());

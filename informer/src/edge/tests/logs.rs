@@ -182,3 +182,17 @@ async fn an_upload_that_nobody_asked_for_is_refused() {
     let refused = timeout(PATIENCE, upload.answer).await.expect("in time").unwrap().unwrap_err();
     assert_eq!(code(&refused), "no_reader");
 }
+
+#[tokio::test]
+async fn readers_are_bounded() {
+    let mut world = World::new().await;
+    let id = world.submit("waits").await;
+    let mut readers = Vec::new();
+    for _ in 0..proto::bounds::LOG_READERS {
+        readers.push(follow(&mut world, &id).await);
+    }
+    let request = v1::LogsRequest { id, follow: true, ..Default::default() };
+    let refused = world.client.logs(request).await.unwrap_err();
+    assert_eq!((refused.code(), code(&refused).as_str()), (Code::ResourceExhausted, "log_readers"));
+    assert!(refused.get_details_retry_info().is_some());
+}
