@@ -26,6 +26,8 @@
 mod bodies;
 mod clock;
 mod core;
+#[cfg(all(test, feature = "failpoints"))]
+mod crash;
 mod ended;
 mod error;
 mod handle;

@@ -9,7 +9,7 @@ use super::message::{Inbox, Outlet, inbox};
 use super::published::Published;
 use super::reads::{READERS, Reads};
 use super::writer::Writer;
-use crate::machine::{Config, Machine};
+use crate::machine::{Config, Machine, SessionId};
 use crate::store::{self, Live, Store};
 use proto::v1;
 use std::sync::Arc;
@@ -158,17 +158,11 @@ impl Running {
             let sleep = self.core.sleep_ms();
             tokio::select! {
                 biased;
-                _ = self.stopping.wait_for(|stop| *stop) => return Ok(()),
+                () = told(&mut self.stopping) => return Ok(()),
                 done = self.writer.done() => self.core.on_committed(done.ok_or_else(writer_gone)?)?,
                 Some(call) = self.outlet.links.recv(), if self.core.takes_links() => self.core.on_link(call)?,
                 Some(call) = self.outlet.clients.recv(), if self.core.takes_clients() => self.core.on_client(call)?,
-                Some(session) = self.outlet.closed.recv() => {
-                    // What the link said before it ended counts.
-                    while let Ok(call) = self.outlet.links.try_recv() {
-                        self.core.on_link(call)?;
-                    }
-                    self.core.on_closed(session);
-                }
+                Some(session) = self.outlet.closed.recv() => self.close(session)?,
                 () = tokio::time::sleep(Duration::from_millis(sleep.unwrap_or(0))), if sleep.is_some() => {}
             }
             self.drain()?;
@@ -190,6 +184,19 @@ impl Running {
             };
             self.core.on_client(call)?;
         }
+        while let Ok(session) = self.outlet.closed.try_recv() {
+            self.close(session)?;
+        }
+        Ok(())
+    }
+
+    /// Ends a link, after what it said before.
+    fn close(&mut self, session: SessionId) -> Result<(), store::Error> {
+        for _ in 0..self.outlet.links.len() {
+            let Ok(call) = self.outlet.links.try_recv() else { break };
+            self.core.on_link(call)?;
+        }
+        self.core.on_closed(session);
         Ok(())
     }
 
@@ -219,6 +226,11 @@ impl Running {
         self.writer.join();
         why
     }
+}
+
+/// Waits until the owner wants the end, or is gone.
+async fn told(stopping: &mut watch::Receiver<bool>) {
+    let _ = stopping.wait_for(|stop| *stop).await;
 }
 
 fn writer_gone() -> store::Error {

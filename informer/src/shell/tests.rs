@@ -19,7 +19,7 @@ use std::task::{Context, Poll, Waker};
 use tokio::sync::mpsc;
 
 /// Beats so far apart that no lease ends during a test.
-const OPTIONS: Options = Options { beat_ms: 60_000, lease_ms: 180_000, fence_grace_ms: 1000 };
+pub(super) const OPTIONS: Options = Options { beat_ms: 60_000, lease_ms: 180_000, fence_grace_ms: 1000 };
 
 /// A disk and an informer on it.
 struct World {
@@ -74,14 +74,14 @@ fn spec(id: u128) -> TaskSpec {
     TaskSpec { name: format!("job-{id}"), ..TaskSpec::default() }
 }
 
-fn task(id: u128) -> NewTask {
+pub(super) fn task(id: u128) -> NewTask {
     let body = Bytes::from(spec(id).encode_to_vec());
     let facts = Facts { name: format!("job-{id}"), kind: "command".into(), cpu_millis: 1000, ..Facts::default() };
     let payload = Sha256::digest(&body).into();
     NewTask { task: TaskId::from_u128(id), key: None, payload, body, facts, start_after_unix_ms: 0 }
 }
 
-fn hello(slots: u32) -> Hello {
+pub(super) fn hello(slots: u32) -> Hello {
     Hello {
         sidecar: SidecarId::from_u128(1),
         incarnation: 1,
@@ -113,7 +113,7 @@ async fn next(messages: &mut mpsc::Receiver<InformerMessage>) -> Message {
     messages.recv().await.expect("the link is open").message.unwrap()
 }
 
-fn beat(session: SessionId, seq: u64, credit: u32) -> Event {
+pub(super) fn beat(session: SessionId, seq: u64, credit: u32) -> Event {
     Event::BeatReceived { session, seq, load: v1::Load::default(), credit, held: 0, progress: Vec::new() }
 }
 

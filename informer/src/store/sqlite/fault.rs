@@ -18,6 +18,15 @@ pub(super) fn explain(doing: &'static str, path: &Path, source: rusqlite::Error)
     }
 }
 
+/// The same for what the file system says.
+pub(super) fn refused(path: &Path, source: std::io::Error) -> Error {
+    let path = path.to_owned();
+    match source.kind() {
+        std::io::ErrorKind::StorageFull => Error::Full { path, doing: "open the store" },
+        _ => Error::Directory { path, source },
+    }
+}
+
 /// A row that is there and cannot be read.
 pub(super) fn damaged(path: &Path, what: &str, why: impl std::fmt::Display) -> Error {
     Error::Corrupt { path: path.to_owned(), detail: format!("{what}: {why}") }

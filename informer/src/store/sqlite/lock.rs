@@ -1,5 +1,6 @@
 //! One owner per data directory.
 
+use super::fault::refused;
 use crate::store::Error;
 use rustix::fs::{FlockOperation, flock};
 use std::fs::{File, OpenOptions};
@@ -16,7 +17,7 @@ pub(super) struct Lock {
 impl Lock {
     pub(super) fn take(data: &Path) -> Result<Self, Error> {
         let path = data.join("informer.lock");
-        let failed = |source| Error::Directory { path: path.clone(), source };
+        let failed = |source| refused(&path, source);
         // Not truncated: until the lock is ours, the file holds the pid of its owner.
         let mut file = OpenOptions::new()
             .read(true)

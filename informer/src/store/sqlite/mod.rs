@@ -66,6 +66,8 @@ impl Store for Sqlite {
         let outcome = write::commit(&mut self.db, &self.path, epoch, commit);
         if let Err(error) = &outcome {
             self.poisoned = Some(error.to_string());
+            // If even that fails, the next opening still checks the whole file.
+            let _ = open::leave_the_log(&self.db);
         }
         outcome
     }

@@ -3,13 +3,14 @@
 //! A new database is built under another name and renamed when it is whole. So a file with the final name that is empty, short or
 //! strange was damaged by something else, and is reported instead of being made anew.
 
-use super::fault::{damaged, explain};
+use super::fault::{damaged, explain, refused};
 use super::schema;
 use crate::store::{Error, Identity};
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Read as _};
-use std::os::unix::fs::DirBuilderExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -22,11 +23,7 @@ const MAGIC: &[u8; 16] = b"SQLite format 3\0";
 
 /// Makes the data directory, readable by its owner only: payloads carry what users put into environments.
 pub(super) fn directory(data: &Path) -> Result<(), Error> {
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(data)
-        .map_err(|source| Error::Directory { path: data.to_owned(), source })
+    DirBuilder::new().recursive(true).mode(0o700).create(data).map_err(|source| refused(data, source))
 }
 
 /// The database's path; it is there afterwards and has at least SQLite's header.
@@ -43,7 +40,7 @@ pub(super) fn find_or_create(data: &Path) -> Result<PathBuf, Error> {
             create(data, &path)?;
             Ok(path)
         }
-        Err(source) => Err(Error::Directory { path, source }),
+        Err(source) => Err(refused(&path, source)),
     }
 }
 
@@ -53,7 +50,7 @@ fn create(data: &Path, path: &Path) -> Result<(), Error> {
         return Err(damaged(path, "the file", "it is missing, and its log of commits is there"));
     }
     let fresh = data.join(format!("{FILE}.new"));
-    let failed = |source| Error::Directory { path: fresh.clone(), source };
+    let failed = |source| refused(&fresh, source);
     // What a crash in the middle of an earlier creation left.
     for leftover in [fresh.clone(), data.join(format!("{FILE}.new-journal"))] {
         match fs::remove_file(&leftover) {
@@ -61,10 +58,20 @@ fn create(data: &Path, path: &Path) -> Result<(), Error> {
             _ => {}
         }
     }
+    // SQLite gives the files beside it the same mode.
+    File::options().write(true).create_new(true).mode(0o600).open(&fresh).map_err(failed)?;
     build(&fresh).map_err(|error| explain("create", &fresh, error))?;
     File::open(&fresh).and_then(|file| file.sync_all()).map_err(failed)?;
     fs::rename(&fresh, path).map_err(failed)?;
-    File::open(data).and_then(|dir| dir.sync_all()).map_err(failed)
+    // The names must last as long as what lies behind them: this one's, and those of directories that were just made.
+    let data = data.canonicalize().map_err(failed)?;
+    File::open(&data).and_then(|dir| dir.sync_all()).map_err(failed)?;
+    for parent in data.ancestors().skip(1) {
+        // One that we may not read was not made by us.
+        let Ok(parent) = File::open(parent) else { continue };
+        parent.sync_all().map_err(failed)?;
+    }
+    Ok(())
 }
 
 fn build(path: &Path) -> rusqlite::Result<()> {
@@ -120,6 +127,12 @@ pub(super) fn writer(db: &Connection, path: &Path) -> Result<(), Error> {
     db.pragma_update(None, "cache_size", -32_768).map_err(failed)?;
     // After a burst the log shrinks again to 64 MiB.
     db.pragma_update(None, "journal_size_limit", 64 << 20).map_err(failed)
+}
+
+/// Keeps a connection from moving the log into the database when it is the last to close. A reader has no business with that; and
+/// after a failed commit nobody knows whether the log on disk is what memory says.
+pub(super) fn leave_the_log(db: &Connection) -> rusqlite::Result<()> {
+    db.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).map(|_| ())
 }
 
 /// Claims the next epoch, durably.

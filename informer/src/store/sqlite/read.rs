@@ -26,7 +26,8 @@ type Raw = (Vec<u8>, Vec<u8>);
 impl Reader {
     pub(super) fn open(path: &Path) -> Result<Self, Error> {
         let db = open::connect(path)?;
-        db.pragma_update(None, "query_only", true).map_err(|error| explain("open", path, error))?;
+        let set = db.pragma_update(None, "query_only", true).and_then(|()| open::leave_the_log(&db));
+        set.map_err(|error| explain("open", path, error))?;
         Ok(Self { db, path: path.to_owned() })
     }
 

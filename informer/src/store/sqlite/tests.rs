@@ -4,6 +4,7 @@ use super::*;
 use crate::store::conformance;
 use proto::v1::TaskState;
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 
 /// A directory that vanishes with the test, however that ends.
 struct Data(PathBuf);
@@ -139,6 +140,8 @@ fn a_creation_that_was_cut_short_is_begun_again() {
     fs::create_dir_all(&data.0).unwrap();
     fs::write(data.0.join("informer.db.new"), "half").unwrap();
     assert_eq!(Sqlite::open(&data.0).unwrap().identity().epoch, 1);
+    let mode = fs::metadata(data.db()).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600, "payloads are nobody else's to read");
 }
 
 #[test]
