@@ -1,6 +1,10 @@
 //! The informer: holds every task durably and streams assignments to sidecars.
 
-#[allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "clocks, files and terminals of the command line")]
+#[allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "clocks, files and terminals of the command line"
+)]
 pub mod cli;
 #[allow(
     clippy::disallowed_methods,
