@@ -125,6 +125,8 @@ pub(crate) fn detach(data_dir: &Path) -> Result<Option<i32>, Error> {
         return Ok(Some(0));
     }
     let redirect = || -> rustix::io::Result<()> {
+        // The starter's directory may want to be unmounted one day; every path of ours is absolute.
+        rustix::process::chdir("/")?;
         rustix::stdio::dup2_stdin(&null)?;
         rustix::stdio::dup2_stdout(&null)?;
         rustix::stdio::dup2_stderr(&log)

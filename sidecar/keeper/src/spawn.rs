@@ -8,6 +8,7 @@ pub(crate) mod init;
 
 use std::ffi::{CStr, CString, NulError, c_char, c_int, c_void};
 use std::io;
+use std::mem::MaybeUninit;
 use std::os::fd::RawFd;
 
 use keeper::sys;
@@ -116,11 +117,12 @@ fn candidates(spec: &Spec) -> Result<Vec<CString>, NulError> {
 }
 
 /// The stack of clones; one per monitor, reused.
-pub(crate) struct Stack(Vec<u128>);
+pub(crate) struct Stack(Box<[MaybeUninit<u128>]>);
 
 impl Stack {
     pub(crate) fn new() -> Self {
-        Self(vec![0; STACK_WORDS])
+        // Not cleared: only the pages a clone really uses are ever touched.
+        Self(Box::new_uninit_slice(STACK_WORDS))
     }
 }
 

@@ -7,6 +7,7 @@
 
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::io;
+use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 /// Nanoseconds of `CLOCK_BOOTTIME`: goes on while the machine sleeps, never set back.
@@ -235,7 +236,7 @@ pub fn kill(pid: i32, signal: c_int) -> io::Result<()> {
 /// # Safety
 /// With `CLONE_VM` the child may only make async-signal-safe calls and write to memory the parent reads after the call.
 pub unsafe fn clone_on<T>(
-    stack: &mut [u128],
+    stack: &mut [MaybeUninit<u128>],
     flags: c_int,
     child: extern "C" fn(*mut c_void) -> c_int,
     context: &mut T,

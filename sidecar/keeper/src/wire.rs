@@ -62,7 +62,7 @@ pub enum Request {
     },
 }
 
-/// Most idle monitors that may be kept warm; each costs about 16 kB PSS.
+/// Most idle monitors that may be kept warm; each costs about 80 kB of its own and 60 kB of page tables.
 pub const MAX_WARM: u32 = 64;
 
 /// Facts from the keeper.
