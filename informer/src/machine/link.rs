@@ -12,7 +12,7 @@ use super::effect::Effect;
 use super::event::{Held, HeldState, Hello, SessionId};
 use super::outcome::ending;
 use super::sidecar::{Link, Sidecar};
-use super::task::{Phase, State, Task, WaitsFor};
+use super::task::{Phase, State, Task, Terminal, WaitsFor};
 use super::timer::Timer;
 use super::{Cx, Machine};
 use proto::id::{AttemptId, SidecarId};
@@ -334,6 +334,7 @@ fn unwanted(task: &Task) -> Option<v1::Reason> {
     match task.state {
         _ if task.cancelling => Some(v1::Reason::Cancelled),
         _ if task.overtime => Some(v1::Reason::TotalTimeout),
+        State::Ended { state: Terminal::Cancelled, .. } => Some(v1::Reason::Cancelled),
         State::Ended { .. } => Some(v1::Reason::Revoked),
         State::Waiting { .. } | State::Ready { .. } | State::Assigned | State::Running | State::Committing { .. } => {
             None

@@ -570,7 +570,9 @@ fn cancel_stops_the_process_and_then_the_task_is_cancelled() {
     assert_eq!(world.state(task), v1::TaskState::Running);
     let cancelled = v1::Ending { reason: v1::Reason::Cancelled.into(), signal: Some(15), ..Default::default() };
     world.report(session, attempt, Report::Ended(Box::new(cancelled)));
-    assert_eq!(world.row(task).state(), v1::TaskState::Cancelled);
+    let row = world.row(task);
+    assert_eq!((row.state(), row.cancelling), (v1::TaskState::Cancelled, false));
+    assert_eq!(row.attempts[0].state(), v1::AttemptState::Cancelled);
 }
 
 #[test]

@@ -42,7 +42,6 @@ struct Record {
 
 /// The batch that is on its way to the ledger.
 struct InFlight {
-    seq: u64,
     batch: Batch,
     effects: Vec<Effect>,
 }
@@ -231,7 +230,7 @@ impl World {
         }
         let hang_ms = it.ledger_hangs_until_ms.saturating_sub(now_ms);
         let delay_ms = if batch.is_empty() { 0 } else { hang_ms + self.rng.range(0, 5) };
-        self.boxes[n].in_flight = Some(InFlight { seq, batch, effects });
+        self.boxes[n].in_flight = Some(InFlight { batch, effects });
         self.agenda.after(delay_ms, Step::BoxCommitted { workbox: n, life, seq });
         Ok(())
     }
