@@ -245,7 +245,11 @@ impl Machine {
                 self.make_waiting(cx, id.task, cx.now.mono_ms, WaitsFor::OldCopy);
             } else {
                 // Its silence was still being borne (`replace_after`): the loss is charged now.
-                self.on_infrastructure_failure(cx, id, ending(v1::Reason::Fenced, "its lease ended while it was out of reach"));
+                self.on_infrastructure_failure(
+                    cx,
+                    id,
+                    ending(v1::Reason::Fenced, "its lease ended while it was out of reach"),
+                );
             }
             return (Decision::Stop, v1::Reason::Fenced);
         }
