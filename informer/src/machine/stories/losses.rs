@@ -260,3 +260,14 @@ fn a_beat_writes_nothing() {
     assert!(!world.machine.dirty());
     assert!(world.messages().iter().any(|message| matches!(message, Message::BeatAck(_))));
 }
+
+#[test]
+fn an_operator_may_vouch_for_a_restored_store() {
+    let mut world = World::new();
+    world.machine = Machine::new(Config { accept_restored: true, ..config() }, world.now, [], []);
+    let seen = v1::Identity { lineage: "l".into(), epoch: 4, commit_seq: 77 };
+    world.submit(store::Facts { exclusive: true, stop_on_disconnect: true, ..facts() });
+    world.link_as(Hello { seen: Some(seen), ..World::hello(1, 1) }, 1, vec![]);
+    assert!(world.machine.restored());
+    assert_eq!(world.one_assigned().1.epoch, 5);
+}
