@@ -202,7 +202,9 @@ impl World {
     #[must_use]
     pub fn keeper(&self, n: usize) -> Option<i32> {
         let all = self.keepers_and_monitors(n);
-        all.iter().copied().find(|pid| stat(*pid).is_some_and(|stat| stat.name == "keeper" && !all.contains(&stat.parent)))
+        all.iter()
+            .copied()
+            .find(|pid| stat(*pid).is_some_and(|stat| stat.name == "keeper" && !all.contains(&stat.parent)))
     }
 
     /// Every keeper and monitor process of sidecar `n`.
@@ -217,7 +219,8 @@ impl World {
     /// # Errors
     /// It cannot be started.
     pub fn informer(&self, args: &[&str]) -> Result<Output> {
-        let output = Command::new(binary("informer")).args(args).env("INFORMER_URL", &self.url).stdin(Stdio::null()).output()?;
+        let output =
+            Command::new(binary("informer")).args(args).env("INFORMER_URL", &self.url).stdin(Stdio::null()).output()?;
         Ok(output)
     }
 

@@ -12,7 +12,7 @@ use super::effect::Effect;
 use super::event::{Held, HeldState, Hello, SessionId};
 use super::outcome::ending;
 use super::sidecar::{Link, Sidecar};
-use super::task::{Phase, State, Task, WaitsFor};
+use super::task::{Phase, State, Task, Terminal, WaitsFor};
 use super::timer::Timer;
 use super::{Cx, Machine};
 use proto::id::{AttemptId, SidecarId};
@@ -68,8 +68,10 @@ impl Machine {
         let longest_ms = self.sidecars.values().map(|sidecar| sidecar.longest_lease_ms).max().unwrap_or(0);
         let until_ms = cx.now.mono_ms + longest_ms.max(self.config.lease_ms) + self.config.fence_grace_ms;
         self.restored = true;
-        self.restored_until_ms = Some(until_ms);
-        self.timers.arm(Timer::Restored, until_ms);
+        if !self.config.accept_restored {
+            self.restored_until_ms = Some(until_ms);
+            self.timers.arm(Timer::Restored, until_ms);
+        }
         self.config.epoch = self.config.epoch.max(epoch) + 1;
         self.fence_n = 0;
         self.pending.epoch = Some(self.config.epoch);
@@ -245,7 +247,11 @@ impl Machine {
                 self.make_waiting(cx, id.task, cx.now.mono_ms, WaitsFor::OldCopy);
             } else {
                 // Its silence was still being borne (`replace_after`): the loss is charged now.
-                self.on_infrastructure_failure(cx, id, ending(v1::Reason::Fenced, "its lease ended while it was out of reach"));
+                self.on_infrastructure_failure(
+                    cx,
+                    id,
+                    ending(v1::Reason::Fenced, "its lease ended while it was out of reach"),
+                );
             }
             return (Decision::Stop, v1::Reason::Fenced);
         }
@@ -334,6 +340,7 @@ fn unwanted(task: &Task) -> Option<v1::Reason> {
     match task.state {
         _ if task.cancelling => Some(v1::Reason::Cancelled),
         _ if task.overtime => Some(v1::Reason::TotalTimeout),
+        State::Ended { state: Terminal::Cancelled, .. } => Some(v1::Reason::Cancelled),
         State::Ended { .. } => Some(v1::Reason::Revoked),
         State::Waiting { .. } | State::Ready { .. } | State::Assigned | State::Running | State::Committing { .. } => {
             None

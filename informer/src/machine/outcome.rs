@@ -83,6 +83,10 @@ impl Machine {
             return self.on_late(cx, id, &ending);
         }
         self.note(cx, id, "ended", describe(&ending));
+        if verdict != Verdict::Success && self.tasks.get(&id.task).is_some_and(super::Task::is_stopping) {
+            self.set_phase(id, Phase::Cancelled);
+            return self.finish_stopped(cx, id.task, ending);
+        }
         match verdict {
             Verdict::Success => self.on_success(cx, id, ending),
             Verdict::Own { .. } | Verdict::Infrastructure if was_missing && self.has_rival(id) => {
@@ -114,6 +118,10 @@ impl Machine {
             matches!(ending.reason(), R::Cancelled | R::Revoked | R::Fenced | R::Drained | R::Lost | R::TotalTimeout);
         self.set_phase(id, if wanted { Phase::Cancelled } else { Phase::Late });
         self.note(cx, id, if wanted { "stopped" } else { "late" }, describe(ending));
+        if !ending.outputs.is_empty() {
+            // Its sidecar keeps what it staged until it hears that nobody wants it.
+            self.order_stop(cx, id, v1::Reason::Revoked);
+        }
         self.on_old_copy_gone(cx, id.task);
     }
 
@@ -171,9 +179,6 @@ impl Machine {
             self.on_spawn_failed(cx, id);
         }
         let Some(task) = self.tasks.get_mut(&id.task) else { return };
-        if task.is_stopping() {
-            return self.finish_stopped(cx, id.task, ending);
-        }
         if task.is_service() {
             return self.on_service_exit(cx, id, ending, false);
         }
@@ -320,6 +325,8 @@ impl Machine {
         let Some(task) = self.tasks.get_mut(&id) else { return };
         let open: Vec<AttemptId> = task.attempts.iter().filter(|a| a.may_win()).map(|a| a.id(id)).collect();
         task.ended_unix_ms = cx.now.wall_ms;
+        task.cancelling = false;
+        task.overtime = false;
         let detail = describe(&ending);
         task.state = State::Ended { state, ending: Box::new(ending) };
         let kind = task.state_word();

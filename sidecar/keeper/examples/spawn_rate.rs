@@ -6,6 +6,7 @@
 //! favours whoever has more processes, so the CPU time per start is compared, too: that of the bare loop and its children against
 //! that of keeper, monitors, children and this agent.
 #![allow(unsafe_code, reason = "the bare loop is posix_spawn itself")]
+#![allow(clippy::disallowed_methods, reason = "it measures elapsed time")]
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;

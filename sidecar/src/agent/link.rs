@@ -59,9 +59,15 @@ pub(super) struct Open {
     pub _close: oneshot::Sender<()>,
 }
 
-/// Checks the URL, before anything else is done.
-pub(super) fn endpoint(url: &str) -> Result<Endpoint, tonic::transport::Error> {
-    Ok(Endpoint::from_shared(url.to_owned())?.connect_timeout(CONNECT).tcp_nodelay(true))
+/// Checks the URL, before anything else is done; in words, what is wrong with it.
+pub(super) fn endpoint(url: &str) -> Result<Endpoint, String> {
+    let uri: http::Uri = url.parse().map_err(|error: http::uri::InvalidUri| error.to_string())?;
+    match (uri.scheme_str(), uri.host()) {
+        (Some("http"), Some(_)) => {}
+        (Some("https"), _) => return Err("this version has no TLS".into()),
+        _ => return Err("it has no http:// and host".into()),
+    }
+    Ok(Endpoint::from(uri).connect_timeout(CONNECT).tcp_nodelay(true))
 }
 
 /// Keeps a link until the shell is gone. `silence_ms` is how long an informer may say nothing: the lease, once one was granted.

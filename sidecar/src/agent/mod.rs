@@ -83,12 +83,12 @@ pub enum Error {
     #[error(transparent)]
     Ledger(#[from] ledger::Error),
     /// The URL.
-    #[error("{url:?} is not the URL of an informer ({source}); give one like http://127.0.0.1:7070")]
+    #[error("{url:?} is not the URL of an informer ({wrong}); give one like http://127.0.0.1:7070")]
     Url {
         /// As given.
         url: String,
         /// What is wrong with it.
-        source: tonic::transport::Error,
+        wrong: String,
     },
     /// The keeper's binary.
     #[error("there is no keeper at {}; build it with `cargo build --release --workspace` and keep it beside the sidecar", path.display())]
@@ -141,7 +141,7 @@ pub fn run(options: Options) -> Result<(), Error> {
 
 async fn serve(options: Options) -> Result<(), Error> {
     let endpoint =
-        link::endpoint(&options.informer).map_err(|source| Error::Url { url: options.informer.clone(), source })?;
+        link::endpoint(&options.informer).map_err(|wrong| Error::Url { url: options.informer.clone(), wrong })?;
     let lock = Lock::take(&options.data)?;
     let dirs = dirs(&options)?;
     let (ledger, meta, entries) = Ledger::open(&dirs.data, &options.informer, fresh_id()?)?;

@@ -4,6 +4,7 @@ mod run;
 mod status;
 
 use clap::{Parser, Subcommand};
+use std::io::IsTerminal as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use tracing_subscriber::EnvFilter;
@@ -43,7 +44,8 @@ pub fn main() -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("sidecar: {error:#}");
+            // Each error of ours names its cause already.
+            eprintln!("sidecar: {error}");
             ExitCode::FAILURE
         }
     }
@@ -52,7 +54,13 @@ pub fn main() -> ExitCode {
 /// Lines on stderr; `SIDECAR_LOG` takes the directives of `tracing`'s environment filter.
 fn log_to_stderr() {
     let filter = EnvFilter::try_from_env("SIDECAR_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).init();
+    let colours = std::io::stderr().is_terminal();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(colours)
+        .with_target(false)
+        .init();
 }
 
 /// Where a sidecar lives unless told: `$XDG_STATE_HOME/sidecar`, else `~/.local/state/sidecar`.

@@ -9,13 +9,15 @@
 //! | file | models |
 //! |---|---|
 //! | `center` | the informer's shell: batches, commits that may hang or be lost, effects after commits |
-//! | `workbox` | a machine with agent, ledger, keeper, monitors and processes |
+//! | `workbox` | a machine with an agent (the sidecar machine under a model of shell and ledger) |
+//! | `keeper` | its keeper, records and processes |
 //! | `net` | links: ordered streams that delay, lose, repeat and break |
 //! | `faults` | which of them strike in this history, and when |
 //! | `truth` | the invariants, judged from outside |
 
 mod center;
 mod faults;
+mod keeper;
 mod net;
 mod rng;
 mod truth;

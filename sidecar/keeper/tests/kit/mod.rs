@@ -3,6 +3,7 @@
 //! A [`Bed`] owns a data directory and everything that runs for it; dropped, it ends what is left: the keeper and its monitors by the
 //! pids they themselves name, user processes by the mark their environment carries. Nothing is ever killed by name.
 #![allow(dead_code, reason = "each test file uses its part of the kit")]
+#![allow(clippy::disallowed_methods, reason = "a bound on waiting, not a lease")]
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;

@@ -1,0 +1,265 @@
+//! What becomes of a task while nothing is lost: placement, retries, cancel, services, time limits.
+
+use super::*;
+
+#[test]
+fn a_task_goes_from_submit_to_success() {
+    let mut world = World::new();
+    let session = world.link(1, 1, 2, vec![]);
+    let task = world.submit(facts());
+    let attempt = world.one_assigned();
+    world.started(session, attempt);
+    assert_eq!(world.state(task), v1::TaskState::Running);
+    world.report(session, attempt, Report::Ended(Box::new(exit(0))));
+    let row = world.row(task);
+    assert_eq!(row.state(), v1::TaskState::Succeeded);
+    assert!(!world.machine.holds(task), "a committed end is forgotten");
+}
+
+#[test]
+fn without_a_sidecar_it_waits_and_says_why() {
+    let mut world = World::new();
+    let task = world.submit(facts());
+    assert_eq!(world.state(task), v1::TaskState::Ready);
+    let why = world.machine.why(world.now, task).expect("held");
+    assert!(why.summary.contains("no sidecar is linked"), "{}", why.summary);
+    world.link(1, 1, 1, vec![]);
+    assert_eq!(world.assigned().len(), 1);
+}
+
+#[test]
+fn one_key_is_one_task_also_before_its_commit() {
+    let mut world = World::new();
+    let first = world.submit_with(facts(), Some("k"), 1);
+    world.effects.clear();
+    world.submit_with(facts(), Some("k"), 1);
+    let reply = Reply::Submitted { task: first, existed: true };
+    assert_eq!(world.effects, [Effect::Reply { ticket: Ticket(1), reply }]);
+    world.effects.clear();
+    world.submit_with(facts(), Some("k"), 2);
+    let reply = Reply::Rejected(Rejection::KeyConflict { task: first });
+    assert_eq!(world.effects, [Effect::Reply { ticket: Ticket(1), reply }]);
+}
+
+#[test]
+fn high_priorities_go_first_and_equals_in_order() {
+    let mut world = World::new();
+    let low = world.submit(store::Facts { priority: -1, ..facts() });
+    let first = world.submit(facts());
+    let second = world.submit(facts());
+    let high = world.submit(store::Facts { priority: 5, ..facts() });
+    let session = world.link(1, 1, 1, vec![]);
+    let mut order = Vec::new();
+    for _ in 0..4 {
+        let attempt = world.one_assigned();
+        order.push(attempt.0.task);
+        world.started(session, attempt);
+        world.effects.clear();
+        world.report(session, attempt, Report::Ended(Box::new(exit(0))));
+    }
+    assert_eq!(order, [high, first, second, low]);
+}
+
+#[test]
+fn required_labels_route_and_books_are_kept() {
+    let mut world = World::new();
+    let require: BTreeMap<String, String> = [("service".to_owned(), "live".to_owned())].into();
+    let routed = world.submit(store::Facts { require: require.clone(), ..facts() });
+    world.link(1, 1, 4, vec![]);
+    assert_eq!(world.assigned(), []);
+    let why = world.machine.why(world.now, routed).expect("held");
+    assert!(why.details[0].contains("lacks the required label service=live"), "{:?}", why.details);
+    let labelled = Hello { labels: require, ..World::hello(2, 1) };
+    let session = world.link_as(labelled, 2, vec![]);
+    assert_eq!(world.assigned(), [(session, AttemptId { task: routed, number: 1 }, Fence { epoch: 1, n: 1 })]);
+    let large = world.submit(store::Facts { cpu_millis: 64_000, ..facts() });
+    assert_eq!(world.state(large), v1::TaskState::Ready);
+}
+
+#[test]
+fn a_fresh_sidecar_starts_slowly() {
+    let mut world = World::new();
+    for _ in 0..8 {
+        world.submit(facts());
+    }
+    let session = world.link(1, 1, 8, vec![]);
+    let attempt = world.one_assigned();
+    world.started(session, attempt);
+    let next = world.one_assigned();
+    world.started(session, next);
+    assert_eq!(world.assigned().len(), 2, "the window has doubled to four");
+}
+
+#[test]
+fn three_spawn_failures_of_different_tasks_quarantine() {
+    let mut world = World::new();
+    let session = world.link(1, 1, 1, vec![]);
+    let spawn = v1::Ending { reason: v1::Reason::Spawn.into(), ..Default::default() };
+    for _ in 0..3 {
+        world.submit(store::Facts { retry: Some(v1::Retry { max_attempts: 1, ..Default::default() }), ..facts() });
+        let attempt = world.one_assigned();
+        world.report(session, attempt, Report::Ended(Box::new(spawn.clone())));
+        world.effects.clear();
+    }
+    let kept = world.submit(facts());
+    assert_eq!(world.assigned(), []);
+    let why = world.machine.why(world.now, kept).expect("held");
+    assert!(why.details[0].contains("quarantined"), "{:?}", why.details);
+    for _ in 0..(super::sidecar::QUARANTINE_MS / BEAT) {
+        world.pass(BEAT);
+        world.beat(session, 1);
+    }
+    assert_eq!(world.assigned().len(), 1, "after its rest it is tried again");
+}
+
+#[test]
+fn own_failures_back_off_and_end() {
+    let mut world = World::new();
+    let session = world.link(1, 1, 1, vec![]);
+    let retry = v1::Retry { max_attempts: 2, backoff_ms: 100, ..Default::default() };
+    let task = world.submit(store::Facts { retry: Some(retry), ..facts() });
+    let attempt = world.one_assigned();
+    world.started(session, attempt);
+    world.report(session, attempt, Report::Ended(Box::new(exit(3))));
+    assert_eq!(world.state(task), v1::TaskState::Waiting);
+    world.pass(100);
+    let attempt = world.one_assigned();
+    assert_eq!(attempt.0.number, 2);
+    world.started(session, attempt);
+    world.report(session, attempt, Report::Ended(Box::new(exit(4))));
+    let row = world.row(task);
+    assert_eq!((row.state(), row.own_failures), (v1::TaskState::Failed, 2));
+    assert_eq!(row.ending.and_then(|ending| ending.exit_code), Some(4));
+}
+
+#[test]
+fn started_after_ended_moves_nothing_back() {
+    let mut world = World::new();
+    let session = world.link(1, 1, 1, vec![]);
+    let task = world.submit(facts());
+    let attempt = world.one_assigned();
+    world.report(session, attempt, Report::Ended(Box::new(exit(0))));
+    world.report(session, attempt, Report::Started { unix_ms: 1 });
+    world.report(session, attempt, Report::Ended(Box::new(exit(9))));
+    assert_eq!(world.row(task).state(), v1::TaskState::Succeeded);
+}
+
+#[test]
+fn a_winner_publishes_before_the_task_succeeds_and_cancel_is_too_late() {
+    let mut world = World::new();
+    let session = world.link(1, 1, 1, vec![]);
+    let task = world.submit(facts());
+    let attempt = world.one_assigned();
+    world.started(session, attempt);
+    world.effects.clear();
+    world.report(session, attempt, Report::Ended(Box::new(staged())));
+    assert_eq!(world.state(task), v1::TaskState::Committing);
+    assert!(world.messages().iter().any(|message| matches!(message, Message::Publish(_))));
+    world.tell(Event::CancelRequested { ticket: Ticket(2), task, stored: None, reason: String::new() });
+    let [Effect::Reply { reply: Reply::Rejected(Rejection::State { .. }), .. }] = world.effects.as_slice() else {
+        panic!("too late: {:?}", world.effects)
+    };
+    world.report(session, attempt, Report::Published(None));
+    assert_eq!(world.row(task).state(), v1::TaskState::Succeeded);
+}
+
+#[test]
+fn cancel_stops_the_process_and_then_the_task_is_cancelled() {
+    let mut world = World::new();
+    let session = world.link(1, 1, 1, vec![]);
+    let task = world.submit(facts());
+    let attempt = world.one_assigned();
+    world.started(session, attempt);
+    world.effects.clear();
+    world.tell(Event::CancelRequested { ticket: Ticket(2), task, stored: None, reason: "enough".into() });
+    assert_eq!(world.stops(), 1);
+    assert_eq!(world.state(task), v1::TaskState::Running);
+    let cancelled = v1::Ending { reason: v1::Reason::Cancelled.into(), signal: Some(15), ..Default::default() };
+    world.report(session, attempt, Report::Ended(Box::new(cancelled)));
+    let row = world.row(task);
+    assert_eq!((row.state(), row.cancelling), (v1::TaskState::Cancelled, false));
+    assert_eq!(row.attempts[0].state(), v1::AttemptState::Cancelled);
+}
+
+#[test]
+fn cancel_of_a_waiting_task_is_immediate_and_repeats_harmlessly() {
+    let mut world = World::new();
+    let task = world.submit(facts());
+    for _ in 0..2 {
+        world.effects.clear();
+        world.tell(Event::CancelRequested { ticket: Ticket(2), task, stored: None, reason: String::new() });
+        let [Effect::Reply { reply: Reply::Task(row), .. }] = world.effects.as_slice() else {
+            panic!("{:?}", world.effects)
+        };
+        assert_eq!(row.state(), v1::TaskState::Cancelled);
+    }
+}
+
+#[test]
+fn a_retry_runs_an_ended_task_again_and_one_key_is_one_retry() {
+    let mut world = World::new();
+    let session = world.link(1, 1, 1, vec![]);
+    let retry = v1::Retry { max_attempts: 1, ..Default::default() };
+    let task = world.submit(store::Facts { retry: Some(retry), ..facts() });
+    let attempt = world.one_assigned();
+    world.report(session, attempt, Report::Ended(Box::new(exit(1))));
+    let row = world.row(task);
+    assert_eq!(row.state(), v1::TaskState::Failed);
+    world.effects.clear();
+    let stored = Some(Box::new(row));
+    world.tell(Event::RetryRequested { ticket: Ticket(3), task, stored, key: "r".into() });
+    let attempt = world.one_assigned();
+    assert_eq!(attempt.0.number, 2);
+    world.report(session, attempt, Report::Ended(Box::new(exit(0))));
+    let stored = Some(Box::new(world.row(task)));
+    world.tell(Event::RetryRequested { ticket: Ticket(3), task, stored, key: "r".into() });
+    assert_eq!(world.assigned(), []);
+    assert!(!world.machine.holds(task), "what was only looked at is forgotten again");
+}
+
+#[test]
+fn a_service_restarts_by_its_policy_and_is_not_charged() {
+    let mut world = World::new();
+    let session = world.link(1, 1, 1, vec![]);
+    let restart = v1::RestartPolicy { backoff_ms: 100, max_restarts: 2, ..Default::default() };
+    let task = world.submit(store::Facts { kind: "service".into(), restart: Some(restart), ..facts() });
+    for delay_ms in [100, 200] {
+        let attempt = world.one_assigned();
+        world.started(session, attempt);
+        world.effects.clear();
+        world.report(session, attempt, Report::Ended(Box::new(exit(1))));
+        world.pass(delay_ms - 1);
+        assert_eq!(world.assigned(), []);
+        world.beat(session, 1);
+        world.pass(1);
+    }
+    let attempt = world.one_assigned();
+    world.report(session, attempt, Report::Ended(Box::new(exit(1))));
+    let row = world.row(task);
+    assert_eq!((row.state(), row.own_failures), (v1::TaskState::Failed, 0));
+}
+
+#[test]
+fn the_queue_and_the_whole_task_have_time_limits() {
+    let mut world = World::new();
+    let timeouts = v1::Timeouts { queue_ms: 300, total_ms: 1000, ..Default::default() };
+    let queued = world.submit(store::Facts { timeouts: Some(timeouts), ..facts() });
+    world.pass(300);
+    assert_eq!(world.row(queued).ending.map(|ending| ending.reason()), Some(v1::Reason::QueueTimeout));
+    let session = world.link(1, 1, 1, vec![]);
+    let overlong = world.submit(store::Facts { timeouts: Some(timeouts), ..facts() });
+    let attempt = world.one_assigned();
+    world.started(session, attempt);
+    world.effects.clear();
+    world.pass(1000);
+    assert_eq!(world.stops(), 1);
+    let stopped = v1::Ending { reason: v1::Reason::TotalTimeout.into(), signal: Some(15), ..Default::default() };
+    world.report(session, attempt, Report::Ended(Box::new(stopped)));
+    assert_eq!(world.row(overlong).ending.map(|ending| ending.reason()), Some(v1::Reason::TotalTimeout));
+}
+
+#[test]
+fn more_tasks_than_the_bound_are_refused() {
+    let rejection = Rejection::Full { limit: bounds::TASKS_LIVE };
+    assert!(rejection.to_string().contains("retry when some have ended"));
+}

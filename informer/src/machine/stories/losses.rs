@@ -1,0 +1,273 @@
+//! Sidecars that fall silent, come back, or are superseded; informers that start again.
+
+use super::*;
+
+/// A running task whose sidecar 1 is lost; sidecar 2 stands by.
+fn lost(facts: store::Facts) -> (World, TaskId, (AttemptId, Fence), SessionId) {
+    let mut world = World::new();
+    let first = world.link(1, 1, 1, vec![]);
+    let task = world.submit(facts);
+    let original = world.one_assigned();
+    world.started(first, original);
+    let second = world.link(2, 2, 1, vec![]);
+    world.effects.clear();
+    world.tell(Event::LinkClosed { session: first });
+    for _ in 0..2 {
+        world.pass(BEAT);
+        world.beat(second, 1);
+    }
+    assert_eq!(world.assigned(), [], "nothing moves before the third missed beat");
+    world.pass(BEAT);
+    world.beat(second, 1);
+    (world, task, original, second)
+}
+
+#[test]
+fn a_gap_in_report_numbers_ends_the_link() {
+    let mut world = World::new();
+    let session = world.link(1, 1, 1, vec![]);
+    world.submit(facts());
+    let (attempt, fence) = world.one_assigned();
+    world.tell(Event::Reported { session, seq: 5, attempt, fence, report: Report::Accepted, stored: None });
+    assert!(world.effects.iter().any(|effect| matches!(effect, Effect::CloseLink { .. })));
+}
+
+#[test]
+fn after_three_missed_beats_another_sidecar_gets_it() {
+    let (mut world, task, original, second) = lost(facts());
+    let replacement = world.one_assigned();
+    assert!(replacement.1 > original.1, "a replacement has a higher fence");
+    world.started(second, replacement);
+    world.report(second, replacement, Report::Ended(Box::new(exit(0))));
+    let row = world.row(task);
+    assert_eq!((row.state(), row.own_failures, row.infra_failures), (v1::TaskState::Succeeded, 0, 1));
+    world.tell(Event::LinkOpened {
+        session: SessionId(3),
+        hello: Box::new(World::hello(1, 1)),
+        held: vec![held(original, HeldState::Ended(Box::new(exit(0))))],
+        stored: [(task, row)].into(),
+    });
+    assert_eq!(world.verdicts(), [Decision::Acknowledged]);
+    let row = world.commit().tasks.pop().expect("the late result is stored");
+    assert_eq!(row.attempts[0].state(), v1::AttemptState::Late);
+    assert_eq!(row.attempts[1].state(), v1::AttemptState::Succeeded);
+}
+
+#[test]
+fn an_original_that_finished_first_wins_and_its_replacement_is_stopped() {
+    let (mut world, task, original, second) = lost(facts());
+    let replacement = world.one_assigned();
+    world.started(second, replacement);
+    world.effects.clear();
+    world.link(1, 3, 1, vec![held(original, HeldState::Ended(Box::new(exit(0))))]);
+    assert_eq!(world.state(task), v1::TaskState::Succeeded);
+    assert_eq!(world.stops(), 1);
+    world.report(second, replacement, Report::Ended(Box::new(exit(0))));
+    let row = world.row(task);
+    assert_eq!(row.attempts[1].state(), v1::AttemptState::Late);
+}
+
+#[test]
+fn a_replacement_not_yet_started_is_revoked() {
+    let (mut world, task, original, _) = lost(facts());
+    world.one_assigned();
+    world.link(1, 3, 1, vec![held(original, running(0))]);
+    assert_eq!(world.stops(), 1);
+    let row = world.row(task);
+    assert_eq!((row.state(), row.infra_failures), (v1::TaskState::Running, 0));
+    assert!(row.attempts[1].fenced && !row.attempts[0].fenced);
+}
+
+#[test]
+fn of_two_running_copies_the_one_further_on_is_kept() {
+    for (original_step, decision) in [(9, Decision::Keep), (3, Decision::Stop)] {
+        let (mut world, task, original, second) = lost(facts());
+        let replacement = world.one_assigned();
+        world.started(second, replacement);
+        let progress = vec![(replacement.0, v1::Progress { step: 5, ..Default::default() })];
+        let load = v1::Load::default();
+        world.tell(Event::BeatReceived { session: second, seq: 2, load, credit: 0, held: 1, progress });
+        world.effects.clear();
+        world.link(1, 3, 1, vec![held(original, running(original_step))]);
+        assert_eq!(world.verdicts(), [decision]);
+        assert_eq!(world.state(task), v1::TaskState::Running);
+    }
+}
+
+#[test]
+fn a_stop_task_is_replaced_only_after_lease_and_grace() {
+    let (mut world, task, original, second) =
+        lost(store::Facts { stop_on_disconnect: true, exclusive: true, ..facts() });
+    assert_eq!(world.assigned(), [], "its old copy may still be dying");
+    assert_eq!(world.state(task), v1::TaskState::Waiting);
+    world.pass(config().fence_grace_ms);
+    let replacement = world.one_assigned();
+    world.started(second, replacement);
+    world.link(1, 3, 1, vec![held(original, HeldState::Ended(Box::new(exit(0))))]);
+    assert_eq!(world.state(task), v1::TaskState::Running, "a fenced result changes nothing");
+    assert_eq!(world.row(task).attempts[0].state(), v1::AttemptState::Late);
+}
+
+#[test]
+fn a_stop_copy_that_comes_back_is_stopped_before_its_replacement_starts() {
+    let (mut world, task, original, _) = lost(store::Facts { stop_on_disconnect: true, exclusive: true, ..facts() });
+    let back = world.link(1, 3, 1, vec![held(original, running(1))]);
+    assert_eq!(world.verdicts(), [Decision::Stop]);
+    world.pass(BEAT);
+    assert_eq!(world.assigned(), [], "the old copy has not told its end");
+    assert_eq!(world.state(task), v1::TaskState::Waiting);
+    let fenced = v1::Ending { reason: v1::Reason::Fenced.into(), ..Default::default() };
+    world.report(back, original, Report::Ended(Box::new(fenced)));
+    assert_eq!(world.assigned().len(), 1);
+}
+
+#[test]
+fn a_policy_may_fail_the_task_at_the_first_loss() {
+    let retry = v1::Retry { no_infrastructure_retry: true, ..Default::default() };
+    let (mut world, task, ..) = lost(store::Facts { retry: Some(retry), ..facts() });
+    let _ = &mut world;
+    let reply = world.commit();
+    let row = reply.tasks.iter().find(|row| row.id == task.to_bytes()).expect("it has changed");
+    assert_eq!(row.state(), v1::TaskState::Failed);
+    assert_eq!(row.ending.as_ref().map(v1::Ending::reason), Some(v1::Reason::Lost));
+}
+
+#[test]
+fn a_blip_shorter_than_the_lease_disturbs_nothing() {
+    let mut world = World::new();
+    let first = world.link(1, 1, 1, vec![]);
+    world.link(2, 2, 1, vec![]);
+    let task = world.submit(facts());
+    let attempt = world.one_assigned();
+    world.started(first, attempt);
+    world.tell(Event::LinkClosed { session: first });
+    world.pass(2 * BEAT);
+    world.effects.clear();
+    world.link(1, 3, 1, vec![held(attempt, running(1))]);
+    assert_eq!(world.verdicts(), [Decision::Keep]);
+    let row = world.row(task);
+    assert_eq!((row.state(), row.attempts.len()), (v1::TaskState::Running, 1));
+}
+
+#[test]
+fn an_assignment_that_never_arrived_is_sent_again() {
+    let mut world = World::new();
+    let first = world.link(1, 1, 1, vec![]);
+    world.submit(facts());
+    let attempt = world.one_assigned();
+    world.tell(Event::LinkClosed { session: first });
+    world.link(1, 2, 1, vec![]);
+    assert_eq!(world.one_assigned(), attempt);
+}
+
+#[test]
+fn unknown_attempts_are_set_aside() {
+    let mut world = World::new();
+    let stranger = (AttemptId { task: TaskId::from_u128(99), number: 1 }, Fence { epoch: 1, n: 9 });
+    world.link(1, 1, 1, vec![held(stranger, running(0))]);
+    assert_eq!(world.verdicts(), [Decision::SetAside]);
+}
+
+#[test]
+fn the_newer_incarnation_wins() {
+    let mut world = World::new();
+    let newer = Hello { incarnation: 2, ..World::hello(1, 1) };
+    let session = world.link_as(newer, 1, vec![]);
+    world.effects.clear();
+    world.link(1, 2, 1, vec![]);
+    let [Effect::CloseLink { session: SessionId(2), refuse }] = world.effects.as_slice() else {
+        panic!("the older incarnation is refused: {:?}", world.effects)
+    };
+    assert!(refuse.r#final);
+    assert_eq!(world.machine.session_of(&SidecarId::from_u128(1).to_string()), Some(session));
+}
+
+#[test]
+fn a_winner_lost_before_it_published_yields() {
+    let mut world = World::new();
+    let session = world.link(1, 1, 1, vec![]);
+    let task = world.submit(facts());
+    let attempt = world.one_assigned();
+    world.started(session, attempt);
+    world.report(session, attempt, Report::Ended(Box::new(staged())));
+    world.tell(Event::LinkClosed { session });
+    world.pass(3 * BEAT);
+    assert_eq!(world.state(task), v1::TaskState::Committing);
+    world.pass(config().fence_grace_ms);
+    assert_eq!(world.state(task), v1::TaskState::Ready);
+    assert_eq!(world.row(task).infra_failures, 1);
+}
+
+#[test]
+fn a_restart_finds_everything_again() {
+    let mut world = World::new();
+    let session = world.link(1, 1, 1, vec![]);
+    let running_task = world.submit(facts());
+    let attempt = world.one_assigned();
+    world.started(session, attempt);
+    let ready_task = world.submit(facts());
+    let batch = world.commit();
+    let now = Now { mono_ms: 500, wall_ms: world.now.wall_ms + 60_000, entropy: 3 };
+    world.machine =
+        Machine::new(Config { epoch: 2, commit_seq: world.seq, ..config() }, now, batch.tasks, batch.sidecars);
+    world.now = now;
+    world.machine.check().expect("invariants hold");
+    assert_eq!((world.state(running_task), world.state(ready_task)), (v1::TaskState::Running, v1::TaskState::Ready));
+    world.reports.clear();
+    world.effects.clear();
+    let again = world.link(1, 9, 1, vec![held(attempt, HeldState::Ended(Box::new(exit(0))))]);
+    let (next, fence) = world.one_assigned();
+    assert_eq!((next.task, fence.epoch), (ready_task, 2));
+    world.started(again, (next, fence));
+    assert_eq!(world.row(running_task).state(), v1::TaskState::Succeeded);
+}
+
+#[test]
+fn a_restored_informer_holds_exclusive_starts_and_raises_its_epoch() {
+    let mut world = World::new();
+    let seen = v1::Identity { lineage: "l".into(), epoch: 4, commit_seq: 77 };
+    world.submit(store::Facts { exclusive: true, stop_on_disconnect: true, ..facts() });
+    world.link_as(Hello { seen: Some(seen), ..World::hello(1, 1) }, 1, vec![]);
+    assert!(world.machine.restored());
+    assert_eq!(world.assigned(), []);
+    assert_eq!(world.commit().epoch, Some(5));
+    world.tell(Event::RestoreAccepted);
+    let (_, fence) = world.one_assigned();
+    assert_eq!(fence.epoch, 5);
+}
+
+#[test]
+fn one_missed_beat_makes_suspect_and_a_beat_mends_it() {
+    let mut world = World::new();
+    let session = world.link(1, 1, 1, vec![]);
+    world.messages();
+    world.pass(2 * BEAT);
+    assert!(world.messages().iter().any(|message| matches!(message, Message::Ping(_))));
+    world.submit(facts());
+    assert_eq!(world.assigned(), [], "a suspect gets no new work");
+    world.beat(session, 1);
+    assert_eq!(world.assigned().len(), 1);
+}
+
+#[test]
+fn a_beat_writes_nothing() {
+    let mut world = World::new();
+    let session = world.link(1, 1, 1, vec![]);
+    world.commit();
+    let before = world.machine.write_count();
+    world.beat(session, 1);
+    assert_eq!(world.machine.write_count(), before);
+    assert!(!world.machine.dirty());
+    assert!(world.messages().iter().any(|message| matches!(message, Message::BeatAck(_))));
+}
+
+#[test]
+fn an_operator_may_vouch_for_a_restored_store() {
+    let mut world = World::new();
+    world.machine = Machine::new(Config { accept_restored: true, ..config() }, world.now, [], []);
+    let seen = v1::Identity { lineage: "l".into(), epoch: 4, commit_seq: 77 };
+    world.submit(store::Facts { exclusive: true, stop_on_disconnect: true, ..facts() });
+    world.link_as(Hello { seen: Some(seen), ..World::hello(1, 1) }, 1, vec![]);
+    assert!(world.machine.restored());
+    assert_eq!(world.one_assigned().1.epoch, 5);
+}

@@ -1,0 +1,94 @@
+#!/usr/bin/env bash
+# Installs what the tests need and runs them all. Nothing is hidden here: CI calls this script and nothing else.
+#
+#   tests/run.sh             everything
+#   tests/run.sh NAME…       only tests whose name contains NAME
+#
+# Debian packages are installed through apt only where they are absent and only as root; without them (or without root) the tests
+# that need them print `SKIP <test>: <reason>`, and the closing line counts those.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+say() { printf '\n== %s\n' "$*"; }
+
+# command → package that has it
+needed() {
+    cat <<'LIST'
+cc build-essential
+ffmpeg ffmpeg
+ffprobe ffmpeg
+ip iproute2
+nft nftables
+mkfs.ext4 e2fsprogs
+unshare util-linux
+LIST
+}
+
+install_missing() {
+    local missing=() command package
+    while read -r command package; do
+        PATH=$PATH:/usr/sbin:/sbin command -v "$command" >/dev/null || missing+=("$package")
+    done < <(needed)
+    [ ${#missing[@]} -gt 0 ] || return 0
+    mapfile -t missing < <(printf '%s\n' "${missing[@]}" | sort -u)
+    if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null; then
+        echo "not installed: ${missing[*]} (needs root and apt-get); tests that want them are skipped"
+        return 0
+    fi
+    say "installing ${missing[*]}"
+    apt-get update -q
+    DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "${missing[@]}"
+}
+
+check_style() {
+    if cargo fmt --version >/dev/null 2>&1; then
+        say "format"
+        cargo fmt --all --check
+    else
+        echo "SKIP format: rustfmt is not installed"
+    fi
+    if cargo clippy --version >/dev/null 2>&1; then
+        say "lints"
+        cargo clippy --workspace --all-targets --features tests/faults -- -D warnings
+    else
+        echo "SKIP lints: clippy is not installed"
+    fi
+}
+
+# The daemons as the tests want them: with crash points and seeded bugs, which a plain build never has.
+build() {
+    say "build"
+    cargo build --workspace --all-targets --features tests/faults
+}
+
+run_tests() {
+    if cargo nextest --version >/dev/null 2>&1; then
+        cargo nextest run --workspace --features tests/faults --success-output immediate --failure-output immediate "$@"
+    else
+        cargo test --workspace --features tests/faults --no-fail-fast -- --show-output "$@"
+    fi
+}
+
+# One line a test while they run; what the failed ones said, and every skip with its reason, at the end.
+report() {
+    grep --line-buffered -E '^ +(PASS|FAIL|SLOW|TIMEOUT|TERMINATING|LEAK|SIG[A-Z]+|ABORT) |^test |^ +(Starting|Summary) |^error|^test result' || true
+}
+failures() {
+    awk '/^ +PASS / { shown = 0 } /^ +(FAIL|TIMEOUT|SIG[A-Z]+|ABORT|LEAK) / { shown = 1 } shown' "$1"
+}
+
+PATH=$PATH:/usr/sbin:/sbin
+install_missing
+[ $# -gt 0 ] || check_style
+build
+say "tests"
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+status=0
+run_tests "$@" 2>&1 | tee "$log" | report || status=$?
+[ "$status" -eq 0 ] || failures "$log"
+skips=$(grep -hoE 'SKIP [a-z_:]+: .*' "$log" | sort -u || true)
+[ -z "$skips" ] || printf '\n%s\n' "$skips"
+grep -E '^ +Summary |^test result' "$log" || true
+echo "skipped inside tests for want of root, tools or data: $(grep -c . <<<"$skips" || true)"
+exit "$status"
