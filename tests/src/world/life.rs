@@ -156,13 +156,16 @@ pub struct Watched {
 }
 
 impl Watched {
-    /// Watches a child whose stdout is piped; its stderr is not read.
+    /// Watches a child whose stdout is piped; its stderr goes nowhere.
     ///
     /// # Errors
     /// Its stdout is not piped.
     pub fn new(mut child: Child) -> Result<Self> {
         let mut stdout = child.stdout.take().context("stdout is piped")?;
-        drop(child.stderr.take());
+        if let Some(mut stderr) = child.stderr.take() {
+            // Somebody must read it, or the child would meet a full or a closed pipe.
+            std::thread::spawn(move || std::io::copy(&mut stderr, &mut std::io::sink()));
+        }
         let (sender, chunks) = mpsc::channel();
         std::thread::spawn(move || {
             let mut buffer = vec![0; 64 << 10];
