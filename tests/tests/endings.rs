@@ -51,7 +51,11 @@ fn an_agent_told_to_takes_its_tasks_along_and_they_run_again() -> Result<()> {
     // Drained: charged to the infrastructure, so its one try is still there.
     let task = world.wait_state(&id, &["failed", "succeeded", "cancelled"])?;
     assert_eq!(task["exit_code"], 3, "{task}");
-    assert_eq!((task["attempts"].as_array().map(Vec::len), &task["attempts"][0]["reason"]), (Some(2), &"drained".into()), "{task}");
+    assert_eq!(
+        (task["attempts"].as_array().map(Vec::len), &task["attempts"][0]["reason"]),
+        (Some(2), &"drained".into()),
+        "{task}"
+    );
     assert_eq!(world.lines("starts").len(), 2);
     Ok(())
 }

@@ -171,8 +171,7 @@ fn a_sick_service_is_restarted_by_tcp() -> Result<()> {
     let world = World::with_sidecars(1)?;
     let probed = Probed::start()?;
     let address = probed.address;
-    let check =
-        format!("[service.health]\ninterval = \"100ms\"\nfailures = 2\ntcp = {{ address = \"{address}\" }}\n");
+    let check = format!("[service.health]\ninterval = \"100ms\"\nfailures = 2\ntcp = {{ address = \"{address}\" }}\n");
     let id = service(&world, &check)?;
     wait_attempt(&world, &id, 1, Some("healthy"))?;
     drop(probed);

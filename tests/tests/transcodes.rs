@@ -14,7 +14,12 @@ const PACE: &str = "realtime=speed=4";
 
 fn has_ffmpeg(test: &str) -> bool {
     let found = ["ffmpeg", "ffprobe"].iter().all(|name| {
-        Command::new(name).arg("-version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|s| s.success())
+        Command::new(name)
+            .arg("-version")
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status()
+            .is_ok_and(|s| s.success())
     });
     if !found {
         println!("SKIP {test}: ffmpeg or ffprobe is not installed");
@@ -193,9 +198,12 @@ fn a_broken_input_fails_with_a_reason_that_tells() -> Result<()> {
         return Ok(());
     }
     let (world, input) = world()?;
-    for (name, telling) in
-        [("c14_trunc_nomoov.mp4", "moov"), ("c26_empty.mp4", "empty"), ("c27_text.mp4", "not media"), ("c00.mp4", "does not exist")]
-    {
+    for (name, telling) in [
+        ("c14_trunc_nomoov.mp4", "moov"),
+        ("c26_empty.mp4", "empty"),
+        ("c27_text.mp4", "not media"),
+        ("c00.mp4", "does not exist"),
+    ] {
         let path = if name == "c00.mp4" { world.dir().join(name) } else { broken(&world, name, &input)? };
         let id = submit(&world, &path, &["-c:v", "mpeg4"])?;
         let task = world.wait_state(&id, &["cancelled", "failed", "succeeded"])?;

@@ -71,6 +71,10 @@ impl Machine {
             | Phase::Late
             | Phase::Unspecified => return,
         };
+        if attempt.started_unix_ms == 0 {
+            // Its end is the first that was heard of it: the link or its agent was down in between.
+            attempt.started_unix_ms = ending.started_unix_ms;
+        }
         attempt.ended_unix_ms = if ending.ended_unix_ms > 0 { ending.ended_unix_ms } else { cx.now.wall_ms };
         attempt.ending = Some(Box::new(ending.clone()));
         attempt.progress = None;

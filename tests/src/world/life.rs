@@ -105,7 +105,8 @@ impl World {
         let mut line = String::new();
         BufReader::new(stdout).read_line(&mut line)?;
         let url = line.trim().strip_prefix("listening on ");
-        self.url = url.with_context(|| format!("dev did not listen: {line:?}, {}", self.log("informer.log")))?.to_owned();
+        self.url =
+            url.with_context(|| format!("dev did not listen: {line:?}, {}", self.log("informer.log")))?.to_owned();
         Ok(())
     }
 
@@ -260,7 +261,7 @@ impl Frozen {
         let stdin = holder.stdin.take().map(OwnedFd::from);
         let mut line = String::new();
         BufReader::new(holder.stdout.take().context("stdout was piped")?).read_line(&mut line)?;
-        let frozen = Self { holder, stdin: stdin };
+        let frozen = Self { holder, stdin };
         ensure!(line == "frozen\n", "{} cannot be frozen", mount.display());
         Ok(frozen)
     }

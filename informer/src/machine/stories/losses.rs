@@ -285,3 +285,15 @@ fn a_sidecar_that_drains_gets_nothing_back_before_its_next_beat() {
     world.beat(session, 1);
     world.one_assigned();
 }
+
+#[test]
+fn an_end_that_is_the_first_news_tells_the_start_too() {
+    let mut world = World::new();
+    let session = world.link(1, 1, 1, vec![]);
+    let task = world.submit(facts());
+    let attempt = world.one_assigned();
+    world.tell(Event::LinkClosed { session });
+    let ending = v1::Ending { started_unix_ms: 5, ..exit(0) };
+    world.link(1, 2, 1, vec![held(attempt, HeldState::Ended(Box::new(ending)))]);
+    assert_eq!(world.row(task).attempts[0].started_unix_ms, 5);
+}
