@@ -273,11 +273,13 @@ impl Machine {
         let held = self.unfinished;
         let credit = if self.open { self.config.slots.saturating_sub(held) } else { 0 };
         self.told_open = Some(self.open);
-        let told: Vec<_> = self.progressed.iter().copied().take(bounds::BEAT_PROGRESS).collect();
+        // What waits for the informer's verdict is told after it: a service's health may not change again for a year.
+        let may_tell = |id: &AttemptId| self.attempts.get(id).is_some_and(|attempt| attempt.told.is_some());
+        let told: Vec<_> = self.progressed.iter().copied().filter(may_tell).take(bounds::BEAT_PROGRESS).collect();
         let mut progress = Vec::new();
         for id in told {
             self.progressed.remove(&id);
-            if let Some(attempt) = self.attempts.get(&id).filter(|attempt| attempt.told.is_some()) {
+            if let Some(attempt) = self.attempts.get(&id) {
                 progress.push(v1::AttemptProgress { attempt: Some(id.to_wire()), progress: attempt.progress.clone() });
             }
         }

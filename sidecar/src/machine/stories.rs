@@ -276,6 +276,24 @@ fn at_the_end_of_the_lease_a_waiting_stop_attempt_is_refused_and_a_continue_atte
 }
 
 #[test]
+fn progress_before_the_verdict_is_told_after_it() {
+    let (mut world, one) = (World::linked(1), attempt(1, 1));
+    world.assign(one, 1);
+    world.notice(one, Notice::Spawned(started()));
+    world.tell(Event::LinkClosed { link: world.link });
+    world.relink();
+    let progress = v1::Progress { health: v1::Health::Healthy.into(), ..Default::default() };
+    world.tell(Event::Progressed { attempt: one, progress: progress.clone() });
+    world.pass(1_000);
+    world.verdict(one, Decision::Keep);
+    world.now.boot_ms += 1_000;
+    let mut effects = Vec::new();
+    world.machine.apply(world.now, Event::TimePassed, &mut effects);
+    let told = v1::AttemptProgress { attempt: Some(one.to_wire()), progress: Some(progress) };
+    assert!(matches!(&effects[..], [Effect::SendBeat { beat, .. }] if beat.progress == [told]), "{effects:?}");
+}
+
+#[test]
 fn a_result_survives_the_link_and_is_sent_again_after_the_verdict() {
     let (mut world, one) = (World::linked(1), attempt(1, 1));
     world.assign(one, 1);
