@@ -40,7 +40,7 @@ const MORE_THAN_KEPT: usize = 205;
 fn script(world: &World, name: &str) -> String {
     let dir = world.dir().display();
     format!(
-        "echo $$ >> {dir}/{name}; setsid sh -c 'trap \"\" TERM; : > {dir}/{name}.stray; while :; do sleep 1; done' {dir}/mark & \
+        "echo $$ >> {dir}/{name}; echo said; setsid sh -c 'trap \"\" TERM; : > {dir}/{name}.stray; while :; do sleep 1; done' {dir}/mark & \
          while [ ! -e {dir}/{name}.stray ]; do sleep 0.01; done; exit 0"
     )
 }
@@ -49,13 +49,20 @@ fn attempts(task: &Value) -> &[Value] {
     task["attempts"].as_array().map_or(&[], Vec::as_slice)
 }
 
-/// One accepted result, as many starts as its attempts say, and nothing of it left.
+/// One accepted result, its log, and nothing of it left.
 fn check_ended(world: &World, id: &str, name: &str) -> Result<Value> {
     let task = world.wait_state(id, &["succeeded", "failed", "cancelled"])?;
     assert_eq!(task["state"], "succeeded", "{name}: {task}");
     assert_eq!(task["exit_code"], 0, "{name}: {task}");
     let accepted = attempts(&task).iter().filter(|attempt| attempt["state"] == "succeeded").count();
     assert_eq!(accepted, 1, "{name}: {task}");
+    let mut said = String::new();
+    wait_for(&format!("{name}: its log is there"), || {
+        let log = world.informer(&["logs", id]).ok()?;
+        said = format!("{}{}", String::from_utf8_lossy(&log.stdout), String::from_utf8_lossy(&log.stderr));
+        (log.stdout == b"said\n").then_some(())
+    })
+    .with_context(|| format!("{said}\n{task}"))?;
     let mark = format!("{}/mark", world.dir().display());
     wait_for(&format!("{name}: no process is left"), || processes_with(mark.as_bytes()).is_empty().then_some(()))?;
     Ok(task)
