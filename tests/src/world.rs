@@ -56,7 +56,8 @@ impl World {
     pub fn empty() -> Result<Self> {
         static COUNTER: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
         let n = COUNTER.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        let dir = std::env::temp_dir().join(format!("informer-test-{}-{n}", std::process::id()));
+        // Of one length, so that no world's name begins another's: processes are found by it.
+        let dir = std::env::temp_dir().join(format!("informer-test-{}-{n:04}", std::process::id()));
         std::fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
         let world = Self {
             dir,
