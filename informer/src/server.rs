@@ -36,6 +36,9 @@ pub struct Options {
     pub lease_beats: u64,
     /// Longest kill delay after a lease's end, milliseconds.
     pub fence_grace_ms: u64,
+    /// Start `exclusive` tasks at once even if sidecars have seen a later state than this store: the operator vouches that no copy
+    /// runs which it does not know of.
+    pub accept_restored: bool,
 }
 
 impl Options {
@@ -48,6 +51,7 @@ impl Options {
             beat_ms: bounds::BEAT_MS,
             lease_beats: bounds::BEATS_PER_LEASE,
             fence_grace_ms: bounds::FENCE_GRACE_MS,
+            accept_restored: false,
         }
     }
 
@@ -160,6 +164,7 @@ impl Server {
                 beat_ms: options.beat_ms,
                 lease_ms: options.beat_ms * options.lease_beats,
                 fence_grace_ms: options.fence_grace_ms,
+                accept_restored: options.accept_restored,
             },
         )?;
         let (stopping, told) = watch::channel(false);

@@ -2,6 +2,8 @@
 //!
 //! Tests wait on what they see (a state, a file, a process), never on time; [`DEADLINE`] only bounds a failure.
 
+pub mod life;
+
 use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::Value;
 use std::io::{BufRead as _, BufReader};
@@ -42,6 +44,8 @@ pub struct World {
     pub sidecars: Vec<Sidecar>,
     /// Beat interval for `serve`, as the command line takes it.
     pub beat: &'static str,
+    /// Holds the mount namespace that sidecars are started in, if it is not the test's own.
+    namespace: Option<Child>,
 }
 
 impl World {
@@ -61,6 +65,7 @@ impl World {
             informer: None,
             sidecars: Vec::new(),
             beat: "1s",
+            namespace: None,
         };
         Ok(world)
     }
@@ -144,7 +149,8 @@ impl World {
         let data = self.dir.join(format!("sidecar-{n}"));
         let log = std::fs::File::options().create(true).append(true).open(self.dir.join(format!("sidecar-{n}.log")))?;
         let slots: &[&str] = if args.contains(&"--slots") { &[] } else { &["--slots", "2", "--cpu", "2000"] };
-        let agent = Command::new(binary("sidecar"))
+        let agent = self
+            .inside(&binary("sidecar"))
             .args(["run", "--informer", &self.url, "--data"])
             .arg(&data)
             .args(slots)
@@ -381,7 +387,11 @@ impl Drop for World {
         for pid in processes_with(self.dir.as_os_str().as_encoded_bytes()) {
             kill(pid);
         }
-        if std::thread::panicking() {
+        if let Some(mut holder) = self.namespace.take() {
+            let _ = holder.kill();
+            let _ = holder.wait();
+        }
+        if std::thread::panicking() || std::env::var_os("TESTS_KEEP").is_some() {
             eprintln!("kept for a look: {}", self.dir.display());
         } else {
             let _ = std::fs::remove_dir_all(&self.dir);

@@ -108,9 +108,13 @@ pub(crate) async fn start(options: Options) -> Result<Server, Error> {
     })
 }
 
-/// Says on stdout that it answers, and where. Scripts wait for this line.
+/// Says on stdout that it answers, and where. Scripts wait for this line. One that has read it and left must not take the server with
+/// it, nor must one that never listened.
 pub(crate) fn ready(addr: SocketAddr, data: &Path) -> Result<(), Error> {
-    super::print(&format!("listening on http://{addr}\ndata in {}", data.display()))
+    match super::print(&format!("listening on http://{addr}\ndata in {}", data.display())) {
+        Err(error) if error.is_broken_pipe() => Ok(()),
+        told => told,
+    }
 }
 
 /// SIGTERM and Ctrl-C.

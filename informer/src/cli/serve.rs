@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
+use crate::server::Options;
+
 use super::{
     error::Error,
     file,
@@ -20,6 +22,10 @@ pub(crate) struct Args {
     /// Read these settings from a TOML file: listen, data, beat, lease_beats, fence_grace; flags override it
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
+    /// After restoring an older backup: start exclusive tasks at once. You vouch that no copy runs which the backup does not know;
+    /// without this flag they wait for the longest lease
+    #[arg(long)]
+    accept_restored: bool,
     #[command(flatten)]
     place: Place,
 }
@@ -36,11 +42,13 @@ struct Config {
 }
 
 pub(crate) async fn run(args: Args) -> Result<u8, Error> {
+    let accept_restored = args.accept_restored;
     let place = args.place()?;
     let data = place.data("informer")?;
     place::log()?;
     let mut stops = Stops::new()?;
-    let server = place::start(place.options(data.clone())?).await?;
+    let options = Options { accept_restored, ..place.options(data.clone())? };
+    let server = place::start(options).await?;
     place::ready(server.addr(), &data)?;
     let failed = tokio::select! {
         cause = server.failed() => Some(cause),
@@ -79,9 +87,9 @@ mod tests {
         let path = std::env::temp_dir().join(format!("informer-{}.toml", std::process::id()));
         std::fs::write(&path, "listen = \"127.0.0.1:1\"\ndata = \"d\"\nbeat = \"2s\"\n").expect("a file");
         let flags = Place { beat: Some(7), ..Place::default() };
-        let place = Args { config: Some(path.clone()), place: flags }.place();
+        let place = Args { config: Some(path.clone()), accept_restored: false, place: flags }.place();
         std::fs::write(&path, "listen = \"127.0.0.1:1\"\nbeet = 3\n").expect("a file");
-        let wrong = Args { config: Some(path.clone()), place: Place::default() }.place();
+        let wrong = Args { config: Some(path.clone()), accept_restored: false, place: Place::default() }.place();
         std::fs::remove_file(&path).expect("removed");
         let place = place.expect("a place");
         assert_eq!((place.beat, place.listen.map(|listen| listen.port())), (Some(7), Some(1)));

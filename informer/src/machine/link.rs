@@ -68,8 +68,10 @@ impl Machine {
         let longest_ms = self.sidecars.values().map(|sidecar| sidecar.longest_lease_ms).max().unwrap_or(0);
         let until_ms = cx.now.mono_ms + longest_ms.max(self.config.lease_ms) + self.config.fence_grace_ms;
         self.restored = true;
-        self.restored_until_ms = Some(until_ms);
-        self.timers.arm(Timer::Restored, until_ms);
+        if !self.config.accept_restored {
+            self.restored_until_ms = Some(until_ms);
+            self.timers.arm(Timer::Restored, until_ms);
+        }
         self.config.epoch = self.config.epoch.max(epoch) + 1;
         self.fence_n = 0;
         self.pending.epoch = Some(self.config.epoch);

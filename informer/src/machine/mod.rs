@@ -63,6 +63,8 @@ pub struct Config {
     pub epoch: u64,
     /// Commit sequence that the store had when it was loaded.
     pub commit_seq: u64,
+    /// An operator vouches that no copy of an `exclusive` task runs that a restored store does not know of.
+    pub accept_restored: bool,
     /// The one wrong line of this run, so that the simulation can be shown to catch it.
     #[cfg(feature = "seeded-bugs")]
     pub bug: Option<Bug>,

@@ -45,7 +45,12 @@ impl Machine {
             // The assignment arrived; there is nothing to do but to acknowledge.
             Report::Accepted => {}
             Report::Started { unix_ms } => self.on_started(cx, id, unix_ms),
-            Report::Ended(ending) => self.on_end(cx, id, *ending),
+            Report::Ended(ending) => {
+                if ending.reason() == v1::Reason::Drained {
+                    self.give_no_more(id);
+                }
+                self.on_end(cx, id, *ending);
+            }
             Report::Published(failure) => self.on_published(cx, id, failure),
             Report::Refused(why) => self.on_refused(cx, id, why),
         }
@@ -71,15 +76,21 @@ impl Machine {
         self.refresh(sidecar_id);
     }
 
-    /// A sidecar that refuses takes no more until its next beat says otherwise.
+    /// The sidecar of an attempt that it refused or drained takes no more until its next beat says otherwise: without this the retry,
+    /// which waits for nothing, would go right back to it.
+    fn give_no_more(&mut self, id: AttemptId) {
+        let attempt = self.tasks.get(&id.task).and_then(|task| task.attempt(id.number));
+        if let Some(sidecar) = attempt.and_then(|attempt| self.sidecars.get_mut(&attempt.sidecar)) {
+            sidecar.limit = 0;
+        }
+    }
+
     fn on_refused(&mut self, cx: &mut Cx<'_>, id: AttemptId, why: String) {
         let Some(attempt) = self.tasks.get(&id.task).and_then(|task| task.attempt(id.number)) else { return };
         if attempt.phase != Phase::Assigned {
             return;
         }
-        if let Some(sidecar) = self.sidecars.get_mut(&attempt.sidecar) {
-            sidecar.limit = 0;
-        }
+        self.give_no_more(id);
         self.on_end(cx, id, ending(v1::Reason::Refused, why));
     }
 

@@ -53,11 +53,18 @@ pub struct Options {
     pub lease_ms: u64,
     /// Longest kill delay after a lease's end, milliseconds.
     pub fence_grace_ms: u64,
+    /// Start `exclusive` tasks at once even if the store turns out to be restored from a backup.
+    pub accept_restored: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
         use proto::bounds::{BEAT_MS, BEATS_PER_LEASE, FENCE_GRACE_MS};
-        Self { beat_ms: BEAT_MS, lease_ms: BEAT_MS * BEATS_PER_LEASE, fence_grace_ms: FENCE_GRACE_MS }
+        Self {
+            beat_ms: BEAT_MS,
+            lease_ms: BEAT_MS * BEATS_PER_LEASE,
+            fence_grace_ms: FENCE_GRACE_MS,
+            accept_restored: false,
+        }
     }
 }

@@ -115,6 +115,7 @@ fn load(
         lineage,
         epoch,
         commit_seq,
+        accept_restored: options.accept_restored,
         #[cfg(feature = "seeded-bugs")]
         bug: None,
     };

@@ -24,6 +24,8 @@ pub(super) struct Lease {
     last_seq: u64,
     sent: VecDeque<(u64, u64)>,
     last_sent_ms: Option<u64>,
+    /// Whether a beat of this link was acknowledged.
+    answered: bool,
     deadline_ms: u64,
     /// Send time and length of the beat that earned the deadline, for [`Lease::check`].
     earned: (u64, u64),
@@ -40,6 +42,7 @@ impl Lease {
         self.last_seq = 0;
         self.sent.clear();
         self.last_sent_ms = None;
+        self.answered = false;
     }
 
     /// Numbers a beat that leaves now.
@@ -58,6 +61,7 @@ impl Lease {
         let sent_ms = self.sent.iter().find(|(sent, _)| *sent == seq)?.1;
         self.sent.retain(|(sent, _)| *sent > seq);
         self.terms = Some(terms);
+        self.answered = true;
         let from_ms = from_receipt.unwrap_or(sent_ms);
         let deadline_ms = from_ms.saturating_add(terms.lease_ms);
         if deadline_ms <= self.deadline_ms {
@@ -66,6 +70,11 @@ impl Lease {
         self.deadline_ms = deadline_ms;
         self.earned = (sent_ms, terms.lease_ms);
         Some(deadline_ms)
+    }
+
+    /// Whether the link is so young that its first beat was not acknowledged yet.
+    pub(super) fn is_awaited(&self) -> bool {
+        !self.answered
     }
 
     pub(super) fn is_live(&self, now_ms: u64) -> bool {

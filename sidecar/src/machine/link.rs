@@ -186,7 +186,8 @@ impl Machine {
             Mode::Superseded => return Some("this sidecar was superseded"),
             Mode::Serving => {}
         }
-        if !self.lease.is_live(now.boot_ms) {
+        // Right after the inventory the informer repeats what was not in it, before it can have answered a beat: that waits for the lease.
+        if !self.lease.is_live(now.boot_ms) && !self.lease.is_awaited() {
             return Some("no live lease");
         }
         if super::siblings(&self.attempts, id).any(|other| other > fence) {

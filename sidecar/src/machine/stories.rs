@@ -250,6 +250,18 @@ fn without_a_lease_nothing_is_taken() {
 }
 
 #[test]
+fn what_is_repeated_right_after_the_inventory_waits_for_the_first_lease() {
+    let mut world = World::new(Config::new(1));
+    world.tell(Event::KeeperConnected { listing: vec![] });
+    world.link = LinkId(1);
+    world.tell(Event::LinkOpened { link: world.link });
+    world.hear(Heard::Welcome { terms: TERMS });
+    let effects = world.assign(attempt(1, 1), 1);
+    assert_eq!((reports(&effects), starts(&effects)), (vec![(1, "accepted")], 0));
+    assert_eq!(starts(&world.hear(Heard::BeatAck { seq: 1, terms: TERMS })), 1);
+}
+
+#[test]
 fn at_the_end_of_the_lease_a_waiting_stop_attempt_is_refused_and_a_continue_attempt_waits() {
     let mut world = World::linked(1);
     world.assign(attempt(1, 1), 1);

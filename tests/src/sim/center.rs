@@ -96,6 +96,7 @@ impl World {
             lineage: "simulated".to_owned(),
             epoch: center.store.epoch,
             commit_seq: center.store.seq,
+            accept_restored: false,
             bug: center.bug,
         };
         let live = center.store.tasks.values().filter(|row| !super::truth::is_terminal(row)).cloned();

@@ -260,3 +260,28 @@ fn a_beat_writes_nothing() {
     assert!(!world.machine.dirty());
     assert!(world.messages().iter().any(|message| matches!(message, Message::BeatAck(_))));
 }
+
+#[test]
+fn an_operator_may_vouch_for_a_restored_store() {
+    let mut world = World::new();
+    world.machine = Machine::new(Config { accept_restored: true, ..config() }, world.now, [], []);
+    let seen = v1::Identity { lineage: "l".into(), epoch: 4, commit_seq: 77 };
+    world.submit(store::Facts { exclusive: true, stop_on_disconnect: true, ..facts() });
+    world.link_as(Hello { seen: Some(seen), ..World::hello(1, 1) }, 1, vec![]);
+    assert!(world.machine.restored());
+    assert_eq!(world.one_assigned().1.epoch, 5);
+}
+
+#[test]
+fn a_sidecar_that_drains_gets_nothing_back_before_its_next_beat() {
+    let mut world = World::new();
+    let session = world.link(1, 1, 1, vec![]);
+    world.submit(facts());
+    let first = world.one_assigned();
+    world.started(session, first);
+    let drained = v1::Ending { reason: v1::Reason::Drained.into(), ..exit(143) };
+    world.report(session, first, Report::Ended(Box::new(drained)));
+    assert_eq!(world.assigned(), [], "it went right back");
+    world.beat(session, 1);
+    world.one_assigned();
+}

@@ -28,6 +28,7 @@ fn config() -> Config {
         lineage: "l".to_owned(),
         epoch: 1,
         commit_seq: 0,
+        accept_restored: false,
         #[cfg(feature = "seeded-bugs")]
         bug: None,
     }
