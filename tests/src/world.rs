@@ -324,12 +324,6 @@ impl World {
         Ok(())
     }
 
-    /// Process id of the agent of sidecar `n`.
-    #[must_use]
-    pub fn agent(&self, n: usize) -> Option<i32> {
-        self.sidecars[n].agent.as_ref().and_then(|agent| i32::try_from(agent.id()).ok())
-    }
-
     /// Which of the sidecars has this id.
     ///
     /// # Errors
@@ -366,14 +360,6 @@ impl World {
             states.contains(&attempt["state"].as_str()?).then(|| last.clone())
         });
         found.with_context(|| format!("last seen: {last}\n{}", self.log("informer.log")))
-    }
-
-    /// Writes an empty file into the world's directory: the sign that a task of the test waits for.
-    ///
-    /// # Errors
-    /// It cannot be written.
-    pub fn sign(&self, name: &str) -> Result<()> {
-        Ok(std::fs::write(self.dir.join(name), b"")?)
     }
 }
 
