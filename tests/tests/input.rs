@@ -51,6 +51,10 @@ fn serve(data: &Path) -> Result<Output> {
     daemon("informer", &["serve", "--listen", "127.0.0.1:0"], data)
 }
 
+async fn connect(world: &World) -> Result<tonic::transport::Channel> {
+    Ok(tonic::transport::Endpoint::from_shared(world.url().to_owned())?.connect().await?)
+}
+
 fn runtime() -> Result<tokio::runtime::Runtime> {
     Ok(tokio::runtime::Builder::new_current_thread().enable_all().build()?)
 }
@@ -150,7 +154,7 @@ fn an_oversize_payload_is_refused() -> Result<()> {
     let refused = world.informer(&["submit", "--env", &a, "--env", &b, "--env", &c, "--", "true"])?;
     assert_refused(&refused, 2, &["[invalid]"]);
     runtime()?.block_on(async {
-        let mut client = InformerClient::connect(world.url().to_owned()).await?;
+        let mut client = InformerClient::new(connect(&world).await?);
         let spec = v1::TaskSpec { cwd: "x".repeat(proto::bounds::MESSAGE_BYTES + 1), ..Default::default() };
         let refused = client.submit(v1::SubmitRequest { spec: Some(spec), key: String::new() }).await;
         assert_eq!(refused.err().map(|status| status.code()), Some(tonic::Code::OutOfRange));
@@ -191,7 +195,7 @@ fn garbage_on_the_port_costs_only_its_connection() -> Result<()> {
 fn a_sidecar_of_another_protocol_is_refused_for_good() -> Result<()> {
     let world = informer()?;
     let told = runtime()?.block_on(async {
-        let mut link = SidecarLinkClient::connect(world.url().to_owned()).await?;
+        let mut link = SidecarLinkClient::new(connect(&world).await?);
         let hello = v1::Hello { protocol_min: 99, protocol_max: 99, sidecar: NOBODY.to_owned(), incarnation: 1, ..Default::default() };
         let (say, heard) = tokio::sync::mpsc::channel(1);
         say.send(v1::SidecarMessage { message: Some(Said::Hello(hello)) }).await?;
@@ -390,7 +394,7 @@ fn a_reader_that_never_reads_delays_nobody() -> Result<()> {
     let runtime = runtime()?;
     // Asked for and never read: the stream fills its window and stands still.
     let _stream = runtime.block_on(async {
-        let mut client = InformerClient::connect(world.url().to_owned()).await?;
+        let mut client = InformerClient::new(connect(&world).await?);
         let request = v1::LogsRequest { id: id.clone(), follow: true, ..Default::default() };
         anyhow::Ok((client.logs(request).await.context("logs")?.into_inner(), client))
     })?;
