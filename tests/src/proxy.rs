@@ -53,7 +53,8 @@ impl Proxy {
     /// # Errors
     /// The address or a thread cannot be had.
     pub fn between(listen: &str, url: &str) -> Result<Self> {
-        let target: SocketAddr = url.trim_start_matches("http://").parse().context("the informer's URL has an address")?;
+        let target: SocketAddr =
+            url.trim_start_matches("http://").parse().context("the informer's URL has an address")?;
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
         let listener = runtime.block_on(TcpListener::bind(listen))?;
         let (weather, seen) = watch::channel(Weather { up: true, down: true, generation: 0 });

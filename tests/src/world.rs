@@ -330,7 +330,8 @@ impl World {
     /// None of them.
     pub fn sidecar_named(&self, id: &str) -> Result<usize> {
         let found = self.sidecars.iter().position(|sidecar| {
-            let status = Command::new(binary("sidecar")).args(["status", "--json", "--data"]).arg(&sidecar.data).output();
+            let status =
+                Command::new(binary("sidecar")).args(["status", "--json", "--data"]).arg(&sidecar.data).output();
             let status = status.ok().and_then(|output| serde_json::from_slice::<Value>(&output.stdout).ok());
             status.is_some_and(|status| status["id"] == id)
         });

@@ -333,8 +333,9 @@ fn a_delayed_task_waits_for_its_time() -> Result<()> {
 #[test]
 fn every_timeout_ends_its_task_with_its_reason() -> Result<()> {
     let world = World::with_sidecars(1)?;
-    let cases: [(&[&str], &str); 3] = [
+    let cases: [(&[&str], &str); 4] = [
         (&["--timeout", "300ms", "--tries", "1"], "timeout"),
+        (&["--progress-timeout", "300ms", "--tries", "1"], "stalled"),
         (&["--total-timeout", "300ms"], "total_timeout"),
         (&["--queue-timeout", "300ms", "--require", "no=where"], "queue_timeout"),
     ];
@@ -348,13 +349,38 @@ fn every_timeout_ends_its_task_with_its_reason() -> Result<()> {
 }
 
 #[test]
+fn a_service_is_kept_up_and_ends_when_it_is_cancelled() -> Result<()> {
+    let mut api = Api::new(1)?;
+    let argv = ["sh", "-c", "echo up; exec sleep 1000"].map(str::to_owned).to_vec();
+    let restart = Some(v1::RestartPolicy { backoff_ms: 10, ..Default::default() });
+    let service = v1::Service { argv, restart, health: None };
+    let id = api.submit(v1::TaskSpec { kind: Some(v1::task_spec::Kind::Service(service)), ..Default::default() })?;
+    for number in 1..=2 {
+        api.world.wait_attempt(&id, number, &["running"])?;
+        let inside = format!("INFORMER_TASK_ID={id}");
+        let process =
+            wait_for("its process is there", || tests::world::processes_with(inside.as_bytes()).first().copied())?;
+        tests::world::kill(process);
+    }
+    let task = api.world.wait_attempt(&id, 3, &["running"])?;
+    assert_eq!(task["attempts"][0]["reason"], "signal", "{task}");
+    api.runtime.block_on(api.client.cancel(v1::CancelRequest { id: id.clone(), reason: String::new() }))?;
+    assert_eq!(api.watch(&id)?.1.state(), TaskState::Cancelled);
+    let stopped = format!("INFORMER_TASK_ID={id}");
+    assert!(tests::world::processes_with(stopped.as_bytes()).is_empty(), "its process outlived the task");
+    Ok(())
+}
+
+#[test]
 fn a_failure_is_retried_with_back_off_and_a_final_code_is_not() -> Result<()> {
     let mut api = Api::new(1)?;
-    let retry = v1::Retry { max_attempts: 3, backoff_ms: 10, backoff_cap_ms: 20, final_codes: vec![9], ..Default::default() };
+    let retry =
+        v1::Retry { max_attempts: 3, backoff_ms: 10, backoff_cap_ms: 20, final_codes: vec![9], ..Default::default() };
     let id = api.submit(v1::TaskSpec { retry: Some(retry.clone()), ..sh("[ $INFORMER_ATTEMPT = 3 ] || exit 5") })?;
     let (_, task) = api.watch(&id)?;
     assert_eq!((task.state(), task.attempts.len()), (TaskState::Succeeded, 3));
-    let retries = api.history(&id)?.iter().filter(|event| event.kind == "retry" && event.detail.contains("next try in")).count();
+    let retries =
+        api.history(&id)?.iter().filter(|event| event.kind == "retry" && event.detail.contains("next try in")).count();
     assert_eq!(retries, 2);
     let id = api.submit(v1::TaskSpec { retry: Some(retry), ..sh("exit 9") })?;
     let (_, task) = api.watch(&id)?;
@@ -394,7 +420,10 @@ fn a_log_over_its_cap_is_cut_and_said_to_be() -> Result<()> {
     assert!(task.ending.is_some_and(|ending| ending.truncated));
     let client = &mut api.client;
     let (bytes, truncated) = api.runtime.block_on(async {
-        let mut stream = client.logs(v1::LogsRequest { id, only: v1::LogStream::Out.into(), ..Default::default() }).await?.into_inner();
+        let mut stream = client
+            .logs(v1::LogsRequest { id, only: v1::LogStream::Out.into(), ..Default::default() })
+            .await?
+            .into_inner();
         let (mut bytes, mut truncated) = (0, false);
         while let Some(chunk) = stream.message().await? {
             bytes += chunk.data.len();

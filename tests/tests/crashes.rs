@@ -10,8 +10,15 @@ use tests::world::{World, processes_with, wait_for};
 
 const INFORMER_POINTS: [&str; 7] =
     ["before-apply", "after-apply", "before-commit", "after-commit", "after-reply", "mid-effects", "after-assign"];
-const AGENT_POINTS: [&str; 7] =
-    ["after-assign", "after-ledger", "after-accept", "after-start-sent", "after-end", "after-end-ledger", "after-report"];
+const AGENT_POINTS: [&str; 7] = [
+    "after-assign",
+    "after-ledger",
+    "after-accept",
+    "after-start-sent",
+    "after-end",
+    "after-end-ledger",
+    "after-report",
+];
 const PURGE_POINTS: [&str; 2] = ["before-purge", "after-purge"];
 /// Whether the attempt's end is recorded at this point, so that it counts.
 const KEEPER_POINTS: [(&str, bool); 7] = [

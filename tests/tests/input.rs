@@ -196,7 +196,13 @@ fn a_sidecar_of_another_protocol_is_refused_for_good() -> Result<()> {
     let world = informer()?;
     let told = runtime()?.block_on(async {
         let mut link = SidecarLinkClient::new(connect(&world).await?);
-        let hello = v1::Hello { protocol_min: 99, protocol_max: 99, sidecar: NOBODY.to_owned(), incarnation: 1, ..Default::default() };
+        let hello = v1::Hello {
+            protocol_min: 99,
+            protocol_max: 99,
+            sidecar: NOBODY.to_owned(),
+            incarnation: 1,
+            ..Default::default()
+        };
         let (say, heard) = tokio::sync::mpsc::channel(1);
         say.send(v1::SidecarMessage { message: Some(Said::Hello(hello)) }).await?;
         let mut answers = link.link(tokio_stream::wrappers::ReceiverStream::new(heard)).await?.into_inner();
@@ -215,7 +221,11 @@ fn an_unusable_data_directory_is_named() -> Result<()> {
     std::fs::write(&file, b"in the way")?;
     for data in [file.clone(), file.join("below")] {
         assert_refused(&serve(&data)?, 1, &[&data.to_string_lossy(), "--data"]);
-        assert_refused(&daemon("sidecar", &["run", "--informer", "http://127.0.0.1:1"], &data)?, 1, &[&file.to_string_lossy()]);
+        assert_refused(
+            &daemon("sidecar", &["run", "--informer", "http://127.0.0.1:1"], &data)?,
+            1,
+            &[&file.to_string_lossy()],
+        );
     }
     assert_eq!(std::fs::read(&file)?, b"in the way");
     Ok(())
@@ -231,7 +241,13 @@ fn a_read_only_data_directory_is_named() -> Result<()> {
     let line = "mount -t tmpfs -o ro none \"$1\" || exit 77; program=$2; shift 2; exec \"$program\" \"$@\"";
     for (program, args) in [("informer", &["serve", "--listen", "127.0.0.1:0"][..]), ("sidecar", &["run"])] {
         let mut command = Command::new("unshare");
-        command.args(["-m", "sh", "-c", line, "sh"]).arg(&data).arg(binary(program)).args(args).arg("--data").arg(&data);
+        command
+            .args(["-m", "sh", "-c", line, "sh"])
+            .arg(&data)
+            .arg(binary(program))
+            .args(args)
+            .arg("--data")
+            .arg(&data);
         let output = command.env("INFORMER_LOG", "off").env("SIDECAR_LOG", "off").stdin(Stdio::null()).output();
         match output {
             Ok(output) if output.status.code() != Some(77) && !output.stderr.starts_with(b"unshare:") => {

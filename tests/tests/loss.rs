@@ -455,7 +455,8 @@ fn run(line: &str) -> Result<()> {
     let mut words = line.split_whitespace();
     let program = words.next().context("a program")?;
     let path = format!("{}:/usr/sbin:/sbin", std::env::var("PATH").unwrap_or_default());
-    let output = Command::new(program).args(words).env("PATH", path).output().with_context(|| format!("no {program}"))?;
+    let output =
+        Command::new(program).args(words).env("PATH", path).output().with_context(|| format!("no {program}"))?;
     ensure!(output.status.success(), "`{line}`: {}", String::from_utf8_lossy(&output.stderr).trim());
     Ok(())
 }

@@ -105,7 +105,8 @@ impl World {
         let mut line = String::new();
         BufReader::new(stdout).read_line(&mut line)?;
         let url = line.trim().strip_prefix("listening on ");
-        self.url = url.with_context(|| format!("dev did not listen: {line:?}, {}", self.log("informer.log")))?.to_owned();
+        self.url =
+            url.with_context(|| format!("dev did not listen: {line:?}, {}", self.log("informer.log")))?.to_owned();
         Ok(())
     }
 
