@@ -9,7 +9,7 @@ if [ "$(id -u)" != 0 ]; then
     exit 1
 fi
 
-cargo build --release --offline -p keeper --bins --examples
+cargo build --release -p keeper --bins --examples
 target=${CARGO_TARGET_DIR:-target}/release
 image=$(mktemp --suffix=.ext4)
 mount=$(mktemp -d)

@@ -47,6 +47,12 @@ pub(super) fn unfit_because(sidecar: &Sidecar, class: &Class, held_back: bool) -
     None
 }
 
+/// Whether a class will not fit this sidecar however empty it is.
+pub(super) fn never_fits(sidecar: &Sidecar, class: &Class) -> bool {
+    let empty = Sidecar { taken_cpu_millis: 0, taken_memory_bytes: 0, ..sidecar.clone() };
+    unfit_because(&empty, class, false).is_some()
+}
+
 /// Lower is better: projected use of its processors, weighed by learned speed, plus what the machine itself feels.
 fn cost(sidecar: &Sidecar, task: &Task, id: SidecarId) -> u64 {
     let projected = (sidecar.taken_cpu_millis + task.facts.cpu_millis) * 1000 / sidecar.cpu_millis.max(1);

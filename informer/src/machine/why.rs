@@ -1,7 +1,7 @@
 //! "Why is it not running?" has an answer for every task that is not terminal.
 
 use super::event::Now;
-use super::placement::unfit_because;
+use super::placement::{never_fits, unfit_because};
 use super::sidecar::Link;
 use super::task::{Phase, State, Task, WaitsFor};
 use super::{Machine, view};
@@ -50,6 +50,8 @@ impl Machine {
             .collect();
         let summary = if known.is_empty() {
             "it is ready, and no sidecar is linked; start one with `sidecar run`".to_owned()
+        } else if known.iter().all(|(_, sidecar)| never_fits(sidecar, class)) {
+            "it is ready, and no linked sidecar can ever take it; start one that can, or cancel it".to_owned()
         } else {
             format!("it is ready and waits for a sidecar with room; {ahead} tasks are before it")
         };

@@ -68,6 +68,7 @@ fn required_labels_route_and_books_are_kept() {
     world.link(1, 1, 4, vec![]);
     assert_eq!(world.assigned(), []);
     let why = world.machine.why(world.now, routed).expect("held");
+    assert!(why.summary.contains("no linked sidecar can ever take it"), "{}", why.summary);
     assert!(why.details[0].contains("lacks the required label service=live"), "{:?}", why.details);
     let labelled = Hello { labels: require, ..World::hello(2, 1) };
     let session = world.link_as(labelled, 2, vec![]);
