@@ -298,6 +298,73 @@ impl World {
     }
 }
 
+/// What only some tests need.
+impl World {
+    /// Starts sidecar `n` with another informer's URL, such as a proxy's; `wrapper` comes before the command (`ip netns exec …`).
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn start_sidecar_through(&mut self, n: usize, url: &str, wrapper: &[&str], args: &[&str]) -> Result<()> {
+        let data = self.dir.join(format!("sidecar-{n}"));
+        let log = std::fs::File::options().create(true).append(true).open(self.dir.join(format!("sidecar-{n}.log")))?;
+        let program = binary("sidecar");
+        let mut command = match wrapper {
+            [] => Command::new(program),
+            [first, rest @ ..] => {
+                let mut command = Command::new(first);
+                command.args(rest).arg(program);
+                command
+            }
+        };
+        let command = command.args(["run", "--slots", "2", "--cpu", "2000", "--informer", url, "--data"]).arg(&data);
+        let agent = command.args(args).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn()?;
+        match self.sidecars.get_mut(n) {
+            Some(sidecar) => sidecar.agent = Some(agent),
+            None => self.sidecars.push(Sidecar { data, agent: Some(agent) }),
+        }
+        Ok(())
+    }
+
+    /// Which of the sidecars has this id.
+    ///
+    /// # Errors
+    /// None of them.
+    pub fn sidecar_named(&self, id: &str) -> Result<usize> {
+        let found = self.sidecars.iter().position(|sidecar| {
+            let status =
+                Command::new(binary("sidecar")).args(["status", "--json", "--data"]).arg(&sidecar.data).output();
+            let status = status.ok().and_then(|output| serde_json::from_slice::<Value>(&output.stdout).ok());
+            status.is_some_and(|status| status["id"] == id)
+        });
+        found.with_context(|| format!("no sidecar here is {id}"))
+    }
+
+    /// The kinds and details of a task's history, oldest first.
+    ///
+    /// # Errors
+    /// As [`World::json`].
+    pub fn history(&self, id: &str) -> Result<Vec<(String, String)>> {
+        let task = self.json(&["show", id, "--history", "--json"])?;
+        let events = task["history"].as_array().context("a history")?;
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        Ok(events.iter().map(|event| (text(&event["kind"]), text(&event["detail"]))).collect())
+    }
+
+    /// Waits until this attempt is in one of the states; the task then.
+    ///
+    /// # Errors
+    /// It is not within [`DEADLINE`].
+    pub fn wait_attempt(&self, id: &str, number: u64, states: &[&str]) -> Result<Value> {
+        let mut last = Value::Null;
+        let found = wait_for(&format!("attempt {number} of {id} is {states:?}"), || {
+            last = self.task(id).ok()?;
+            let attempt = last["attempts"].as_array()?.iter().find(|attempt| attempt["number"] == number)?;
+            states.contains(&attempt["state"].as_str()?).then(|| last.clone())
+        });
+        found.with_context(|| format!("last seen: {last}\n{}", self.log("informer.log")))
+    }
+}
+
 impl Drop for World {
     fn drop(&mut self) {
         self.kill_informer();

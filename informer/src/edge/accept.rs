@@ -28,6 +28,11 @@ const HEADER_TIME: Duration = Duration::from_secs(10);
 const PENDING_RESETS: usize = 32;
 /// Streams that we reset for a peer's mistakes on one connection before it ends.
 const ERROR_RESETS: usize = 256;
+/// Bytes of one stream that may be on their way to us unread: two chunks of a log.
+const STREAM_WINDOW_BYTES: u32 = 2 * bounds::LOG_CHUNK_BYTES as u32;
+/// So of one connection: as much as all log uploads at once may hold. A sidecar sends all its logs on one connection; with less, a
+/// reader that stands still would hold the window that the uploads for other readers need.
+const CONNECTION_WINDOW_BYTES: u32 = bounds::LOG_READERS as u32 * STREAM_WINDOW_BYTES;
 /// Bytes of one request's headers; ours are a few hundred.
 const HEADER_BYTES: u32 = 16 << 10;
 /// Bytes of an HTTP/1 connection's buffer; hyper's least is 8 KiB.
@@ -98,6 +103,8 @@ fn builder() -> auto::Builder<TokioExecutor> {
         .max_pending_accept_reset_streams(PENDING_RESETS)
         .max_local_error_reset_streams(ERROR_RESETS)
         .max_header_list_size(HEADER_BYTES)
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .keep_alive_interval(PING_INTERVAL)
         .keep_alive_timeout(PING_TIMEOUT);
     builder

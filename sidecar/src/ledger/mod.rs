@@ -192,7 +192,9 @@ fn set_up(
     schema::version(connection, path)?;
     let verdict: String = connection.pragma_query_value(None, "quick_check", |row| row.get(0)).map_err(unusable)?;
     if verdict != "ok" {
-        return Err(Error::Damaged { path: path.to_owned(), what: verdict });
+        // The first line is a heading, each further one a finding; the first finding is enough to act on.
+        let what = verdict.lines().find(|line| !line.starts_with("***")).unwrap_or_default().to_owned();
+        return Err(Error::Damaged { path: path.to_owned(), what });
     }
     connection.pragma_update(None, "journal_mode", "WAL").map_err(unusable)?;
     connection.pragma_update(None, "synchronous", "FULL").map_err(unusable)?;
