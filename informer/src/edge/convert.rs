@@ -114,6 +114,7 @@ fn beat(session: SessionId, mut wire: v1::Beat) -> Result<Event, Faults> {
         load: wire.load.unwrap_or_default(),
         credit: wire.credit,
         held: wire.held,
+        closed: wire.closed,
         progress: attempts.into_iter().zip(progress).collect(),
     })
 }

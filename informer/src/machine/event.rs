@@ -81,6 +81,8 @@ pub enum Event {
         credit: u32,
         /// Unfinished attempts it held when it counted the credit.
         held: u32,
+        /// It takes nothing new, whatever ends there.
+        closed: bool,
         /// What advanced since the last beat.
         progress: Vec<(AttemptId, v1::Progress)>,
     },

@@ -170,8 +170,9 @@ impl Machine {
                 self.on_link_opened(cx, session, &hello, held);
             }
             Event::LinkClosed { session } => self.on_link_closed(session),
-            Event::BeatReceived { session, seq, load, credit, held, progress } => {
-                self.on_beat(cx, session, seq, beat::Beat { load, limit: held.saturating_add(credit), progress });
+            Event::BeatReceived { session, seq, load, credit, held, closed, progress } => {
+                let limit = if closed { 0 } else { held.saturating_add(credit) };
+                self.on_beat(cx, session, seq, beat::Beat { load, limit, progress });
             }
             Event::Reported { session, seq, attempt, fence, report, stored } => {
                 self.hydrate(attempt.task, stored);

@@ -115,7 +115,15 @@ async fn next(messages: &mut mpsc::Receiver<InformerMessage>) -> Message {
 }
 
 pub(super) fn beat(session: SessionId, seq: u64, credit: u32) -> Event {
-    Event::BeatReceived { session, seq, load: v1::Load::default(), credit, held: 0, progress: Vec::new() }
+    Event::BeatReceived {
+        session,
+        seq,
+        load: v1::Load::default(),
+        credit,
+        held: 0,
+        closed: false,
+        progress: Vec::new(),
+    }
 }
 
 fn stopped<T: std::fmt::Debug>(answer: Result<T, Error>) -> String {

@@ -284,7 +284,7 @@ impl Machine {
             }
         }
         let seq = self.lease.on_beat(now.boot_ms);
-        let beat = v1::Beat { seq, load: Some(self.load), credit, held, progress };
+        let beat = v1::Beat { seq, load: Some(self.load), credit, held, closed: !self.open, progress };
         effects.push(Effect::SendBeat { link, beat: Box::new(beat) });
     }
 }

@@ -86,7 +86,7 @@ fn of_two_running_copies_the_one_further_on_is_kept() {
         world.started(second, replacement);
         let progress = vec![(replacement.0, v1::Progress { step: 5, ..Default::default() })];
         let load = v1::Load::default();
-        world.tell(Event::BeatReceived { session: second, seq: 2, load, credit: 0, held: 1, progress });
+        world.tell(Event::BeatReceived { session: second, seq: 2, load, credit: 0, held: 1, closed: false, progress });
         world.effects.clear();
         world.link(1, 3, 1, vec![held(original, running(original_step))]);
         assert_eq!(world.verdicts(), [decision]);
@@ -296,4 +296,20 @@ fn an_end_that_is_the_first_news_tells_the_start_too() {
     let ending = v1::Ending { started_unix_ms: 5, ..exit(0) };
     world.link(1, 2, 1, vec![held(attempt, HeldState::Ended(Box::new(ending)))]);
     assert_eq!(world.row(task).attempts[0].started_unix_ms, 5);
+}
+
+#[test]
+fn a_sidecar_that_is_closed_gets_nothing_whatever_ends_there() {
+    let mut world = World::new();
+    let session = world.link(1, 1, 1, vec![]);
+    world.submit(facts());
+    let attempt = world.one_assigned();
+    world.started(session, attempt);
+    let (load, progress) = (v1::Load::default(), Vec::new());
+    world.tell(Event::BeatReceived { session, seq: 2, load, credit: 0, held: 1, closed: true, progress });
+    world.submit(facts());
+    world.report(session, attempt, Report::Ended(Box::new(exit(0))));
+    assert_eq!(world.assigned(), []);
+    world.beat(session, 1);
+    assert_eq!(world.assigned().len(), 1);
 }

@@ -143,7 +143,15 @@ impl World {
 
     fn beat(&mut self, session: SessionId, limit: u32) {
         let load = v1::Load::default();
-        self.tell(Event::BeatReceived { session, seq: 1, load, credit: limit, held: 0, progress: Vec::new() });
+        self.tell(Event::BeatReceived {
+            session,
+            seq: 1,
+            load,
+            credit: limit,
+            held: 0,
+            closed: false,
+            progress: Vec::new(),
+        });
     }
 
     fn report(&mut self, session: SessionId, (attempt, fence): (AttemptId, Fence), report: Report) {
