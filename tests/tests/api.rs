@@ -4,6 +4,7 @@ use anyhow::{Context as _, Result, ensure};
 use proto::v1::informer_client::InformerClient;
 use proto::v1::{self, TaskState};
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 use tests::world::{DEADLINE, World, wait_for};
 use tokio::runtime::Runtime;
 use tonic::transport::Channel;
@@ -169,13 +170,26 @@ fn pages_are_stable_under_inserts_and_filters_hold() -> Result<()> {
 #[test]
 fn a_watch_sees_every_state_in_order_and_history_tells_it_again() -> Result<()> {
     let mut api = Api::new(0)?;
-    let id = api.submit(sh("exit 0"))?;
+    let id = api.submit(sh(&format!("while [ ! -e {}/go ]; do sleep 0.02; done", api.world.dir().display())))?;
     api.world.start_sidecar(0, &[], &[])?;
+    // What begins and ends within one commit is told at its end, so the task ends when its start has been told.
+    let (client, wanted, go) = (api.client.clone(), id.clone(), api.world.dir().join("go"));
+    api.runtime.spawn(async move { touch_when_running(client, wanted, go).await });
     let (states, task) = api.watch(&id)?;
     assert_eq!(states, [TaskState::Ready, TaskState::Assigned, TaskState::Running, TaskState::Succeeded]);
     assert_eq!(task.attempts.len(), 1);
     let kinds: Vec<String> = api.history(&id)?.into_iter().map(|event| event.kind).collect();
     assert_eq!(kinds, ["submitted", "assigned", "started", "ended", "succeeded"]);
+    Ok(())
+}
+
+async fn touch_when_running(mut client: InformerClient<Channel>, id: String, file: PathBuf) -> Result<()> {
+    let mut stream = client.watch(v1::WatchRequest { ids: vec![id] }).await?.into_inner();
+    while let Some(task) = stream.message().await? {
+        if task.state() == TaskState::Running {
+            std::fs::write(&file, b"")?;
+        }
+    }
     Ok(())
 }
 

@@ -7,6 +7,8 @@ use prost::Message as _;
 use proto::id::TaskId;
 use proto::{bounds, check, v1};
 use sha2::{Digest as _, Sha256};
+use std::future::{Future as _, poll_fn};
+use std::task::Poll;
 use tokio::task::JoinSet;
 use tonic::{Status, Streaming};
 
@@ -43,7 +45,13 @@ pub(super) async fn batch(
         match new_task(request) {
             Ok(task) => {
                 let handle = handle.clone();
-                under_way.spawn(async move { (index, handle.submit(task).await) });
+                let mut submit = Box::pin(async move { (index, handle.submit(task).await) });
+                // The first poll puts it into the inbox: here, so that the order of the queue is the order of the stream. The rest
+                // is waiting for the answer, whose order does not matter.
+                match poll_fn(|cx| Poll::Ready(submit.as_mut().poll(cx))).await {
+                    Poll::Ready(settled) => settle(Some(Ok(settled)), &mut results, &mut room)?,
+                    Poll::Pending => drop(under_way.spawn(submit)),
+                }
             }
             Err(error) => results[index] = failure(&error, &mut room),
         }
