@@ -300,20 +300,30 @@ fn sidecar(world: &World) -> Option<serde_json::Value> {
 fn a_fresh_sidecar_starts_slowly_and_a_failing_one_is_quarantined() -> Result<()> {
     let mut world = World::empty()?;
     world.start_informer(&[])?;
-    world.start_sidecar(0, &["--slots", "8", "--cpu", "8000"], &[])?;
+    // A machine without ffmpeg can start no transcode.
+    let empty = world.dir().join("no-programs");
+    std::fs::create_dir(&empty)?;
+    world.start_sidecar(0, &["--slots", "8", "--cpu", "8000"], &[("PATH", &empty.to_string_lossy())])?;
     world.wait_linked(1)?;
     assert_eq!(sidecar(&world).context("a sidecar")?["window"], 1);
     for (runs, window) in [(1, 2), (1, 4), (1, 8)] {
         for _ in 0..runs {
-            assert_eq!(world.informer(&["run", "--", "true"])?.status.code(), Some(0));
+            assert_eq!(world.informer(&["run", "--", "/bin/true"])?.status.code(), Some(0));
         }
         assert_eq!(sidecar(&world).context("a sidecar")?["window"], window);
     }
+    for _ in 0..4 {
+        assert_eq!(world.informer(&["run", "--", "/no/such/program"])?.status.code(), Some(125));
+    }
+    assert_eq!(sidecar(&world).context("a sidecar")?["state"], "live", "a misspelt program is its task's fault");
+    std::fs::write(world.dir().join("a.mp4"), "there is something to look at")?;
+    let film = world.dir().join("film.toml");
+    std::fs::write(&film, "[transcode]\ninput = \"a.mp4\"\noutput = \"b.mp4\"\npreset = \"h264\"\n")?;
     for _ in 0..3 {
-        world.informer(&["run", "--", "/no/such/program"])?;
+        world.informer(&["run", "-f", &film.to_string_lossy()])?;
     }
     wait_for("it is quarantined", || (sidecar(&world)?["state"] == "quarantined").then_some(()))?;
-    let id = world.submit(&["--", "true"])?;
+    let id = world.submit(&["--", "/bin/true"])?;
     let why = world.json(&["why", &id, "--json"])?;
     assert!(why["details"].to_string().contains("quarantined"), "{why}");
     Ok(())

@@ -52,6 +52,11 @@ pub(crate) enum Error {
     /// Interrupted for the second time: the task was told to stop and we did not wait.
     #[error("left task {id} while it was being cancelled; `informer show {id}` tells how it ends")]
     Left { id: String },
+    /// The reader of our output went away while the task runs.
+    #[error(
+        "nobody reads the output any more; task {id} goes on: `informer logs -f {id}` shows it, `informer cancel {id}` ends it"
+    )]
+    Unread { id: String },
 }
 
 impl Error {
@@ -94,6 +99,11 @@ fn with_code(message: String, status: &Status) -> String {
 /// The connection failed, as opposed to the informer having answered: only then has a status a source.
 pub(crate) fn is_transport(status: &Status) -> bool {
     status.source().is_some()
+}
+
+/// The informer says that there is no such log.
+pub(crate) fn is_log_gone(status: &Status) -> bool {
+    !is_transport(status) && status.get_details_error_info().is_some_and(|info| info.reason == "log_gone")
 }
 
 /// Worth another try: the connection failed, or the informer says that it cannot right now.

@@ -102,6 +102,10 @@ impl Follower<'_> {
             if reached != before {
                 patience.restore();
             }
+            if error::is_log_gone(&status) {
+                // The answer may be ahead of the books, which say why there is no log.
+                self.books_close(number).await;
+            }
             let over = self.is_over(number);
             if !error::is_passing(&status) {
                 if over {
@@ -124,6 +128,12 @@ impl Follower<'_> {
             }
             patience.pause(&status).await?;
         }
+    }
+
+    /// Waits until the books say that the attempt is over; not longer than [`SILENCE`].
+    async fn books_close(&mut self, number: u32) {
+        let closed = self.books.wait_for(|task| is_over(task, number));
+        drop(tokio::time::timeout(SILENCE, closed).await);
     }
 
     async fn out_of_reach(&self, number: u32) {
@@ -192,7 +202,8 @@ impl Follower<'_> {
             screen.log(chunk, chunk.offset.saturating_add(known as u64), fresh).await?;
         }
         if chunk.truncated {
-            screen.note(&format!("the log of attempt {} was cut at its cap; --log-cap raises it", chunk.attempt));
+            // Bytes are missing from what was shown: nobody may take it for whole.
+            screen.line(&format!("the log of attempt {} was truncated at its cap; --log-cap raises it", chunk.attempt));
         }
         Ok(())
     }

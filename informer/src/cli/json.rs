@@ -55,6 +55,7 @@ fn attempt(attempt: &Attempt) -> Value {
         "signal": signal,
         "reason": reason,
         "message": message,
+        "truncated": attempt.ending.as_ref().is_some_and(|ending| ending.truncated),
         "outputs": attempt.ending.as_ref().map(|ending| {
             ending.outputs.iter()
                 .map(|output| json!({"path": output.path, "size_bytes": output.size_bytes, "sha256": output.sha256}))

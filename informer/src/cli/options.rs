@@ -21,10 +21,10 @@ pub(crate) struct TaskOptions {
     #[arg(long, value_name = "PROGRAM", requires = "script")]
     pub(crate) interpreter: Option<String>,
     /// Idempotency key: a repeat with the same task gives the same id
-    #[arg(long)]
+    #[arg(long, value_parser = clap::builder::NonEmptyStringValueParser::new())]
     pub(crate) key: Option<String>,
     /// Name for people [default: the program's name]
-    #[arg(long)]
+    #[arg(long, value_parser = clap::builder::NonEmptyStringValueParser::new())]
     pub(crate) name: Option<String>,
     /// Who owns it [default: your user name]
     #[arg(long, value_name = "NAME")]
@@ -45,19 +45,19 @@ pub(crate) struct TaskOptions {
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub(crate) priority: Option<i32>,
     /// Attempts in all [default: 3; run: 1]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) tries: Option<u32>,
     /// Limit of one attempt, like 90s
-    #[arg(long, value_name = "D", value_parser = units::duration_ms)]
+    #[arg(long, value_name = "D", value_parser = units::limit_ms)]
     pub(crate) timeout: Option<u64>,
     /// Limit of the wait for a sidecar
-    #[arg(long, value_name = "D", value_parser = units::duration_ms)]
+    #[arg(long, value_name = "D", value_parser = units::limit_ms)]
     pub(crate) queue_timeout: Option<u64>,
     /// Limit of the whole task, from submit to end
-    #[arg(long, value_name = "D", value_parser = units::duration_ms)]
+    #[arg(long, value_name = "D", value_parser = units::limit_ms)]
     pub(crate) total_timeout: Option<u64>,
     /// Limit of a standstill of its progress
-    #[arg(long, value_name = "D", value_parser = units::duration_ms)]
+    #[arg(long, value_name = "D", value_parser = units::limit_ms)]
     pub(crate) progress_timeout: Option<u64>,
     /// Environment variable (repeat for more)
     #[arg(long = "env", value_name = "K=V", value_parser = units::pair)]

@@ -53,11 +53,16 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<u8, Error> {
     screen.lock().await.note(&format!("task {id}"));
 
     let task = tokio::select! {
-        ended = attend(&client, &id, &screen) => ended?,
+        ended = attend(&client, &id, &screen) => ended.map_err(|error| unattended(error, &id))?,
         left = interrupts.cancel(&client, &id, &screen) => return Err(left),
     };
     conclude(&screen, &task).await;
     Ok(exit::of_task(&task))
+}
+
+/// Whoever read our output is gone; the task is not.
+fn unattended(error: Error, id: &str) -> Error {
+    if error.is_broken_pipe() { Error::Unread { id: id.to_owned() } } else { error }
 }
 
 /// Shows log and progress until the task has ended.

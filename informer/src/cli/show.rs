@@ -233,6 +233,9 @@ fn one_attempt(attempt: &Attempt) -> String {
     }
     if let Some(ending) = &attempt.ending {
         let _ = write!(line, "  {}", words::end(ending));
+        if ending.truncated {
+            line.push_str("  log truncated at its cap");
+        }
         if ending.ran_ms > 0 {
             let (cpu, memory) =
                 (text::span((ending.user_us + ending.system_us) / 1_000), text::size(ending.max_rss_bytes));

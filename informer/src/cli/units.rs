@@ -9,6 +9,8 @@ use serde::de::{self, Deserialize, Deserializer, Visitor};
 pub(crate) enum Error {
     #[error("{0:?} is not a duration; write one like 500ms, 30s, 5m, 1h30m or 2d")]
     Duration(String),
+    #[error("a limit of no time would be no limit; leave it out, or name some time like 30s")]
+    NoTime,
     #[error("{0:?} is not a number of bytes; write one like 4096, 64KiB, 512MiB or 2GB")]
     Bytes(String),
     #[error("{0:?} is not a signal; write a name like SIGTERM or a number from 1 to 64")]
@@ -122,6 +124,14 @@ fn duration_with(text: &str, bare: Option<u64>) -> Option<u64> {
 /// A duration on a flag, in milliseconds. A bare number is seconds, as with `timeout` and `sleep`.
 pub(crate) fn duration_ms(text: &str) -> Result<u64, Error> {
     duration_with(text, Some(1_000)).ok_or_else(|| Error::Duration(text.to_owned()))
+}
+
+/// A time limit: a duration that is not nothing, which would read as no limit at all.
+pub(crate) fn limit_ms(text: &str) -> Result<u64, Error> {
+    match duration_ms(text)? {
+        0 => Err(Error::NoTime),
+        ms => Ok(ms),
+    }
 }
 
 /// A byte count.

@@ -86,6 +86,12 @@ impl Machine {
         if (attempt.fenced || ended) && !accept_twice {
             return self.on_late(cx, id, &ending);
         }
+        let sidecar_id = attempt.sidecar;
+        if matches!(ending.reason(), v1::Reason::Unspecified | v1::Reason::ExitCode | v1::Reason::Signal)
+            && let Some(sidecar) = self.sidecars.get_mut(&sidecar_id)
+        {
+            sidecar.on_ran();
+        }
         self.note(cx, id, "ended", describe(&ending));
         if verdict != Verdict::Success && self.tasks.get(&id.task).is_some_and(super::Task::is_stopping) {
             self.set_phase(id, Phase::Cancelled);
@@ -177,7 +183,7 @@ impl Machine {
     }
 
     fn on_own_failure(&mut self, cx: &mut Cx<'_>, id: AttemptId, ending: v1::Ending, retriable: bool) {
-        let spawn_failed = ending.reason() == v1::Reason::Spawn;
+        let spawn_failed = ending.reason() == v1::Reason::Spawn && ending.machine_fault;
         self.set_phase(id, Phase::Failed);
         if spawn_failed {
             self.on_spawn_failed(cx, id);

@@ -94,7 +94,7 @@ impl Machine {
         self.on_end(cx, id, ending(v1::Reason::Refused, why));
     }
 
-    /// Nothing could be spawned: the sidecar starts slowly again, and after three different tasks in a minute it rests.
+    /// The machine could spawn nothing: the sidecar starts slowly again, and after three different tasks in a minute it rests.
     pub(super) fn on_spawn_failed(&mut self, cx: &mut Cx<'_>, id: AttemptId) {
         let Some(sidecar_id) = self.tasks.get(&id.task).and_then(|task| task.attempt(id.number)).map(|a| a.sidecar)
         else {

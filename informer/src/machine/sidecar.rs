@@ -13,7 +13,7 @@ use proto::id::{AttemptId, SidecarId};
 use proto::{store, v1};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-/// Spawn failures of different tasks, with no start between them, that quarantine a sidecar.
+/// Spawn failures of different tasks, with no proper run between them, that quarantine a sidecar.
 pub(super) const SPAWN_FAILURES: usize = 3;
 /// The time within which they must fall, and how long the quarantine lasts, ms. Long enough to outlive a full disk's first
 /// clean-up, short enough that a mended sidecar is back before anybody asks.
@@ -66,7 +66,7 @@ pub(super) struct Sidecar {
     pub window: u32,
     /// Learned speed, 1000 is average.
     pub speed_permille: u32,
-    /// When and for which task nothing could be spawned; emptied by a start.
+    /// When and for which task nothing could be spawned; emptied by a proper run.
     pub spawn_failures: VecDeque<(u64, AttemptId)>,
     pub quarantined: bool,
     /// The informer's own books: what occupies it.
@@ -212,9 +212,14 @@ impl Sidecar {
         }
     }
 
-    /// A process started here: the window doubles, failures are forgotten.
+    /// A process started here: the window doubles.
     pub(super) fn on_spawned(&mut self) {
         self.window = self.window.saturating_mul(2).min(self.slots.max(1));
+    }
+
+    /// An attempt ran here to an end of its own: what could not be spawned before was no fault of the machine that lasts. A start
+    /// alone does not show that: a transcode's own process starts before it finds that there is no ffmpeg.
+    pub(super) fn on_ran(&mut self) {
         self.spawn_failures.clear();
     }
 

@@ -41,7 +41,14 @@ pub fn ending(attempt_dir: &Path, spec: &v1::TaskSpec, end: &End) -> v1::Ending 
         ended_unix_ms: end.ended_wall_ms,
         ran_ms: end.ran_ms,
         outputs: verdict.outputs,
+        machine_fault: verdict.reason == Reason::Spawn && is_machine_fault(end),
     }
+}
+
+/// Whether nothing was spawned for a reason that would meet other tasks too. A program or a directory that is not there is what
+/// this task named; quarantining the sidecar for it would let one misspelt command stop everybody's work.
+fn is_machine_fault(end: &End) -> bool {
+    end.reason != EndReason::SpawnFailed || !["execve ", "chdir "].iter().any(|call| end.message.starts_with(call))
 }
 
 struct Verdict {

@@ -159,7 +159,10 @@ impl Machine {
             }
             (Refusal::NoLease, _) => Happening::NotStarted,
             (Refusal::Terminating, _) => Happening::Refused(message),
-            (Refusal::Failed, _) => Happening::Ended(never_started(now, v1::Reason::Spawn, &message)),
+            (Refusal::Failed, _) => {
+                let ending = never_started(now, v1::Reason::Spawn, &message);
+                Happening::Ended(Box::new(v1::Ending { machine_fault: true, ..*ending }))
+            }
         };
         self.advance(id, happening, effects);
     }

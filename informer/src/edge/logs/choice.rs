@@ -77,8 +77,11 @@ fn choose_named(row: &TaskRow, position: Position) -> Choice {
 }
 
 /// Its process existed, so that there is a log, if perhaps an empty one.
+///
+/// Of a lost one nobody can say that it never ran: its sidecar is asked, which knows.
 fn has_started(attempt: &AttemptRow) -> bool {
-    attempt.started_unix_ms > 0 || matches!(attempt.state(), AttemptState::Running | AttemptState::Committing)
+    let ran = matches!(attempt.state(), AttemptState::Running | AttemptState::Committing);
+    attempt.started_unix_ms > 0 || ran || is_lost(attempt)
 }
 
 /// It will not run any more.

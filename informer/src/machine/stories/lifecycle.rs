@@ -95,7 +95,7 @@ fn a_fresh_sidecar_starts_slowly() {
 fn three_spawn_failures_of_different_tasks_quarantine() {
     let mut world = World::new();
     let session = world.link(1, 1, 1, vec![]);
-    let spawn = v1::Ending { reason: v1::Reason::Spawn.into(), ..Default::default() };
+    let spawn = v1::Ending { reason: v1::Reason::Spawn.into(), machine_fault: true, ..Default::default() };
     for _ in 0..3 {
         world.submit(store::Facts { retry: Some(v1::Retry { max_attempts: 1, ..Default::default() }), ..facts() });
         let attempt = world.one_assigned();
@@ -263,4 +263,19 @@ fn the_queue_and_the_whole_task_have_time_limits() {
 fn more_tasks_than_the_bound_are_refused() {
     let rejection = Rejection::Full { limit: bounds::TASKS_LIVE };
     assert!(rejection.to_string().contains("retry when some have ended"));
+}
+
+#[test]
+fn programs_that_are_not_there_quarantine_nobody() {
+    let mut world = World::new();
+    let session = world.link(1, 1, 1, vec![]);
+    let misspelt = v1::Ending { reason: v1::Reason::Spawn.into(), ..Default::default() };
+    for _ in 0..9 {
+        world.submit(store::Facts { retry: Some(v1::Retry { max_attempts: 1, ..Default::default() }), ..facts() });
+        let attempt = world.one_assigned();
+        world.report(session, attempt, Report::Ended(Box::new(misspelt.clone())));
+        world.effects.clear();
+    }
+    world.submit(facts());
+    assert_eq!(world.assigned().len(), 1);
 }
