@@ -30,6 +30,9 @@ use std::time::Duration;
 
 /// Name of the database inside the data directory.
 pub const FILE: &str = "ledger.db";
+/// What an agent holds open inside the data directory for as long as it lives: the lock, the database and its journal, which is made
+/// by the first write and removed by the last to close it.
+pub const FILES: [&str; 3] = [lock::FILE, FILE, "ledger.db-wal"];
 
 /// How long a reader (`sidecar status`) and the writer wait for each other. Both are done in milliseconds.
 const BUSY: Duration = Duration::from_secs(5);
