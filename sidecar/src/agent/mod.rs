@@ -33,8 +33,8 @@ mod watch;
 mod wire;
 mod work;
 
-use crate::ledger::{self, Ledger, Lock, Writer};
-use crate::machine::{Config, Machine, RowState};
+use crate::ledger::{self, Ledger, Lock, News, Writer};
+use crate::machine::{Config, Event, Machine, RowState};
 use assignments::Assignments;
 use files::Job;
 use keeper::wire::Request;
@@ -273,9 +273,12 @@ fn start_work(
 }
 
 fn start_ledger(ledger: Ledger, inbox: mpsc::Sender<Input>) -> Result<Writer, Error> {
-    let done = move |result| {
+    let tell = move |news| {
         // Without a loop there is nobody to tell, and the agent is ending.
-        let _gone = inbox.blocking_send(Input::Committed(result));
+        let _gone = inbox.blocking_send(match news {
+            News::Committed(result) => Input::Committed(result),
+            News::Room(room) => Input::Event(Event::DiskSeen { room }),
+        });
     };
-    Writer::start(ledger, done).map_err(system("start a thread"))
+    Writer::start(ledger, tell).map_err(system("start a thread"))
 }
