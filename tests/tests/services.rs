@@ -103,6 +103,20 @@ fn a_sick_service_is_restarted_by_its_command() -> Result<()> {
     Ok(())
 }
 
+#[test]
+fn a_sick_service_tells_what_its_probe_said() -> Result<()> {
+    let world = World::with_sidecars(1)?;
+    let check = "[service.health]\ninterval = \"100ms\"\nfailures = 2\nstart_period = \"1ms\"\n\
+                 command = { argv = [\"/no/such/probe\"] }\n";
+    let id = service(&world, check)?;
+    let task = wait_for("the first attempt is over", || {
+        world.task(&id).ok().filter(|task| attempts(task).first().is_some_and(|first| first["reason"] == "unhealthy"))
+    })?;
+    let message = attempts(&task)[0]["message"].as_str().unwrap_or_default();
+    assert!(message.contains("failed too often") && message.contains("/no/such/probe"), "{task}");
+    Ok(())
+}
+
 /// Answers probes as long as the test wants: 200 and 503 as HTTP, and nothing but the connection as TCP.
 struct Probed {
     address: SocketAddr,

@@ -113,7 +113,8 @@ impl Args {
     fn sidecar_words(&self, url: &str, data: &Path) -> Vec<String> {
         let mut words: Vec<String> = ["run", "--informer", url, "--data"].map(String::from).into();
         words.push(data.to_string_lossy().into_owned());
-        words.push("--stop-tasks-on-exit".into());
+        // A killed informer can end nobody: each sidecar then ends itself, so that the next one finds the data free.
+        words.extend(["--stop-tasks-on-exit".into(), "--end-with-parent".into(), std::process::id().to_string()]);
         for (flag, value) in [("--slots", self.slots.map(u64::from)), ("--cpu", self.cpu)] {
             words.extend(value.into_iter().flat_map(|value| [flag.to_owned(), value.to_string()]));
         }
@@ -156,6 +157,9 @@ async fn reached(told: &mut watch::Receiver<Stage>, stage: Stage) {
     drop(told.wait_for(|now| *now >= stage).await);
 }
 
+/// The sidecar is told by the kernel when the *thread* that started it dies. That thread is a worker of the runtime, which keeps its
+/// workers until this verb is over, since nothing in it hands one off (`block_in_place`).
+///
 /// A process group of its own keeps the terminal's Ctrl-C to this process, which ends the sidecars in order.
 fn spawn(program: &Path, words: &[String]) -> io::Result<Child> {
     // Its stdout goes where logs go: ours carries the URL alone.
@@ -200,6 +204,8 @@ mod tests {
             "--data",
             "/d/sidecar-1",
             "--stop-tasks-on-exit",
+            "--end-with-parent",
+            &std::process::id().to_string(),
             "--slots",
             "3",
         ];

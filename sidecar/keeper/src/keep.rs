@@ -10,6 +10,7 @@
 
 mod agent;
 mod leftover;
+mod newcomer;
 mod recovery;
 mod slot;
 mod upgrade;
@@ -30,6 +31,7 @@ use crate::world::World;
 
 use agent::Agent;
 use leftover::Leftover;
+use newcomer::Newcomer;
 use recovery::Orphan;
 use slot::Slot;
 
@@ -81,6 +83,8 @@ pub(crate) struct Keeper {
     signals: OwnedFd,
     watch: OwnedFd,
     agent: Option<Agent>,
+    /// In the order they came.
+    newcomers: Vec<Newcomer>,
     slots: BTreeMap<u64, Slot>,
     attempts: BTreeMap<String, Attempt>,
     orphans: Vec<Orphan>,
@@ -124,6 +128,7 @@ impl Keeper {
             signals,
             watch,
             agent: None,
+            newcomers: Vec::new(),
             slots: BTreeMap::new(),
             attempts: BTreeMap::new(),
             orphans: Vec::new(),
@@ -171,7 +176,10 @@ impl Keeper {
             SIGNALS => self.on_signals(),
             WATCH => self.on_watch(),
             _ if self.agent.as_ref().is_some_and(|agent| agent.token == token) => self.on_agent(),
-            _ => self.on_slot(token),
+            _ => match self.newcomer(token) {
+                Some(at) => self.on_newcomer(at),
+                None => self.on_slot(token),
+            },
         }
     }
 
@@ -221,7 +229,8 @@ impl Keeper {
     }
 
     fn tick(&mut self, now: u64) {
-        if self.agent.is_some() || !self.attempts.is_empty() {
+        self.tick_newcomers(now);
+        if self.agent.is_some() || !self.newcomers.is_empty() || !self.attempts.is_empty() {
             self.active_ns = now;
         }
         self.tick_orphans(now);
@@ -249,7 +258,9 @@ impl Keeper {
         }
         self.attempts.is_empty()
             && (self.leaving != Leaving::No
-                || (self.agent.is_none() && now.saturating_sub(self.active_ns) >= self.idle_exit_ns))
+                || (self.agent.is_none()
+                    && self.newcomers.is_empty()
+                    && now.saturating_sub(self.active_ns) >= self.idle_exit_ns))
     }
 
     fn close(mut self) {
@@ -270,7 +281,9 @@ impl Keeper {
     fn timeout(&self, now: u64) -> Option<Timespec> {
         let idle = self.agent.is_none().then(|| self.active_ns.saturating_add(self.idle_exit_ns));
         let idle = idle.filter(|_| self.attempts.is_empty());
-        let times = [idle, self.orphans_wake(), self.leftovers_wake(), self.fences_wake(now), self.slots_wake()];
+        let newcomers = self.newcomers_wake();
+        let times =
+            [idle, newcomers, self.orphans_wake(), self.leftovers_wake(), self.fences_wake(now), self.slots_wake()];
         let at = times.into_iter().flatten().min()?;
         // Rounded up, or the last fraction of a millisecond would be spent spinning.
         let wait = at.saturating_sub(now) + 999_999;

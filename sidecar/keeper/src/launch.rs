@@ -3,11 +3,13 @@
 use std::fmt;
 use std::fs::File;
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
+
+use crate::sys;
 
 /// Name of the socket inside the data directory.
 pub const SOCKET: &str = "keeper.sock";
@@ -109,6 +111,12 @@ pub fn ensure(data_dir: &Path, keeper_exe: &Path) -> Result<UnixStream, Error> {
         }
     }
     Err(Error::Unreachable { source: last })
+}
+
+/// Whether a keeper lives there. It is not disturbed: nothing connects to it.
+#[must_use]
+pub fn is_running(data_dir: &Path) -> bool {
+    File::open(data_dir.join(LOCK)).is_ok_and(|lock| sys::is_locked(lock.as_fd()).unwrap_or(false))
 }
 
 /// Connects through the directory's descriptor, because a socket address holds 108 bytes and a data directory's path may not fit.

@@ -23,6 +23,24 @@ fn exit_codes_signals_and_log_bytes_arrive() {
 }
 
 #[test]
+fn a_start_is_told_at_once_whatever_the_last_attempt_of_its_monitor_left_pending() {
+    let mut bed = Bed::new();
+    let mut agent = bed.agent();
+    let nowhere = Spec { cwd: "/nonexistent".into(), ..sh("true") };
+    assert_eq!(agent.run("a", nowhere).reason, EndReason::SpawnFailed);
+    agent.start("b", sh("exec sleep 777"));
+    agent.spawned("b");
+    agent.stop("b", Some(0));
+    agent.ended("b");
+    assert_eq!(agent.run("c", sh("setsid sleep 777 & echo done")).code, Some(0));
+    // Children of its own that end early are no reason to keep quiet either.
+    agent.start("d", sh("(true &); exec sleep 777"));
+    agent.spawned("d");
+    agent.stop("d", Some(0));
+    agent.ended("d");
+}
+
+#[test]
 fn a_task_finds_its_files_directory_environment_and_default_signals() {
     let mut bed = Bed::new();
     let mut agent = bed.agent();

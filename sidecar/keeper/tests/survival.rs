@@ -383,6 +383,26 @@ fn the_newer_agent_counts() {
 }
 
 #[test]
+fn a_connection_that_says_nothing_takes_nothing_from_the_agent() {
+    let mut bed = Bed::new();
+    let mut agent = bed.agent();
+    // More than the keeper holds; the oldest of them are closed for it.
+    let mut silent: Vec<_> = (0..6).map(|_| keeper::launch::connect(&bed.dir).unwrap().unwrap()).collect();
+    for stream in &mut silent[..2] {
+        stream.set_read_timeout(Some(kit::PATIENCE)).unwrap();
+        assert_eq!(std::io::Read::read(stream, &mut [0; 1]).unwrap(), 0);
+    }
+    let mut wrong = keeper::launch::connect(&bed.dir).unwrap().unwrap();
+    std::io::Write::write_all(&mut wrong, &codec::frame(&codec::encode_request(&Request::Warm { monitors: 1 })))
+        .unwrap();
+    wrong.set_read_timeout(Some(kit::PATIENCE)).unwrap();
+    assert_eq!(std::io::Read::read(&mut wrong, &mut [0; 1]).unwrap(), 0);
+    drop(silent);
+    assert!(keeper::launch::is_running(&bed.dir));
+    assert_eq!(agent.run("a", sh("exit 1")).code, Some(1));
+}
+
+#[test]
 fn a_record_of_another_boot_is_lost_and_nobody_is_killed_for_it() {
     let mut bed = Bed::new();
     let mut innocent = std::process::Command::new("sleep").arg("1000").spawn().unwrap();

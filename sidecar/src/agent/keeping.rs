@@ -43,21 +43,28 @@ enum Error {
 
 /// Keeps a connection until the receiver is gone.
 pub(super) async fn keep(dirs: Dirs, warm: u32, said: mpsc::Sender<FromKeeper>) {
+    let mut failures = 0_u32;
     loop {
-        let error = converse(&dirs, warm, &said).await;
+        let mut met = false;
+        let error = converse(&dirs, warm, &said, &mut met).await;
+        failures = if met { 0 } else { failures.saturating_add(1) };
         if said.send(FromKeeper::Gone).await.is_err() {
             return;
         }
         match error {
             Ok(()) => tracing::info!("the keeper closed its connection; looking for it again"),
             Err(Error::Ending) => return,
-            Err(error) => tracing::warn!(%error, "no keeper; trying again"),
+            // A long lack of one is one line, and one more each time it has lasted twice as long.
+            Err(error) if failures <= 1 || failures.is_power_of_two() => {
+                tracing::warn!(%error, failures, "no keeper; trying again");
+            }
+            Err(_) => {}
         }
         tokio::time::sleep(RETRY).await;
     }
 }
 
-async fn converse(dirs: &Dirs, warm: u32, said: &mpsc::Sender<FromKeeper>) -> Result<(), Error> {
+async fn converse(dirs: &Dirs, warm: u32, said: &mpsc::Sender<FromKeeper>, met: &mut bool) -> Result<(), Error> {
     let (data, exe) = (dirs.data.clone(), dirs.keeper_exe.clone());
     let launched = tokio::task::spawn_blocking(move || keeper::launch::ensure(&data, &exe)).await;
     let stream = launched.map_err(io::Error::other)??;
@@ -68,7 +75,7 @@ async fn converse(dirs: &Dirs, warm: u32, said: &mpsc::Sender<FromKeeper>) -> Re
     }
     let (requests, queue) = mpsc::channel(REQUESTS);
     tokio::select! {
-        result = read(reader, requests, said) => result,
+        result = read(reader, requests, said, met) => result,
         result = write(writer, queue) => result,
     }
 }
@@ -88,6 +95,7 @@ async fn read(
     mut reader: OwnedReadHalf,
     requests: mpsc::Sender<Request>,
     said: &mpsc::Sender<FromKeeper>,
+    met: &mut bool,
 ) -> Result<(), Error> {
     let mut frames = FrameReader::default();
     let mut buffer = vec![0; 64 << 10];
@@ -101,6 +109,7 @@ async fn read(
         while let Some(body) = frames.take()? {
             let notice = codec::decode_notice(body)?;
             if let Some(news) = greeting.hear(notice)? {
+                *met = true;
                 said.send(news).await.map_err(|_| Error::Ending)?;
             }
         }

@@ -17,6 +17,7 @@
 //! | lease | — | the page keeps the last deadline |
 //! | work | — | log calls and probes are dropped |
 //! | files | complains | a job is left undone; the next agent does it again |
+//! | place | the agent ends: its directory is gone | — |
 
 mod assignments;
 mod clock;
@@ -26,17 +27,19 @@ mod keeping;
 mod lease;
 mod link;
 mod note;
+mod place;
 mod shell;
 mod watch;
 mod wire;
 mod work;
 
-use crate::ledger::{self, Ledger, Lock, Writer};
-use crate::machine::{Config, Machine, RowState};
+use crate::ledger::{self, Ledger, Lock, News, Writer};
+use crate::machine::{Config, Event, Machine, RowState};
 use assignments::Assignments;
 use files::Job;
 use keeper::wire::Request;
 use lease::LeasePublisher;
+use place::Place;
 use proto::bounds;
 use proto::id::{AttemptId, SidecarId};
 use rustix::rand::{GetRandomFlags, getrandom};
@@ -103,6 +106,15 @@ pub enum Error {
         what: &'static str,
         /// Its answer.
         source: io::Error,
+    },
+    /// The data directory is gone, or another one is in its place.
+    #[error(
+        "{} was removed or replaced while this sidecar ran; it takes no more tasks, and its keeper ends what runs there. Start it again to begin anew",
+        path.display()
+    )]
+    Vanished {
+        /// What is gone.
+        path: PathBuf,
     },
     /// A newer incarnation has the id.
     #[error(
@@ -178,6 +190,8 @@ async fn serve(options: Options) -> Result<(), Error> {
     tasks.spawn(keeping::keep(dirs.clone(), warm, said));
     tasks.spawn(link::keep(endpoint, inbox.clone(), silence_ms.clone()));
     let lease = LeasePublisher::start(&dirs.data, meta.incarnation).map_err(system("write the lease page"))?;
+    let place = Place::pin(&dirs.data).map_err(system("look into the data directory"))?;
+    place::watch(place, inbox.clone()).map_err(system("start a thread"))?;
     let writer = start_ledger(ledger, inbox)?;
     let outside = Outside { dirs, assignments, writer, lease, jobs, work: orders, silence_ms };
     let shell = Shell::new(machine, options, meta, outside);
@@ -259,9 +273,12 @@ fn start_work(
 }
 
 fn start_ledger(ledger: Ledger, inbox: mpsc::Sender<Input>) -> Result<Writer, Error> {
-    let done = move |result| {
+    let tell = move |news| {
         // Without a loop there is nobody to tell, and the agent is ending.
-        let _gone = inbox.blocking_send(Input::Committed(result));
+        let _gone = inbox.blocking_send(match news {
+            News::Committed(result) => Input::Committed(result),
+            News::Room(room) => Input::Event(Event::DiskSeen { room }),
+        });
     };
-    Writer::start(ledger, done).map_err(system("start a thread"))
+    Writer::start(ledger, tell).map_err(system("start a thread"))
 }

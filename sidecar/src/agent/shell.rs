@@ -40,6 +40,8 @@ pub(super) enum Input {
     KeeperUp { listing: Vec<Found>, requests: mpsc::Sender<Request>, fencing: Fencing },
     /// A batch is in the ledger, or will never be.
     Committed(Result<u64, ledger::Error>),
+    /// What the agent cannot do without is gone.
+    Lost(Error),
 }
 
 /// Where orders go.
@@ -168,6 +170,7 @@ impl Shell {
                 (self.keeper, self.fencing) = (Some(requests), fencing);
                 self.apply(Event::KeeperConnected { listing })
             }
+            Input::Lost(error) => Err(error),
             Input::Committed(result) => self.on_committed(result.map_err(Error::Ledger)?),
         }
     }

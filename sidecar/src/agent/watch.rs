@@ -26,7 +26,8 @@ pub(super) struct Watch {
     /// What shows an advance: (step, log bytes).
     advance: (u64, u64),
     advanced_ms: u64,
-    prober: Option<AbortHandle>,
+    /// The prober, and what its last failed probe said.
+    prober: Option<(AbortHandle, watch::Receiver<String>)>,
 }
 
 impl Watch {
@@ -64,14 +65,17 @@ pub(super) struct Watches {
     ends: BTreeMap<AttemptId, watch::Sender<Option<logs::Final>>>,
     keeper: watch::Sender<Option<mpsc::Sender<Request>>>,
     /// Probes under way, by name.
-    probes: BTreeMap<String, oneshot::Sender<bool>>,
+    probes: BTreeMap<String, oneshot::Sender<Probed>>,
     begun: (mpsc::Sender<Begun>, mpsc::Receiver<Begun>),
 }
+
+/// What a probe found; the error is one line for people.
+type Probed = Result<(), String>;
 
 /// A probe that a prober has ordered of the keeper.
 struct Begun {
     name: String,
-    healthy: oneshot::Sender<bool>,
+    found: oneshot::Sender<Probed>,
 }
 
 impl Watches {
@@ -104,6 +108,7 @@ impl Watches {
         if let Some(Kind::Service(v1::Service { health: Some(check), .. })) = &watch.spec.kind
             && check.probe.is_some()
         {
+            let (failure, failures) = watch::channel(String::new());
             let prober = Prober {
                 attempt,
                 check: check.clone(),
@@ -111,21 +116,28 @@ impl Watches {
                 inbox: self.inbox.clone(),
                 keeper: self.keeper.subscribe(),
                 begun: self.begun.0.clone(),
+                failure,
                 count: 0,
             };
-            watch.prober = Some(tasks.spawn(prober.run()));
+            watch.prober = Some((tasks.spawn(prober.run()), failures));
         }
         self.running.insert(attempt, watch);
     }
 
     /// It ended; its log is final.
     pub(super) fn end(&mut self, attempt: AttemptId, facts: logs::Final) {
-        if let Some(prober) = self.running.remove(&attempt).and_then(|watch| watch.prober) {
+        if let Some((prober, _)) = self.running.remove(&attempt).and_then(|watch| watch.prober) {
             prober.abort();
         }
         if let Some(end) = self.ends.remove(&attempt) {
             end.send_replace(Some(facts));
         }
+    }
+
+    /// What the last failed probe of a running service said; empty if none failed, or none under this agent.
+    pub(super) fn last_failure(&self, attempt: AttemptId) -> String {
+        let prober = self.running.get(&attempt).and_then(|watch| watch.prober.as_ref());
+        prober.map_or(String::new(), |(_, failures)| failures.borrow().clone())
     }
 
     /// Over without a process, perhaps: whoever waits for its log waits no longer.
@@ -158,17 +170,29 @@ impl Watches {
 
     pub(super) fn on_probe_notice(&mut self, name: &str, notice: &Notice) {
         self.gather();
-        let healthy = match notice {
-            Notice::Ended { end, .. } => end.code == Some(0) && end.reason == wire::EndReason::Exited,
-            Notice::Refused { .. } | Notice::Lost { .. } => false,
+        let found = match notice {
+            Notice::Ended { end, .. } => self.probed(name, end),
+            Notice::Refused { message, .. } => Err(format!("the probe was not started: {message}")),
+            Notice::Lost { .. } => Err("the probe was lost".to_owned()),
             _ => return,
         };
         if let Some(waiting) = self.probes.remove(name) {
             // A prober that was ended meanwhile does not want to know.
-            let _gone = waiting.send(healthy);
+            let _gone = waiting.send(found);
         }
         if name.starts_with(PROBE) {
             self.purge_probe(name.to_owned());
+        }
+    }
+
+    fn probed(&self, name: &str, end: &wire::End) -> Probed {
+        match (end.reason, end.code) {
+            (wire::EndReason::Exited, Some(0)) => Ok(()),
+            (wire::EndReason::TimedOut, _) => Err("the probe did not end in time".to_owned()),
+            _ => {
+                let dir = self.dirs.data.join(keeper::record::ATTEMPTS).join(name);
+                Err(exec::ending(&dir, &v1::TaskSpec::default(), end).message)
+            }
         }
     }
 
@@ -179,7 +203,7 @@ impl Watches {
 
     fn gather(&mut self) {
         while let Ok(begun) = self.begun.1.try_recv() {
-            self.probes.insert(begun.name, begun.healthy);
+            self.probes.insert(begun.name, begun.found);
         }
     }
 }
@@ -192,6 +216,7 @@ struct Prober {
     inbox: mpsc::Sender<Input>,
     keeper: watch::Receiver<Option<mpsc::Sender<Request>>>,
     begun: mpsc::Sender<Begun>,
+    failure: watch::Sender<String>,
     count: u64,
 }
 
@@ -204,7 +229,12 @@ impl Prober {
             if !tracker.on_due(clock::boot_ms()) {
                 continue;
             }
-            let healthy = self.probe().await;
+            let found = self.probe().await;
+            let healthy = found.is_ok();
+            if let Err(failure) = found {
+                tracing::debug!(attempt = %self.attempt, failure, "a health probe failed");
+                self.failure.send_replace(failure);
+            }
             let Some(change) = tracker.on_result(clock::boot_ms(), healthy) else { continue };
             self.tell(tracker.health()).await?;
             if change == Change::Unhealthy {
@@ -219,21 +249,17 @@ impl Prober {
         self.inbox.send(Input::Event(Event::Progressed { attempt: self.attempt, progress })).await.ok()
     }
 
-    async fn probe(&mut self) -> bool {
+    async fn probe(&mut self) -> Probed {
         match &self.check.probe {
-            Some(v1::health_check::Probe::Command(_)) => self.run_command().await.unwrap_or(false),
-            _ => match health::check(&self.check).await {
-                Ok(()) => true,
-                Err(failure) => {
-                    tracing::debug!(attempt = %self.attempt, %failure, "a health probe failed");
-                    false
-                }
-            },
+            Some(v1::health_check::Probe::Command(_)) => {
+                self.run_command().await.unwrap_or_else(|| Err("no keeper ran the probe".to_owned()))
+            }
+            _ => health::check(&self.check).await.map_err(|failure| failure.to_string()),
         }
     }
 
     /// Through the keeper, which bounds it and cleans up after it like any attempt.
-    async fn run_command(&mut self) -> Option<bool> {
+    async fn run_command(&mut self) -> Option<Probed> {
         let record = keeper::record::read(&self.dirs.attempt(self.attempt)).ok()?;
         let mut spec = health::probe_spec(&self.check, &record.spec?)?;
         if spec.cwd.is_empty() {
@@ -243,8 +269,8 @@ impl Prober {
         // The moment makes it a name that no earlier agent has used.
         let name = health::probe_name(&self.attempt.dir_name(), clock::boot_ms() + self.count);
         let requests = self.keeper.borrow().clone()?;
-        let (healthy, answer) = oneshot::channel();
-        self.begun.send(Begun { name: name.clone(), healthy }).await.ok()?;
+        let (found, answer) = oneshot::channel();
+        self.begun.send(Begun { name: name.clone(), found }).await.ok()?;
         requests.send(Request::Start { name, spec: Box::new(spec) }).await.ok()?;
         answer.await.ok()
     }

@@ -242,8 +242,12 @@ impl Work {
     }
 
     fn on_ended(&mut self, attempt: AttemptId, end: &wire::End) -> Box<v1::Ending> {
-        self.watches.end(attempt, logs::Final::from(end));
-        Box::new(exec::ending(&self.dirs.attempt(attempt), &self.assignments.spec(attempt), end))
+        let mut end = end.clone();
+        if end.reason == wire::EndReason::Unhealthy {
+            end.message = self.watches.last_failure(attempt);
+        }
+        self.watches.end(attempt, logs::Final::from(&end));
+        Box::new(exec::ending(&self.dirs.attempt(attempt), &self.assignments.spec(attempt), &end))
     }
 }
 

@@ -2,6 +2,7 @@
 
 use crate::agent::{self, Options};
 use crate::load;
+use anyhow::Context as _;
 use clap::Args;
 use proto::bounds;
 use std::path::PathBuf;
@@ -30,6 +31,9 @@ pub(super) struct Arguments {
     /// On SIGTERM end the tasks and the keeper, too, and wait for that.
     #[arg(long)]
     stop_tasks_on_exit: bool,
+    /// End as on SIGTERM when the process that started this one, of this id, dies.
+    #[arg(long, value_name = "PID", hide = true)]
+    end_with_parent: Option<i32>,
     /// The keeper binary [default: `keeper` beside this binary].
     #[arg(long, value_name = "FILE", hide = true)]
     keeper: Option<PathBuf>,
@@ -37,6 +41,9 @@ pub(super) struct Arguments {
 
 pub(super) fn run(arguments: Arguments) -> anyhow::Result<()> {
     super::log_to_stderr();
+    if let Some(parent) = arguments.end_with_parent {
+        end_with(parent)?;
+    }
     let data = arguments.data.map_or_else(super::default_data, Ok)?;
     anyhow::ensure!(
         arguments.labels.len() <= bounds::LABELS,
@@ -55,6 +62,15 @@ pub(super) fn run(arguments: Arguments) -> anyhow::Result<()> {
         keeper: arguments.keeper,
     };
     Ok(agent::run(options)?)
+}
+
+/// Asks the kernel for SIGTERM at the parent's death. A parent that died before is seen by its number, which is another one then.
+fn end_with(parent: i32) -> anyhow::Result<()> {
+    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::TERM))
+        .context("cannot ask to be ended with the process that started this one")?;
+    let now = rustix::process::getppid().map_or(0, |pid| pid.as_raw_nonzero().get());
+    anyhow::ensure!(now == parent, "process {parent}, which started this sidecar, is gone");
+    Ok(())
 }
 
 fn label(text: &str) -> Result<(String, String), String> {

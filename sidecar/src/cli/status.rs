@@ -11,13 +11,19 @@ use serde::Serialize;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
+/// The state of an attempt that the informer has every word of: kept for its log, and of no concern to anybody.
+const ACKNOWLEDGED: &str = "acknowledged";
+
 /// Arguments of `sidecar status`.
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
     /// Data directory [default: $XDG_STATE_HOME/sidecar or ~/.local/state/sidecar].
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
-    /// Print one JSON document.
+    /// Show the acknowledged attempts, too, instead of only their number.
+    #[arg(long)]
+    all: bool,
+    /// Print one JSON document, with all attempts.
     #[arg(long)]
     json: bool,
 }
@@ -59,7 +65,7 @@ pub(super) fn status(arguments: &Arguments) -> anyhow::Result<()> {
         let document = serde_json::to_string_pretty(&status).context("cannot write the status as JSON")?;
         writeln!(out, "{document}")
     } else {
-        print(&mut out, &status)
+        print(&mut out, &status, arguments.all)
     };
     match written {
         // A reader such as `head` has seen enough.
@@ -75,7 +81,7 @@ fn gather(data: &Path, meta: Meta, entries: &[Entry]) -> Status {
         informer: meta.informer,
         incarnation: meta.incarnation,
         agent: alive(Lock::is_held(data)),
-        keeper: alive(keeper::launch::connect(data).is_ok_and(|connected| connected.is_ok())),
+        keeper: alive(keeper::launch::is_running(data)),
         lease_ms: lease_ms(data),
         attempts: entries.iter().map(|entry| attempt(data, entry)).collect(),
     }
@@ -100,7 +106,7 @@ fn attempt(data: &Path, entry: &Entry) -> Attempt {
         RowState::Ended(ending) => ("ended", ending.exit_code),
         RowState::Published(ending, _) => ("published", ending.exit_code),
         RowState::Refused(_) => ("refused", None),
-        RowState::Retired => ("acknowledged", None),
+        RowState::Retired => (ACKNOWLEDGED, None),
     };
     let record = keeper::record::read(&data.join(keeper::record::ATTEMPTS).join(id.dir_name())).ok();
     let (record, pid) = match record.map(|record| record.state()) {
@@ -117,7 +123,7 @@ fn attempt(data: &Path, entry: &Entry) -> Attempt {
     Attempt { attempt: id.to_string(), task: id.task.to_string(), name, state, record, pid, exit_code }
 }
 
-fn print(out: &mut impl std::io::Write, status: &Status) -> std::io::Result<()> {
+fn print(out: &mut impl std::io::Write, status: &Status, all: bool) -> std::io::Result<()> {
     writeln!(out, "sidecar   {} (start {})", status.id, status.incarnation)?;
     writeln!(out, "informer  {}", status.informer)?;
     writeln!(out, "agent     {}", status.agent)?;
@@ -126,8 +132,14 @@ fn print(out: &mut impl std::io::Write, status: &Status) -> std::io::Result<()> 
         0 => writeln!(out, "lease     none")?,
         ms => writeln!(out, "lease     {}.{} s", ms / 1000, ms % 1000 / 100)?,
     }
-    writeln!(out, "attempts  {}", status.attempts.len())?;
-    for attempt in &status.attempts {
+    let acknowledged = status.attempts.iter().filter(|attempt| attempt.state == ACKNOWLEDGED).count();
+    write!(out, "attempts  {}", status.attempts.len() - acknowledged)?;
+    match acknowledged {
+        0 => writeln!(out)?,
+        count if all => writeln!(out, ", and {count} acknowledged")?,
+        count => writeln!(out, ", and {count} acknowledged (--all shows them)")?,
+    }
+    for attempt in status.attempts.iter().filter(|attempt| all || attempt.state != ACKNOWLEDGED) {
         let record = attempt.record.map_or("no record", |record| record);
         let code = attempt.exit_code.map_or(String::new(), |code| format!("  exit {code}"));
         let pid = attempt.pid.map_or(String::new(), |pid| format!("  pid {pid}"));

@@ -17,6 +17,8 @@ const TAIL_BYTES: u64 = 4096;
 
 /// The ending of an attempt: its process's end, and for a transcode what its supervisor left in `work/`.
 ///
+/// For an unhealthy service the message of `end` is the last failure of its probe, if it is known.
+///
 /// Reads a few kilobytes at most. Without a readable directory the facts of `end` alone are told, except that a transcode
 /// without manifest is no success.
 #[must_use]
@@ -105,7 +107,8 @@ fn message(attempt_dir: &Path, spec: &v1::TaskSpec, end: &End) -> String {
             let limit = spec.timeouts.unwrap_or_default().progress_ms;
             format!("no progress for {}", duration(limit))
         }
-        EndReason::Unhealthy => "stopped: its health check failed too often".to_owned(),
+        EndReason::Unhealthy if end.message.is_empty() => "stopped: its health check failed too often".to_owned(),
+        EndReason::Unhealthy => format!("stopped: its health check failed too often, the last time: {}", end.message),
     }
 }
 

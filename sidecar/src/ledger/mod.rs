@@ -8,21 +8,23 @@
 //!
 //! SQLite with WAL and synchronous=FULL. The record of an attempt is the truth about its process; the ledger is written before an
 //! assignment is acknowledged, so that no accepted attempt is forgotten. It is never repaired or reset: what cannot be read is an error
-//! that names the file.
+//! that names the file. A full disk is survived: a reserve is released for it, and no new work is taken until it is there again.
 
 mod lock;
+mod reserve;
 mod schema;
 #[cfg(test)]
 mod tests;
 mod writer;
 
 pub use lock::Lock;
-pub use writer::{Commit, Writer};
+pub use writer::{Commit, News, Writer};
 
 use crate::machine::{Facts, Row, RowState};
 use prost::Message as _;
 use proto::id::{AttemptId, Fence, SidecarId};
 use proto::v1;
+use reserve::Reserve;
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _, params};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -30,6 +32,9 @@ use std::time::Duration;
 
 /// Name of the database inside the data directory.
 pub const FILE: &str = "ledger.db";
+/// What an agent holds open inside the data directory for as long as it lives: the lock, the database and its journal, which is made
+/// by the first write and removed by the last to close it.
+pub const FILES: [&str; 3] = [lock::FILE, FILE, "ledger.db-wal"];
 
 /// How long a reader (`sidecar status`) and the writer wait for each other. Both are done in milliseconds.
 const BUSY: Duration = Duration::from_secs(5);
@@ -116,6 +121,7 @@ pub struct Entry {
 pub struct Ledger {
     connection: Connection,
     path: PathBuf,
+    reserve: Reserve,
 }
 
 impl Ledger {
@@ -126,11 +132,18 @@ impl Ledger {
     /// See [`Error`]; the file is left as it was.
     pub fn open(data_dir: &Path, informer: &str, fresh: SidecarId) -> Result<(Self, Meta, Vec<Entry>), Error> {
         let path = data_dir.join(FILE);
+        let mut reserve = Reserve::of(data_dir);
         let mut connection =
             Connection::open(&path).map_err(|source| Error::Database { path: path.clone(), source })?;
-        let result = set_up(&mut connection, informer, fresh, &path);
+        let mut result = set_up(&mut connection, informer, fresh, &path);
+        if let Err(Error::Database { source, .. }) = &result
+            && is_full(source)
+            && reserve.release()
+        {
+            result = set_up(&mut connection, informer, fresh, &path);
+        }
         let (meta, entries) = result?;
-        Ok((Self { connection, path }, meta, entries))
+        Ok((Self { connection, path, reserve }, meta, entries))
     }
 
     /// Reads without changing anything and without the lock.
@@ -155,7 +168,23 @@ impl Ledger {
     /// # Errors
     /// [`Error::Database`]; whether the batch is durable is then unknown, and the agent must end and read again.
     pub fn commit(&mut self, commit: &Commit) -> Result<(), Error> {
-        self.write(commit).map_err(|source| Error::Database { path: self.path.clone(), source })
+        let mut written = self.write(commit);
+        // Unlike after a failed fsync it is known what is on the disk: SQLite has rolled back, so the batch may be written again.
+        if written.as_ref().is_err_and(is_full) && self.reserve.release() {
+            written = self.write(commit);
+        }
+        written.map_err(|source| Error::Database { path: self.path.clone(), source })
+    }
+
+    /// Whether the reserve is there, so that more work may be taken.
+    #[must_use]
+    pub const fn has_room(&self) -> bool {
+        self.reserve.is_held()
+    }
+
+    /// Makes the reserve again if the disk has room.
+    pub fn restore(&mut self) {
+        self.reserve.restore();
     }
 
     fn write(&mut self, commit: &Commit) -> rusqlite::Result<()> {
@@ -178,6 +207,10 @@ impl Ledger {
             ])?;
         transaction.commit()
     }
+}
+
+fn is_full(error: &rusqlite::Error) -> bool {
+    error.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull)
 }
 
 fn set_up(

@@ -120,8 +120,12 @@ fn the_writer_answers_each_commit_and_finishes_what_it_was_given() {
     let dir = Dir::new("writer");
     let (ledger, ..) = dir.open().unwrap();
     let (answers, answered) = std::sync::mpsc::channel();
-    let writer =
-        Writer::start(ledger, move |result| answers.send(result.map_err(|error| error.to_string())).unwrap()).unwrap();
+    let writer = Writer::start(ledger, move |news| {
+        if let News::Committed(result) = news {
+            answers.send(result.map_err(|error| error.to_string())).unwrap()
+        }
+    })
+    .unwrap();
     let batch = Batch { rows: vec![row(1, RowState::Accepted)], deletes: vec![] };
     writer.commit(Commit { seq: 4, batch, ..Default::default() });
     drop(writer);

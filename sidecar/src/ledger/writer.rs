@@ -5,8 +5,9 @@ use crate::machine::Batch;
 use proto::id::{AttemptId, Fence};
 use proto::v1;
 use std::io;
-use std::sync::mpsc;
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 /// One transaction.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -23,6 +24,18 @@ pub struct Commit {
     pub highest_fence: Fence,
 }
 
+/// Between two tries to set the reserve aside again; an old log is given up for each that fails.
+const RESTORE: Duration = Duration::from_secs(1);
+
+/// What the thread tells.
+#[derive(Debug)]
+pub enum News {
+    /// A batch is on the disk, or will never be.
+    Committed(Result<u64, Error>),
+    /// Whether the disk has room; repeated for as long as it has none.
+    Room(bool),
+}
+
 /// The thread. Dropping it lets what was handed over be committed, and waits for that.
 #[derive(Debug)]
 pub struct Writer {
@@ -31,19 +44,43 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// Starts the thread. `done` is called in it after each commit, with its number; after an error nothing is committed any more,
-    /// because whether the failed batch is durable is unknown.
+    /// Starts the thread. `tell` is called in it after each commit, with its number, and when the disk fills or empties; after an error
+    /// nothing is committed any more, because whether the failed batch is durable is unknown.
     ///
     /// # Errors
     /// The system has no thread to give.
-    pub fn start(mut ledger: Ledger, done: impl Fn(Result<u64, Error>) + Send + 'static) -> io::Result<Self> {
+    pub fn start(mut ledger: Ledger, tell: impl Fn(News) + Send + 'static) -> io::Result<Self> {
         // One commit is under way at a time, so the channel never makes its sender wait.
         let (commits, queue) = mpsc::sync_channel::<Commit>(1);
         let work = move || {
-            for commit in queue {
+            let mut told = true;
+            loop {
+                if !ledger.has_room() {
+                    ledger.restore();
+                }
+                let room = ledger.has_room();
+                if !room || !told {
+                    tell(News::Room(room));
+                }
+                match (told, room) {
+                    (true, false) => tracing::warn!("the disk is full; taking no tasks until it has room"),
+                    (false, true) => tracing::info!("the disk has room again"),
+                    _ => {}
+                }
+                told = room;
+                let next = if room {
+                    queue.recv().map_err(|_| RecvTimeoutError::Disconnected)
+                } else {
+                    queue.recv_timeout(RESTORE)
+                };
+                let commit = match next {
+                    Ok(commit) => commit,
+                    Err(RecvTimeoutError::Timeout) => continue,
+                    Err(RecvTimeoutError::Disconnected) => return,
+                };
                 let result = ledger.commit(&commit).map(|()| commit.seq);
                 let failed = result.is_err();
-                done(result);
+                tell(News::Committed(result));
                 if failed {
                     return;
                 }
@@ -53,7 +90,7 @@ impl Writer {
         Ok(Self { commits: Some(commits), thread: Some(thread) })
     }
 
-    /// Hands one transaction over. Its answer comes through `done`; if the thread has ended, the error it told is the answer.
+    /// Hands one transaction over. Its answer comes through `tell`; if the thread has ended, the error it told is the answer.
     pub fn commit(&self, commit: Commit) {
         if let Some(commits) = &self.commits {
             // A failed send means that the thread has ended, which it has told.

@@ -96,6 +96,11 @@ pub enum Event {
     },
     /// The load of this machine, for the next beat.
     LoadSampled(v1::Load),
+    /// Whether the disk has room for more work; repeated for as long as it has none.
+    DiskSeen {
+        /// It has.
+        room: bool,
+    },
     /// The agent shall end.
     ShutdownRequested {
         /// End the tasks too; otherwise they are left for the next agent.

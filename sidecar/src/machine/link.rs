@@ -255,6 +255,7 @@ impl Machine {
     /// Whether new work is welcome at all.
     pub(super) fn is_open(&self, now: Now) -> bool {
         self.mode == Mode::Serving
+            && self.room
             && self.keeper == KeeperState::Connected
             && self.lease.is_live(now.boot_ms)
             && self.attempts.len() - self.retired.len() < bounds::HELD_ATTEMPTS

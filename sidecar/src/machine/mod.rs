@@ -157,6 +157,8 @@ pub struct Machine {
     lease: Lease,
     outbox: Outbox,
     load: v1::Load,
+    /// The disk is not full.
+    room: bool,
     progressed: BTreeSet<AttemptId>,
     /// Whether new work is welcome, as the last beat of this link told it, and as it was after the last event.
     told_open: Option<bool>,
@@ -188,6 +190,7 @@ impl Machine {
             lease: Lease::default(),
             outbox: Outbox::default(),
             load: v1::Load::default(),
+            room: true,
             progressed: BTreeSet::new(),
             told_open: None,
             open: false,
@@ -217,6 +220,7 @@ impl Machine {
             }
             Event::Purged { attempt } => self.on_purged(attempt),
             Event::LoadSampled(load) => self.load = load,
+            Event::DiskSeen { room } => self.on_disk_seen(room, effects),
             Event::ShutdownRequested { stop_tasks } => self.on_shutdown_requested(now, stop_tasks, effects),
             Event::TimePassed => {}
         }
@@ -449,11 +453,26 @@ impl Machine {
     }
 
     /// Makes room: logs of attempts that the informer has done with go, oldest first.
+    /// The logs of acknowledged attempts are the first to make room, one each time that there is none.
+    fn on_disk_seen(&mut self, room: bool, effects: &mut Vec<Effect>) {
+        self.room = room;
+        if !room {
+            self.purge_one(effects);
+        }
+    }
+
+    fn purge_one(&mut self, effects: &mut Vec<Effect>) -> bool {
+        let Some((_, attempt)) = self.retired.first().copied() else { return false };
+        self.advance(attempt, Happening::PurgeOrdered, effects);
+        effects.push(Effect::Purge { attempt });
+        true
+    }
+
     fn purge_oldest(&mut self, effects: &mut Vec<Effect>) {
         while self.retired.len() > self.config.keep_attempts || self.retired_bytes > self.config.keep_bytes {
-            let Some((_, attempt)) = self.retired.first().copied() else { return };
-            self.advance(attempt, Happening::PurgeOrdered, effects);
-            effects.push(Effect::Purge { attempt });
+            if !self.purge_one(effects) {
+                return;
+            }
         }
     }
 

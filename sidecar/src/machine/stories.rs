@@ -182,6 +182,35 @@ fn a_task_is_accepted_started_ended_and_purged() {
 }
 
 #[test]
+fn a_full_disk_closes_the_sidecar_and_costs_the_oldest_acknowledged_logs() {
+    let (mut world, one, two) = (World::linked(2), attempt(1, 1), attempt(2, 1));
+    let config = Config { keep_attempts: 9, ..Config::new(2) };
+    let rows = [(one, 1), (two, 2)].map(|(attempt, order)| Row {
+        attempt,
+        fence: fence(1),
+        facts: Facts::default(),
+        order,
+        started: None,
+        set_aside: false,
+        log_bytes: 5,
+        state: RowState::Retired,
+    });
+    world.machine = Machine::new(config, rows);
+    world.tell(Event::KeeperConnected { listing: vec![] });
+    world.relink();
+    assert_eq!(world.machine.told_open, Some(true));
+    let effects = world.tell(Event::DiskSeen { room: false });
+    assert_eq!(effects, [Effect::Purge { attempt: one }]);
+    world.pass(50);
+    assert_eq!(world.machine.told_open, Some(false), "told before the next beat is due");
+    assert_eq!(world.tell(Event::DiskSeen { room: false }), [Effect::Purge { attempt: two }]);
+    assert_eq!(world.tell(Event::DiskSeen { room: false }), []);
+    world.tell(Event::DiskSeen { room: true });
+    world.pass(50);
+    assert_eq!(world.machine.told_open, Some(true));
+}
+
+#[test]
 fn nothing_is_said_or_started_before_the_row_is_durable() {
     let (mut world, one) = (World::linked(1), attempt(1, 1));
     let mut effects = Vec::new();

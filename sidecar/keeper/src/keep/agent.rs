@@ -1,4 +1,4 @@
-//! The agent's connection: one counts at a time, a newer one replaces it.
+//! The agent's connection: one counts at a time, a newer one replaces it when it has said `Hello`.
 
 use std::os::fd::OwnedFd;
 
@@ -17,12 +17,10 @@ const MAX_BACKLOG_BYTES: usize = 4 << 20;
 /// Entries per chunk of a listing.
 const CHUNK: usize = 256;
 
-/// The connected agent.
+/// The connected agent: one that has said `Hello`.
 pub(super) struct Agent {
     pub(super) link: Link,
     pub(super) token: u64,
-    /// It has said `Hello`; before that it gets nothing.
-    pub(super) greeted: bool,
     writes: bool,
 }
 
@@ -46,19 +44,6 @@ impl Agent {
 }
 
 impl Keeper {
-    pub(super) fn on_connect(&mut self) {
-        while let Ok((stream, _)) = self.listener().accept() {
-            self.drop_agent();
-            let token = self.take_token();
-            let fd = OwnedFd::from(stream);
-            if let Err(error) = self.watch_fd(&fd, token) {
-                eprintln!("keeper: the agent's connection cannot be watched: {error}");
-                return;
-            }
-            self.agent = Some(Agent { link: Link::new(fd), token, greeted: false, writes: false });
-        }
-    }
-
     pub(super) fn drop_agent(&mut self) {
         if let Some(agent) = self.agent.take() {
             let _ = epoll::delete(&self.epoll, agent.link.fd());
@@ -68,32 +53,36 @@ impl Keeper {
     pub(super) fn on_agent(&mut self) {
         let Some(agent) = &mut self.agent else { return };
         let open = agent.link.receive(false);
-        loop {
-            let Some(agent) = &mut self.agent else { return };
-            let request = match agent.link.take() {
-                Ok(Some(body)) => codec::decode_request(&body).map(|request| (request, body)),
-                Ok(None) => break,
-                Err(error) => Err(error),
-            };
-            match request {
-                Ok((request, body)) if agent.greeted || matches!(request, Request::Hello { .. }) => {
-                    self.on_request(request, &body);
-                }
-                Ok(_) => {
-                    eprintln!("keeper: the agent's connection is closed: it did not begin with Hello");
-                    self.drop_agent();
-                    return;
-                }
-                Err(error) => {
-                    eprintln!("keeper: the agent's connection is closed: {error}");
-                    self.drop_agent();
-                    return;
-                }
-            }
-        }
+        self.take_requests();
         if !open {
             self.drop_agent();
         }
+    }
+
+    /// Does what the agent has asked for so far.
+    fn take_requests(&mut self) {
+        while let Some(agent) = &mut self.agent {
+            let request = match agent.link.take() {
+                Ok(Some(body)) => codec::decode_request(&body).map(|request| (request, body)),
+                Ok(None) => return,
+                Err(error) => Err(error),
+            };
+            match request {
+                Ok((request, body)) => self.on_request(request, &body),
+                Err(error) => {
+                    eprintln!("keeper: the agent's connection is closed: {error}");
+                    self.drop_agent();
+                }
+            }
+        }
+    }
+
+    /// A newcomer has said hello: it is the agent from now on.
+    pub(super) fn on_new_agent(&mut self, link: Link, token: u64) {
+        self.drop_agent();
+        self.agent = Some(Agent { link, token, writes: false });
+        self.on_hello();
+        self.take_requests();
     }
 
     fn on_request(&mut self, request: Request, body: &[u8]) {
@@ -129,7 +118,6 @@ impl Keeper {
         let listed = self.listed();
         let terminating = self.leaving == Leaving::Terminating;
         let Some(agent) = &mut self.agent else { return };
-        agent.greeted = true;
         agent.link.notify(&welcome);
         let chunks = listed.len().div_ceil(CHUNK).max(1);
         for at in 0..chunks {

@@ -86,7 +86,7 @@ impl Keeper {
             ListedState::Ended(end) => Notice::Ended { name, end },
             _ => Notice::Lost { name },
         };
-        if self.agent.as_ref().is_some_and(|agent| agent.greeted) {
+        if self.agent.is_some() {
             self.tell(&notice);
         }
     }

@@ -154,9 +154,7 @@ impl Keeper {
             }
             _ => return,
         }
-        if let Some(agent) = &mut self.agent
-            && agent.greeted
-        {
+        if let Some(agent) = &mut self.agent {
             agent.link.push(body);
         }
     }

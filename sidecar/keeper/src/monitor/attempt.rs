@@ -50,6 +50,8 @@ struct Process {
 pub(super) fn run(monitor: &mut Monitor<'_>, contact: &mut Contact, name: &str, spec: &Spec) -> Result<(), Refused> {
     let attempt = prepare(monitor, name, spec)?;
     reach("after-spec");
+    // What the last attempt left pending would cut the first wait of this one short.
+    sys::read_signals(monitor.signals.as_fd());
     let end = match start(monitor, &attempt) {
         Ok(process) => supervise(monitor, contact, &attempt, process),
         Err(message) => fail(&attempt, message),
@@ -220,25 +222,18 @@ fn supervise(monitor: &Monitor<'_>, contact: &mut Contact, attempt: &Attempt<'_>
 
 /// Until the main process has ended.
 fn wait(monitor: &Monitor<'_>, contact: &mut Contact, attempt: &Attempt<'_>, process: &mut Process) -> Waited {
-    let mut first = true;
+    let mut ready = Ready::wait(monitor, contact, Some(&SPAWN_REPORT_DELAY));
     loop {
-        // A child that ended before the first wait has left its signal pending.
-        if !first {
-            while let Reaped::Child(waited) = sys::wait_any(false) {
-                if waited.pid == process.child {
-                    return process.init.as_ref().map_or(waited, |init| init.ended(waited));
-                }
-            }
-            process.tick(monitor, attempt);
-        }
-        let ready = Ready::wait(monitor, contact, first.then_some(&SPAWN_REPORT_DELAY));
-        if first && !ready.child {
-            contact.flush();
-        }
-        first = false;
         if ready.child {
             sys::read_signals(monitor.signals.as_fd());
         }
+        while let Reaped::Child(waited) = sys::wait_any(false) {
+            if waited.pid == process.child {
+                return process.init.as_ref().map_or(waited, |init| init.ended(waited));
+            }
+        }
+        // Whatever it was that woke us, the main process runs on: its start is told now.
+        contact.flush();
         if ready.contact {
             let listed = || Listed { name: attempt.name.to_owned(), state: ListedState::Running(process.main.clone()) };
             for body in contact.on_readable(attempt.dir.as_fd(), listed) {
@@ -250,6 +245,8 @@ fn wait(monitor: &Monitor<'_>, contact: &mut Contact, attempt: &Attempt<'_>, pro
                 }
             }
         }
+        process.tick(monitor, attempt);
+        ready = Ready::wait(monitor, contact, None);
     }
 }
 

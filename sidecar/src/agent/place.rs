@@ -1,0 +1,93 @@
+//! Whether the data directory is still ours: one that was removed or moved away under a running agent holds nothing durable any more.
+
+use super::Error;
+use super::shell::Input;
+use crate::ledger;
+use std::fs::{File, metadata};
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use tokio::sync::mpsc;
+
+/// Between two looks: a fraction of a beat, so that few tasks are taken in vain; each look is four `stat`s.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// The paths that must go on naming what they named at the start.
+#[derive(Debug)]
+pub(super) struct Place {
+    pins: Vec<(PathBuf, (u64, u64))>,
+    /// Keeps its number from being given to a directory made in its place; the files are held open by lock and ledger.
+    _dir: File,
+}
+
+fn identity(path: &Path) -> io::Result<(u64, u64)> {
+    metadata(path).map(|found| (found.dev(), found.ino()))
+}
+
+impl Place {
+    /// The directory as it is now, with lock and ledger open. The ledger's files are not opened here: closing them would drop the locks
+    /// that SQLite has on them.
+    pub(super) fn pin(data: &Path) -> io::Result<Self> {
+        let dir = File::open(data)?;
+        let paths = std::iter::once(data.to_owned()).chain(ledger::FILES.map(|file| data.join(file)));
+        let pins = paths.map(|path| identity(&path).map(|id| (path, id))).collect::<io::Result<_>>()?;
+        Ok(Self { pins, _dir: dir })
+    }
+
+    /// The first path that names nothing or something else. An answer that says neither (a sick disk) is no finding.
+    fn lost(&self) -> Option<&Path> {
+        let lost = |path: &Path, id: &(u64, u64)| match identity(path) {
+            Ok(found) => found != *id,
+            Err(error) => matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory),
+        };
+        self.pins.iter().find(|(path, id)| lost(path, id)).map(|(path, _)| path.as_path())
+    }
+}
+
+/// Looks until something is gone, and tells. Not in the first thread: a `stat` may wait for a disk.
+pub(super) fn watch(place: Place, inbox: mpsc::Sender<Input>) -> io::Result<()> {
+    let look = move || {
+        loop {
+            std::thread::sleep(LOOK);
+            if inbox.is_closed() {
+                return;
+            }
+            if let Some(path) = place.lost() {
+                let _ended = inbox.blocking_send(Input::Lost(Error::Vanished { path: path.to_owned() }));
+                return;
+            }
+        }
+    };
+    std::thread::Builder::new().name("place".into()).spawn(look).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_removed_moved_or_replaced_is_found() {
+        let data = std::env::temp_dir().join(format!("sidecar-place-{}", std::process::id()));
+        let make = || {
+            std::fs::create_dir_all(&data).expect("a directory");
+            ledger::FILES.map(|file| File::create(data.join(file)).expect("a file"))
+        };
+        let held = make();
+        let place = Place::pin(&data).expect("all there");
+        assert_eq!(place.lost(), None);
+        let first = data.join(ledger::FILES[0]);
+        std::fs::remove_file(&first).expect("removed");
+        assert_eq!(place.lost(), Some(&*first));
+        File::create(&first).expect("made again");
+        assert_eq!(place.lost(), Some(&*first), "another file of the same name");
+        let moved = data.with_extension("moved");
+        std::fs::rename(&data, &moved).expect("moved");
+        assert_eq!(place.lost(), Some(&*data));
+        let again = make();
+        assert_eq!(place.lost(), Some(&*data), "another directory of the same name");
+        drop((held, again));
+        std::fs::remove_dir_all(&data).expect("removed");
+        std::fs::remove_dir_all(&moved).expect("removed");
+    }
+}

@@ -1,0 +1,51 @@
+//! A data directory that goes away under its sidecar.
+
+use anyhow::{Context as _, Result};
+use tests::world::{World, alive, wait_for};
+
+/// Its agent has ended with one clear line, and nothing of it runs.
+fn assert_ended(world: &mut World, path: &str, task: &str) -> Result<()> {
+    assert_eq!(world.wait_agent_gone(0)?.code(), Some(1));
+    let log = world.log("sidecar-0.log");
+    let said: Vec<_> = log.lines().filter(|line| line.contains("was removed or replaced")).collect();
+    assert!(matches!(said[..], [line] if line.starts_with("sidecar: ") && line.contains(path)), "{log}");
+    let pid: i32 = world.lines(task).first().context("it started")?.parse()?;
+    wait_for("the task is ended with its keeper", || (!alive(pid)).then_some(()))
+}
+
+#[test]
+fn a_sidecar_whose_directory_is_emptied_or_moved_ends_and_another_does_the_work() -> Result<()> {
+    let mut world = World::with_sidecars(1)?;
+    let dir = world.dir().to_owned();
+    let data = world.sidecars[0].data.clone();
+    let start = |world: &World, file: &str| -> Result<()> {
+        let script = format!("echo $$ > {}; exec sleep 1000000", dir.join(file).display());
+        let id = world.submit(&["--tries", "1", "--", "sh", "-c", &script])?;
+        world.wait_state(&id, &["running"])?;
+        wait_for("it says so", || world.lines(file).first().map(drop))
+    };
+    start(&world, "first")?;
+    for entry in std::fs::read_dir(&data)? {
+        let path = entry?.path();
+        let removed = if path.is_dir() { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) };
+        removed.with_context(|| format!("{}", path.display()))?;
+    }
+    assert_ended(&mut world, "sidecar-0/", "first")?;
+
+    world.start_sidecar(1, &[], &[])?;
+    world.wait_linked(1)?;
+    start(&world, "second")?;
+    Ok(())
+}
+
+#[test]
+fn a_sidecar_whose_directory_is_moved_ends() -> Result<()> {
+    let mut world = World::with_sidecars(1)?;
+    let dir = world.dir().to_owned();
+    let script = format!("echo $$ > {}; exec sleep 1000000", dir.join("first").display());
+    let id = world.submit(&["--tries", "1", "--", "sh", "-c", &script])?;
+    world.wait_state(&id, &["running"])?;
+    wait_for("it says so", || world.lines("first").first().map(drop))?;
+    std::fs::rename(dir.join("sidecar-0"), dir.join("moved"))?;
+    assert_ended(&mut world, "sidecar-0", "first")
+}
