@@ -41,6 +41,9 @@ pub(crate) use upgrade::Resumed;
 /// the machine's process limit.
 pub(crate) const MAX_MONITORS: usize = 4096;
 
+/// Longest time, in nanoseconds, a new keeper spends on what its predecessor's dead left behind before it hears an agent. A kill takes milliseconds; a
+/// process that hangs in the kernel must not keep the whole sidecar away.
+const SETTLE_NS: u64 = 1_000_000_000;
 const LISTENER: u64 = 0;
 const SIGNALS: u64 = 1;
 const WATCH: u64 = 2;
@@ -101,6 +104,8 @@ pub(crate) struct Keeper {
     active_ns: u64,
     idle_exit_ns: u64,
     vanished: bool,
+    /// Agents are heard: the dead of an earlier keeper are settled, or have had their time.
+    listening: bool,
 }
 
 impl Keeper {
@@ -118,7 +123,6 @@ impl Keeper {
         let add = |fd: &dyn AsFd, token| {
             epoll::add(&epoll, fd.as_fd(), epoll::EventData::new_u64(token), epoll::EventFlags::IN)
         };
-        add(&owned.listener, LISTENER)?;
         add(&signals, SIGNALS)?;
         add(&watch, WATCH)?;
         Ok(Self {
@@ -142,16 +146,19 @@ impl Keeper {
             active_ns: sys::boottime_ns(),
             idle_exit_ns,
             vanished: false,
+            listening: false,
         })
     }
 
     /// Runs until there is nothing left to keep.
     pub(crate) fn run(mut self) -> io::Result<()> {
         self.recover();
+        let settle_by = sys::boottime_ns() + SETTLE_NS;
         let mut events = Vec::with_capacity(64);
         loop {
             let now = sys::boottime_ns();
             self.tick(now);
+            self.listen(now, settle_by)?;
             self.flush();
             if self.is_done(now) {
                 break;
@@ -167,6 +174,17 @@ impl Keeper {
             }
         }
         self.close();
+        Ok(())
+    }
+
+    /// Takes connections once every attempt whose monitor died with the last keeper is declared lost. An agent that was told earlier
+    /// would pass a dead attempt on as running, and its healthy replacement elsewhere would be stopped for it.
+    fn listen(&mut self, now: u64, settle_by: u64) -> io::Result<()> {
+        if !self.listening && (self.leftovers.is_empty() || now >= settle_by) {
+            let readable = epoll::EventFlags::IN;
+            epoll::add(&self.epoll, self.owned.listener.as_fd(), epoll::EventData::new_u64(LISTENER), readable)?;
+            self.listening = true;
+        }
         Ok(())
     }
 

@@ -99,10 +99,12 @@ fn keeper_and_monitor_killed_together_mean_lost_and_nothing_left() {
     kill9(agent.keeper);
     kill9(monitor);
     agent.wait_closed();
-    let mut agent = bed.agent();
-    if agent.listed("a") != Some(ListedState::Lost) {
-        agent.lost("a");
-    }
+    let agent = bed.agent();
+    assert_eq!(
+        agent.listed("a"),
+        Some(ListedState::Lost),
+        "the first listing says so: it never was running there again"
+    );
     assert_eq!(bed.tasks(), Vec::<u32>::new());
 }
 
