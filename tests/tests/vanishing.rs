@@ -14,7 +14,7 @@ fn assert_ended(world: &mut World, path: &str, task: &str) -> Result<()> {
 }
 
 #[test]
-fn a_sidecar_whose_directory_is_emptied_or_moved_ends_and_another_does_the_work() -> Result<()> {
+fn a_sidecar_whose_directory_is_emptied_ends_and_another_does_the_work() -> Result<()> {
     let mut world = World::with_sidecars(1)?;
     let dir = world.dir().to_owned();
     let data = world.sidecars[0].data.clone();
