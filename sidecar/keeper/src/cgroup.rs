@@ -13,8 +13,10 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use keeper::wire::{Limits, Spec};
+use rustix::fs::{FlockOperation, flock};
 
 /// Period of CPU limits: the kernel's default.
 const CPU_PERIOD_US: u64 = 100_000;
@@ -34,6 +36,8 @@ pub(crate) struct Groups {
     v1: [Option<PathBuf>; 3],
     /// Start of this process image, in every seat's name.
     epoch: u64,
+    /// Locks on our groups, so that no other keeper takes an empty one for a dead keeper's.
+    _claims: Rc<Vec<File>>,
 }
 
 /// The place of one monitor.
@@ -59,7 +63,8 @@ impl Groups {
             (false, Some(_)) => Limits::CgroupV1,
             (false, None) => Limits::Rlimits,
         };
-        let groups = Self { seats, own, limits, v1, epoch: keeper::sys::boottime_ns() };
+        let claims = Rc::new(seats.iter().chain(v1.iter().flatten()).filter_map(|base| claim(base)).collect());
+        let groups = Self { seats, own, limits, v1, epoch: keeper::sys::boottime_ns(), _claims: claims };
         groups.clear_stale();
         groups
     }
@@ -68,17 +73,15 @@ impl Groups {
         self.limits
     }
 
-    /// Clears empty groups away, those of other data directories' keepers, too: theirs may never start again. A group with processes
-    /// refuses; one that a living keeper is about to use is simply made again by it.
+    /// Clears empty groups away, those of other data directories' dead keepers, too: theirs may never start again. A group with
+    /// processes refuses, and those of a living keeper are claimed.
     fn clear_stale(&self) {
+        self.bases().flat_map(|base| entries(base)).for_each(|seat| remove_tree(&seat));
         for parent in self.bases().filter_map(|base| base.parent()) {
-            for base in entries(parent) {
-                if base.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(PREFIX.as_bytes())) {
-                    entries(&base).for_each(|seat| remove_tree(&seat));
-                    if self.bases().all(|own| *own != base) {
-                        let _ = fs::remove_dir(base);
-                    }
-                }
+            for base in entries(parent).filter(|base| is_keepers(base) && self.bases().all(|own| own != base)) {
+                let Some(_claim) = claim(&base) else { continue };
+                entries(&base).for_each(|seat| remove_tree(&seat));
+                let _ = fs::remove_dir(&base);
             }
         }
     }
@@ -257,6 +260,27 @@ pub(crate) fn kill(dir: &Path) -> bool {
 /// Whether a v2 group or one below it holds a process.
 pub(crate) fn is_populated(dir: &Path) -> bool {
     fs::read_to_string(dir.join("cgroup.events")).is_ok_and(|text| text.lines().any(|line| line == "populated 1"))
+}
+
+fn is_keepers(base: &Path) -> bool {
+    base.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(PREFIX.as_bytes()))
+}
+
+/// Locks a keeper's group for as long as the file is open; None if a living keeper holds it.
+fn claim(base: &Path) -> Option<File> {
+    // Made again if another keeper, which took it for a dead one's, removed it before it was locked. That keeper goes on to the next
+    // group, so a few rounds are plenty.
+    for _ in 0..8 {
+        let dir = File::open(base).ok()?;
+        flock(&dir, FlockOperation::NonBlockingLockExclusive).ok()?;
+        let held = dir.metadata().ok()?.ino();
+        match fs::metadata(base) {
+            Ok(there) if there.ino() == held => return Some(dir),
+            Ok(_) => {}
+            Err(_) => drop(make(base)),
+        }
+    }
+    None
 }
 
 fn delegate(dir: &Path) -> bool {
