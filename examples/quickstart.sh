@@ -188,7 +188,7 @@ END
         cat <<END
 
 Everything is being stopped now; the output, the logs and the data stay in $RUN.
-Look further: $0 --keep leaves it running and says how to go on, and so does: $BIN/informer dev
+Look further: $0 --keep leaves all of this running and says how to go on; an empty one of your own: $BIN/informer dev
 END
     fi
 }
