@@ -106,14 +106,14 @@ mod tests {
         let task = Task {
             id: "i".into(),
             name: "film".into(),
-            owner: "ana".into(),
+            owner: "ops".into(),
             state: TaskState::Running.into(),
             created_unix_ms: 1_000,
             attempts: vec![Attempt { sidecar: "s1".into(), ..Attempt::default() }],
             progress: Some(Progress { permille: 420, ..Progress::default() }),
             ..Task::default()
         };
-        assert_eq!(row(&task, 6_000), ["i", "running", "film", "ana", "5s", "s1", "42%"]);
+        assert_eq!(row(&task, 6_000), ["i", "running", "film", "ops", "5s", "s1", "42%"]);
         let waiting = Task { state: TaskState::Waiting.into(), ..Task::default() };
         assert_eq!(row(&waiting, 0), ["", "waiting", "-", "-", "-", "-", "-"]);
     }

@@ -63,7 +63,7 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<u8, Error> {
         follower.once(number).await?;
     } else {
         let line = format!("it has not started yet; `informer why {}` says why, -f waits for it", args.id);
-        screen.lock().await.note(&line);
+        screen.lock().await.line(&line);
     }
     screen.lock().await.end_log().await?;
     Ok(0)

@@ -62,7 +62,7 @@ pub(crate) struct TaskOptions {
     /// Environment variable (repeat for more)
     #[arg(long = "env", value_name = "K=V", value_parser = units::pair)]
     pub(crate) env: Vec<(String, String)>,
-    /// Working directory on the sidecar's machine [default: the attempt's own]
+    /// Working directory on the sidecar's machine [default: an empty one of the attempt's own, not yours]
     #[arg(long, value_name = "DIR")]
     pub(crate) cwd: Option<String>,
     /// At most one copy runs, ever

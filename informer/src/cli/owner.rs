@@ -27,9 +27,9 @@ mod tests {
 
     #[test]
     fn names_are_found_by_number_and_broken_lines_are_skipped() {
-        let passwd = "root:x:0:0:root:/root:/bin/sh\nbroken\n:x:7::\nana:x:1000:1000::/home/ana:/bin/sh\n";
+        let passwd = "root:x:0:0:root:/root:/bin/sh\nbroken\n:x:7::\nops:x:1000:1000::/home/ops:/bin/sh\n";
         assert_eq!(name_in(passwd, 0).as_deref(), Some("root"));
-        assert_eq!(name_in(passwd, 1000).as_deref(), Some("ana"));
+        assert_eq!(name_in(passwd, 1000).as_deref(), Some("ops"));
         assert_eq!(name_in(passwd, 7), None);
     }
 }

@@ -126,7 +126,8 @@ fn asked_for(spec: &TaskSpec) -> Vec<(&'static str, String)> {
         ),
         ("limits", spec.limits.as_ref().map(limits).unwrap_or_default()),
         ("timeouts", spec.timeouts.as_ref().map(timeouts).unwrap_or_default()),
-        ("tries", spec.retry.as_ref().map(retries).unwrap_or_default()),
+        ("tries", if is_service(spec) { String::new() } else { spec.retry.as_ref().map(retries).unwrap_or_default() }),
+        ("restarts", restarts(spec)),
         ("exclusive", if spec.exclusive { "at most one copy runs".into() } else { String::new() }),
     ]);
     if spec.on_disconnect() == v1::OnDisconnect::Stop {
@@ -196,6 +197,25 @@ fn timeouts(timeouts: &v1::Timeouts) -> String {
         (timeouts.progress_ms, format!("progress {}", text::span(timeouts.progress_ms))),
     ];
     given(&all)
+}
+
+fn is_service(spec: &TaskSpec) -> bool {
+    matches!(spec.kind, Some(Kind::Service(_)))
+}
+
+/// When and after which back-off a service is started again.
+fn restarts(spec: &TaskSpec) -> String {
+    use v1::restart_policy::When;
+    let Some(Kind::Service(service)) = &spec.kind else { return String::new() };
+    let policy = service.restart.unwrap_or_default();
+    let when = match policy.when() {
+        When::Unspecified | When::Always => "always",
+        When::OnFailure => "on failure",
+        When::Never => return "never".to_owned(),
+    };
+    let most =
+        if policy.max_restarts > 0 { format!(", at most {} in a row", policy.max_restarts) } else { String::new() };
+    format!("{when}, after {} to {}{most}", text::span(policy.backoff_ms), text::span(policy.backoff_cap_ms))
 }
 
 fn retries(retry: &v1::Retry) -> String {
@@ -268,7 +288,8 @@ mod tests {
         let probe = v1::health_check::Probe::Http(v1::HttpProbe { url: "http://127.0.0.1:80/healthz".into() });
         let health = Some(v1::HealthCheck { probe: Some(probe), ..v1::HealthCheck::default() });
         let argv = ["hello-http", "--say", "it's"].map(String::from).to_vec();
-        let kind = Kind::Service(v1::Service { argv, health, restart: None });
+        let restart = v1::RestartPolicy { backoff_ms: 500, backoff_cap_ms: 60_000, ..Default::default() };
+        let kind = Kind::Service(v1::Service { argv, health, restart: Some(restart) });
         let ending = Ending { reason: Reason::Signal.into(), signal: Some(9), ran_ms: 2_500, ..Ending::default() };
         let killed = Attempt {
             number: 1,
@@ -305,6 +326,7 @@ mod tests {
         created     1970-01-01T00:00:01Z (1m00s ago)
         service     hello-http --say 'it'\''s'
         checked by  http://127.0.0.1:80/healthz
+        restarts    always, after 500ms to 1m00s
         attempts
           1  failed  on s1  signal 9 (SIGKILL)  ran 2s, cpu 0ms, memory 0B
           2  running  on s1
@@ -314,8 +336,8 @@ mod tests {
     #[test]
     fn history_is_a_table() {
         let event =
-            HistoryEvent { seq: 1, unix_ms: 1_000, kind: "submitted".into(), attempt: 0, detail: "by ana".into() };
-        let expected = "history\nTIME                  ATTEMPT  WHAT       DETAIL\n1970-01-01T00:00:01Z  -        submitted  by ana\n";
+            HistoryEvent { seq: 1, unix_ms: 1_000, kind: "submitted".into(), attempt: 0, detail: "by ops".into() };
+        let expected = "history\nTIME                  ATTEMPT  WHAT       DETAIL\n1970-01-01T00:00:01Z  -        submitted  by ops\n";
         assert_eq!(happened(&[event]), expected);
     }
 }

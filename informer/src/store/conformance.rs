@@ -40,7 +40,7 @@ pub fn suite(mut fresh: impl FnMut() -> Open) {
 pub fn row(id: u128, state: TaskState) -> TaskRow {
     let mut row = TaskRow { id: TaskId::from_u128(id).to_bytes().to_vec(), payload: vec![7; 32], ..TaskRow::default() };
     row.set_state(state);
-    row.facts = Some(Facts { owner: "ann".into(), name: format!("job-{}", id % 3), ..Facts::default() });
+    row.facts = Some(Facts { owner: "day".into(), name: format!("job-{}", id % 3), ..Facts::default() });
     row
 }
 
@@ -222,7 +222,7 @@ fn filters_select_and_combine(mut open: Open) {
             row.set_state(TaskState::Failed);
         }
         let facts = row.facts.as_mut().unwrap();
-        facts.owner = if id.is_multiple_of(2) { "ann" } else { "bob" }.into();
+        facts.owner = if id.is_multiple_of(2) { "day" } else { "night" }.into();
         facts.labels.insert("third".into(), (id % 3).to_string());
         if id > 3 {
             facts.labels.insert("late".into(), "yes".into());
@@ -232,7 +232,7 @@ fn filters_select_and_combine(mut open: Open) {
     let all = Filter::default();
     let labels = |pairs: &[(&str, &str)]| pairs.iter().map(|(key, value)| ((*key).into(), (*value).into())).collect();
     assert_eq!(world.ids(&all), (1..=12).rev().collect::<Vec<_>>());
-    assert_eq!(world.ids(&Filter { owner: Some("ann".into()), ..all.clone() }), [12, 10, 8, 6, 4, 2]);
+    assert_eq!(world.ids(&Filter { owner: Some("day".into()), ..all.clone() }), [12, 10, 8, 6, 4, 2]);
     assert_eq!(world.ids(&Filter { name: Some("job-0".into()), ..all.clone() }), [12, 9, 6, 3]);
     assert_eq!(world.ids(&Filter { states: vec![TaskState::Failed], ..all.clone() }), [12, 11, 10, 9, 8, 7]);
     assert_eq!(world.ids(&Filter { labels: labels(&[("third", "1")]), ..all.clone() }), [10, 7, 4, 1]);
@@ -240,14 +240,14 @@ fn filters_select_and_combine(mut open: Open) {
     assert_eq!(world.ids(&Filter { labels: labels(&[("third", "1' OR 1")]), ..all.clone() }), []);
     let everything = Filter {
         states: vec![TaskState::Failed, TaskState::Ready],
-        owner: Some("ann".into()),
+        owner: Some("day".into()),
         name: Some("job-1".into()),
         labels: labels(&[("late", "yes"), ("third", "1")]),
         page_size: 1,
         before: Some(TaskId::from_u128(10)),
     };
     assert_eq!(world.ids(&everything), [4]);
-    let owned = Filter { states: vec![TaskState::Ready], owner: Some("bob".into()), page_size: 2, ..all };
+    let owned = Filter { states: vec![TaskState::Ready], owner: Some("night".into()), page_size: 2, ..all };
     let page = world.reader.list(&owned).unwrap();
     assert_eq!(page.next, Some(TaskId::from_u128(3)));
     assert_eq!(world.ids(&Filter { before: page.next, ..owned }), [1]);
