@@ -456,6 +456,12 @@ fn a_log_over_its_cap_is_cut_and_said_to_be() -> Result<()> {
         Ok::<_, Status>((bytes, truncated))
     })?;
     assert_eq!((bytes, truncated), (64 << 10, true));
+    // Nor may a person at a terminal, or a script, take the rest for the whole.
+    let cut = api.world.informer(&["run", "--log-cap", "10", "--name", "cut", "--", "echo", "123456789012345"])?;
+    assert_eq!((cut.status.code(), cut.stdout.as_slice()), (Some(0), b"1234567890".as_slice()));
+    assert!(String::from_utf8_lossy(&cut.stderr).contains("truncated"), "{cut:?}");
+    let shown = api.world.json(&["list", "--name", "cut", "--json"])?;
+    assert_eq!(shown[0]["attempts"][0]["truncated"], true, "{shown}");
     Ok(())
 }
 
