@@ -322,8 +322,8 @@ fn of_two_running_copies_one_is_kept_and_one_result_accepted() -> Result<()> {
 
 /// Something short happens to the network of a running task; nobody notices but the link.
 fn blip(happens: impl FnOnce(&World, &Proxy) -> Result<()>) -> Result<()> {
-    // Beats of a second: the blip is far from the lease's end also on a busy machine.
-    let (world, proxies) = proxied("1s")?;
+    // Long beats: between suspicion and the lease's end lie four seconds and a half, which no busy machine sleeps through.
+    let (world, proxies) = proxied("3s")?;
     let id = submit(&world, &["--on-disconnect", "stop"])?;
     let first = box_of(&world, &id, 1)?;
     wait_run(&world, "tick", 1)?;

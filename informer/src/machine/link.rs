@@ -16,7 +16,7 @@ use super::task::{Phase, State, Task, Terminal, WaitsFor};
 use super::timer::Timer;
 use super::{Cx, Machine};
 use proto::id::{AttemptId, SidecarId};
-use proto::{bounds, v1};
+use proto::{bounds, store, v1};
 use std::collections::BTreeSet;
 use v1::informer_message::Message;
 use v1::verdict::Decision;
@@ -102,7 +102,9 @@ impl Machine {
     fn introduce(&mut self, cx: &mut Cx<'_>, session: SessionId, hello: &Hello) {
         let id = hello.sidecar;
         let lease_ms = self.config.lease_ms;
-        let sidecar = self.sidecars.entry(id).or_insert_with(|| Sidecar::new(hello, session, cx.now.mono_ms, lease_ms));
+        // One never seen before is one of whom nothing is kept.
+        let unknown = || Sidecar::from_row(store::SidecarRow::default(), cx.now.mono_ms);
+        let sidecar = self.sidecars.entry(id).or_insert_with(unknown);
         if hello.incarnation > sidecar.incarnation {
             sidecar.window = 1;
         }

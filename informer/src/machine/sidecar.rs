@@ -78,36 +78,6 @@ pub(super) struct Sidecar {
 }
 
 impl Sidecar {
-    pub(super) fn new(hello: &Hello, session: SessionId, now_ms: u64, lease_ms: u64) -> Self {
-        Self {
-            incarnation: hello.incarnation,
-            host: hello.host.clone(),
-            version: hello.version.clone(),
-            labels: hello.labels.clone(),
-            kinds: hello.kinds.clone(),
-            cpu_millis: hello.cpu_millis,
-            memory_bytes: hello.memory_bytes,
-            slots: hello.slots,
-            weak_fencing: hello.weak_fencing,
-            draining: false,
-            longest_lease_ms: lease_ms,
-            link: Link::Up { session, suspect: false },
-            heard_ms: now_ms,
-            lease_ms,
-            reported_seq: 0,
-            load: v1::Load::default(),
-            limit: 0,
-            window: 1,
-            speed_permille: 1000,
-            spawn_failures: VecDeque::new(),
-            quarantined: false,
-            taken: BTreeMap::new(),
-            taken_cpu_millis: 0,
-            taken_memory_bytes: 0,
-            missing: BTreeSet::new(),
-        }
-    }
-
     /// What is told again in each hello.
     pub(super) fn introduce(&mut self, hello: &Hello) {
         self.incarnation = hello.incarnation;
