@@ -93,8 +93,13 @@ impl Machine {
             sidecar.on_ran();
         }
         self.note(cx, id, "ended", describe(&ending));
-        if verdict != Verdict::Success && self.tasks.get(&id.task).is_some_and(super::Task::is_stopping) {
+        let staged = !ending.outputs.is_empty();
+        if (verdict != Verdict::Success || staged) && self.tasks.get(&id.task).is_some_and(super::Task::is_stopping) {
             self.set_phase(id, Phase::Cancelled);
+            if staged {
+                // The order to stop may have met its end, and what it staged is gone with it: nothing is left to publish.
+                self.order_stop(cx, id, v1::Reason::Revoked);
+            }
             return self.finish_stopped(cx, id.task, ending);
         }
         match verdict {

@@ -279,3 +279,18 @@ fn programs_that_are_not_there_quarantine_nobody() {
     world.submit(facts());
     assert_eq!(world.assigned().len(), 1);
 }
+
+#[test]
+fn a_cancel_that_crosses_a_staged_success_wins_and_charges_nobody() {
+    let mut world = World::new();
+    let session = world.link(1, 1, 1, vec![]);
+    let task = world.submit(facts());
+    let attempt = world.one_assigned();
+    world.started(session, attempt);
+    world.tell(Event::CancelRequested { ticket: Ticket(2), task, stored: None, reason: String::new() });
+    world.effects.clear();
+    world.report(session, attempt, Report::Ended(Box::new(staged())));
+    assert_eq!(world.stops(), 1, "its sidecar hears that nobody wants what it staged");
+    let row = world.row(task);
+    assert_eq!((row.state(), row.own_failures), (v1::TaskState::Cancelled, 0));
+}
