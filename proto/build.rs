@@ -21,6 +21,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .btree_map(".")
         .bytes(".informer.v1.LogsChunk.data")
         .bytes(".informer.v1.LogUpload.data")
+        .bytes(".informer.v1.LogPart.data")
         .compile_fds(descriptors)?;
     Ok(())
 }

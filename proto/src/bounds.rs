@@ -32,6 +32,28 @@ pub const CPU_MILLIS: u64 = 10_000_000;
 /// Most memory a task may ask for or a sidecar may have: 1 PiB.
 pub const MEMORY_BYTES: u64 = 1 << 50;
 
+/// Most declared inputs, and most declared outputs, of a task. Each is fetched, hashed or renamed for itself; more belong into an
+/// archive.
+pub const FILES: usize = 256;
+/// Most mounts of a container.
+pub const MOUNTS: usize = 64;
+/// Members of one array. A million is in use elsewhere; ten of them still have an index in eight digits, and their items, if each
+/// has one, are kept in chunks, not in memory.
+pub const ARRAY_MEMBERS: u32 = 10_000_000;
+/// Longest item of an array's member: it goes into the environment, where the kernel allows 128 KiB a variable.
+pub const ITEM_BYTES: usize = 16 << 10;
+/// Bytes of one stored chunk of items: a member's start reads one, so it is small; a million short lines are some hundred chunks.
+pub const ITEM_CHUNK_BYTES: usize = 64 << 10;
+/// Bytes of all items of one array.
+pub const ITEMS_BYTES: u64 = 1 << 30;
+/// Runs of members of one array that have no row of their own. Each member singled out from the middle makes one more, and a run
+/// is 8 bytes of a row that is rewritten as members start.
+pub const ARRAY_RUNS: usize = 10_000;
+/// Executors registered at once: every sidecar is told all of them.
+pub const EXECUTORS: usize = 1_000;
+/// Bytes of one log part on its way up.
+pub const LOG_PART_BYTES: usize = 256 << 10;
+
 /// Attempts that stay listed with a task; older ones are counted in `attempts_dropped` and stay in the history.
 pub const ATTEMPTS_LISTED: usize = 32;
 /// Events kept of one task's history; a service that restarts for a year must not fill the disk.

@@ -33,8 +33,15 @@ fn of_failure(ending: &Ending) -> u8 {
     match ending.reason() {
         Reason::Timeout | Reason::TotalTimeout | Reason::QueueTimeout | Reason::Stalled => TIMEOUT,
         Reason::Cancelled => CANCELLED,
-        Reason::Lost | Reason::Drained | Reason::Fenced | Reason::Revoked | Reason::Refused | Reason::Spawn => OURS,
+        Reason::Lost
+        | Reason::Drained
+        | Reason::Fenced
+        | Reason::Revoked
+        | Reason::Refused
+        | Reason::Spawn
+        | Reason::Input => OURS,
         Reason::Oom => signalled(ending.signal.unwrap_or(SIGKILL)),
+        Reason::Members | Reason::MaxFailures => FAILURE,
         Reason::Unspecified | Reason::ExitCode | Reason::Signal | Reason::Unhealthy | Reason::Output => {
             of_process(ending)
         }

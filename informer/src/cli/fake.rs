@@ -108,6 +108,43 @@ impl informer_server::Informer for Fake {
         unscripted()
     }
 
+    async fn submit_array(
+        &self,
+        _: Request<tonic::Streaming<v1::SubmitArrayRequest>>,
+    ) -> Result<Response<SubmitResponse>, Status> {
+        unscripted()
+    }
+
+    async fn cancel_many(&self, _: Request<v1::ManyRequest>) -> Result<Response<v1::ManyResponse>, Status> {
+        unscripted()
+    }
+
+    async fn retry_many(&self, _: Request<v1::ManyRequest>) -> Result<Response<v1::ManyResponse>, Status> {
+        unscripted()
+    }
+
+    async fn drain(&self, _: Request<v1::DrainRequest>) -> Result<Response<v1::DrainResponse>, Status> {
+        unscripted()
+    }
+
+    async fn put_executor(
+        &self,
+        _: Request<v1::PutExecutorRequest>,
+    ) -> Result<Response<v1::PutExecutorResponse>, Status> {
+        unscripted()
+    }
+
+    async fn delete_executor(
+        &self,
+        _: Request<v1::DeleteExecutorRequest>,
+    ) -> Result<Response<v1::DeleteExecutorResponse>, Status> {
+        unscripted()
+    }
+
+    async fn executors(&self, _: Request<v1::ExecutorsRequest>) -> Result<Response<v1::ExecutorsResponse>, Status> {
+        unscripted()
+    }
+
     async fn identity(&self, _: Request<v1::IdentityRequest>) -> Result<Response<v1::IdentityResponse>, Status> {
         unscripted()
     }

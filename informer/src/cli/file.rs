@@ -343,6 +343,8 @@ impl Form {
             log_cap_bytes: size(self.log_cap_bytes),
             replace_after_ms: ms(self.replace_after_ms),
             kind: Some(kind),
+            inputs: Vec::new(),
+            outputs: Vec::new(),
         };
         Ok(Task { spec, key: self.key, delay_ms: self.delay.map(|delay| delay.0) })
     }

@@ -70,6 +70,7 @@ async fn pages(client: &Client, args: &Args) -> Result<(Vec<Task>, bool), Error>
             labels: args.labels.iter().cloned().collect(),
             page_size: missing.min(proto::bounds::PAGE),
             page_token,
+            ..ListRequest::default()
         };
         let answer =
             client.grpc().list(request).await.map_err(|status| client.failed("list tasks", &status))?.into_inner();

@@ -283,6 +283,8 @@ mod tests {
         );
         let map = |pairs: &[(&str, &str)]| pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
         let expected = TaskSpec {
+            inputs: Vec::new(),
+            outputs: Vec::new(),
             name: "n".into(),
             owner: "o".into(),
             labels: map(&[("a", "1"), ("b", "2")]),

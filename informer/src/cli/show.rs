@@ -159,6 +159,10 @@ fn what(kind: Option<&Kind>) -> Vec<(&'static str, String)> {
             ("preset", transcode.preset.clone()),
             ("arguments", quoted(&transcode.args)),
         ],
+        Some(Kind::Typed(typed)) => vec![("type", typed.r#type.clone()), ("input", typed.input.clone())],
+        Some(Kind::Container(container)) => {
+            vec![("image", container.image.clone()), ("command", quoted(&container.argv))]
+        }
     }
 }
 

@@ -49,6 +49,7 @@ impl Client {
             labels: request.labels,
             page_size: check::page_size(request.page_size)?,
             before,
+            ..Filter::default()
         };
         let page = self.edge.handle.list(filter).await?;
         let next_page_token = page.next.map(|id| id.to_string()).unwrap_or_default();
@@ -186,6 +187,43 @@ impl Informer for Client {
         let sidecars = self.edge.handle.sidecars(request.into_inner().all).await;
         let known = sidecars.map(|sidecars| v1::SidecarsResponse { sidecars });
         answer(known.map_err(Error::from))
+    }
+
+    async fn submit_array(
+        &self,
+        _: Request<Streaming<v1::SubmitArrayRequest>>,
+    ) -> Result<Response<v1::SubmitResponse>, Status> {
+        Err(Status::unimplemented("arrays"))
+    }
+
+    async fn cancel_many(&self, _: Request<v1::ManyRequest>) -> Result<Response<v1::ManyResponse>, Status> {
+        Err(Status::unimplemented("cancel_many"))
+    }
+
+    async fn retry_many(&self, _: Request<v1::ManyRequest>) -> Result<Response<v1::ManyResponse>, Status> {
+        Err(Status::unimplemented("retry_many"))
+    }
+
+    async fn drain(&self, _: Request<v1::DrainRequest>) -> Result<Response<v1::DrainResponse>, Status> {
+        Err(Status::unimplemented("drain"))
+    }
+
+    async fn put_executor(
+        &self,
+        _: Request<v1::PutExecutorRequest>,
+    ) -> Result<Response<v1::PutExecutorResponse>, Status> {
+        Err(Status::unimplemented("put_executor"))
+    }
+
+    async fn delete_executor(
+        &self,
+        _: Request<v1::DeleteExecutorRequest>,
+    ) -> Result<Response<v1::DeleteExecutorResponse>, Status> {
+        Err(Status::unimplemented("delete_executor"))
+    }
+
+    async fn executors(&self, _: Request<v1::ExecutorsRequest>) -> Result<Response<v1::ExecutorsResponse>, Status> {
+        Err(Status::unimplemented("executors"))
     }
 
     async fn identity(&self, _: Request<v1::IdentityRequest>) -> Result<Response<v1::IdentityResponse>, Status> {

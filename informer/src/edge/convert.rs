@@ -37,6 +37,9 @@ pub(super) fn task(handle: &Handle, row: &store::TaskRow) -> v1::Task {
         kind: facts.kind,
         attempts_dropped: row.attempts_dropped,
         cancelling: row.cancelling,
+        array: None,
+        item: String::new(),
+        eta_unix_ms: 0,
     }
 }
 
@@ -50,6 +53,7 @@ fn attempt(row: &store::AttemptRow) -> v1::Attempt {
         assigned_unix_ms: row.assigned_unix_ms,
         started_unix_ms: row.started_unix_ms,
         ended_unix_ms: row.ended_unix_ms,
+        expected_ms: row.expected_ms,
     }
 }
 

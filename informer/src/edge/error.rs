@@ -68,7 +68,11 @@ impl Error {
             Self::UnknownTask(_) | Self::Shell(shell::Error::Rejected(Rejection::Unknown { .. })) => "unknown_task",
             Self::Shell(shell::Error::Rejected(Rejection::KeyConflict { .. })) => "key_conflict",
             Self::Shell(shell::Error::Rejected(Rejection::State { .. })) => "state",
-            Self::Shell(shell::Error::Rejected(Rejection::Full { .. })) => "full",
+            Self::Shell(shell::Error::Rejected(Rejection::Full { .. } | Rejection::ExecutorsFull { .. })) => "full",
+            Self::Shell(shell::Error::Rejected(Rejection::UnknownSidecar { .. })) => "unknown_sidecar",
+            Self::Shell(shell::Error::Rejected(Rejection::UnknownType { .. })) => "unknown_type",
+            Self::Shell(shell::Error::Rejected(Rejection::ExecutorConflict { .. })) => "executor_conflict",
+            Self::Shell(shell::Error::Rejected(Rejection::Scattered { .. })) => "scattered",
             Self::Shell(shell::Error::Busy) => "busy",
             Self::Shell(shell::Error::Stopped(_)) | Self::Stopping => "stopping",
             Self::Shell(shell::Error::Store(_) | shell::Error::Thread { .. }) | Self::Payload(_) | Self::Panicked => {
@@ -87,9 +91,9 @@ impl Error {
     fn grpc(&self) -> Code {
         match self.code() {
             "invalid" => Code::InvalidArgument,
-            "unknown_task" | "log_gone" | "no_reader" => Code::NotFound,
-            "key_conflict" => Code::AlreadyExists,
-            "state" | "not_started" => Code::FailedPrecondition,
+            "unknown_task" | "unknown_sidecar" | "log_gone" | "no_reader" => Code::NotFound,
+            "key_conflict" | "executor_conflict" => Code::AlreadyExists,
+            "state" | "not_started" | "unknown_type" | "scattered" => Code::FailedPrecondition,
             "full" | "busy" | "log_readers" => Code::ResourceExhausted,
             "stopping" | "unlinked" => Code::Unavailable,
             "lagged" => Code::Aborted,

@@ -56,6 +56,12 @@ impl SidecarLink for Links {
         Ok(Response::new(link.ending_with_senders()))
     }
 
+    type StoreLogsStream = Produced<v1::LogStored>;
+
+    async fn store_logs(&self, _: Request<Streaming<v1::LogPart>>) -> Result<Response<Self::StoreLogsStream>, Status> {
+        Err(Status::unimplemented("store_logs"))
+    }
+
     async fn send_log(
         &self,
         request: Request<Streaming<v1::LogUpload>>,

@@ -1,8 +1,9 @@
 //! What the machine wants done. Effects are imperatives; the shell carries them out only after the batch they belong to is durable.
 
 use super::event::{PayloadHandle, SessionId, Ticket};
-use proto::id::{AttemptId, Fence, TaskId};
+use proto::id::{AttemptId, Fence, SidecarId, TaskId};
 use proto::{store, v1};
+use std::sync::Arc;
 
 /// One thing to do after the commit.
 #[derive(Debug, Clone, PartialEq)]
@@ -24,6 +25,8 @@ pub enum Effect {
         fence: Fence,
         /// Its payload.
         payload: PayloadHandle,
+        /// It is the member of an array whose members have items: the shell fetches its item too.
+        item: bool,
     },
     /// Send any other message; its content is complete.
     Send {
@@ -53,6 +56,20 @@ pub enum Reply {
     },
     /// The task as it stands after the request.
     Task(Box<store::TaskRow>),
+    /// The sidecar as it stands after the request.
+    Sidecar(Box<v1::Sidecar>),
+    /// The executor as it is registered.
+    Executor {
+        /// The executor.
+        executor: Box<v1::Executor>,
+        /// The same one was there.
+        existed: bool,
+    },
+    /// There is no such executor any more.
+    ExecutorGone {
+        /// There was one.
+        existed: bool,
+    },
     /// Refused.
     Rejected(Rejection),
 }
@@ -82,6 +99,42 @@ pub enum Rejection {
         /// What would have to be so.
         why: &'static str,
     },
+    /// No such sidecar.
+    #[error("no sidecar {sidecar}; `informer sidecars --all` shows all that are known")]
+    UnknownSidecar {
+        /// What was asked for.
+        sidecar: SidecarId,
+    },
+    /// A task of a type that nobody has registered.
+    #[error(
+        "no executor of type {type:?} is registered; `informer executor put` registers one, `informer executor list` shows all"
+    )]
+    UnknownType {
+        /// The type.
+        r#type: String,
+    },
+    /// Another executor of the type is there.
+    #[error("an executor of type {type:?} is registered and differs; replace it by `--replace`, or use another type")]
+    ExecutorConflict {
+        /// The type.
+        r#type: String,
+    },
+    /// Too many executors.
+    #[error("{limit} executors are registered, which is the bound; delete one that is not used")]
+    ExecutorsFull {
+        /// The bound.
+        limit: usize,
+    },
+    /// Too many members of an array were singled out.
+    #[error(
+        "array {task} has {limit} runs of members that have not started, which is the bound; cancel or retry the whole array"
+    )]
+    Scattered {
+        /// The array.
+        task: TaskId,
+        /// The bound.
+        limit: usize,
+    },
     /// Too many tasks wait; retry later.
     #[error("{limit} tasks are not terminal, which is the bound; retry when some have ended")]
     Full {
@@ -95,6 +148,8 @@ pub enum Rejection {
 pub struct HistoryEvent {
     /// The task.
     pub task: TaskId,
+    /// Counts from 1 within the task.
+    pub seq: u32,
     /// Unix milliseconds.
     pub unix_ms: u64,
     /// One of a fixed set of words: `submitted`, `assigned`, `started`, …
@@ -109,19 +164,44 @@ pub struct HistoryEvent {
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Batch {
     /// Rows to insert or replace, each task at most once.
-    pub tasks: Vec<store::TaskRow>,
+    pub tasks: Vec<TaskChange>,
     /// Rows to insert or replace, each sidecar at most once.
     pub sidecars: Vec<store::SidecarRow>,
     /// Lines to append.
     pub history: Vec<HistoryEvent>,
     /// The store's epoch must be raised to this: a sidecar has seen a later one of this lineage.
     pub epoch: Option<u64>,
+    /// Executors to insert, replace or (`deleted`) remove, each type at most once.
+    pub executors: Vec<store::ExecutorRow>,
+}
+
+/// A task that changed. What never changes of it, its facts, is apart: it is written once, and shared by all that look alike.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TaskChange {
+    /// The row, without its facts.
+    pub row: store::TaskRow,
+    /// Its facts.
+    pub facts: Arc<store::Facts>,
+    /// The store has no row of it yet.
+    pub fresh: bool,
+}
+
+impl TaskChange {
+    /// The row with its facts.
+    #[must_use]
+    pub fn whole(&self) -> store::TaskRow {
+        store::TaskRow { facts: Some((*self.facts).clone()), ..self.row.clone() }
+    }
 }
 
 impl Batch {
     /// Nothing to commit.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.tasks.is_empty() && self.sidecars.is_empty() && self.history.is_empty() && self.epoch.is_none()
+        self.tasks.is_empty()
+            && self.sidecars.is_empty()
+            && self.history.is_empty()
+            && self.executors.is_empty()
+            && self.epoch.is_none()
     }
 }

@@ -37,8 +37,8 @@ pub enum Event {
         ticket: Ticket,
         /// The task.
         task: TaskId,
-        /// Its row if the store has one and the machine does not hold the task.
-        stored: Option<Box<store::TaskRow>>,
+        /// The rows that the store has and the machine does not hold: the task's, and its array's.
+        stored: Vec<store::TaskRow>,
         /// The client's words, one line; may be empty.
         reason: String,
     },
@@ -48,10 +48,35 @@ pub enum Event {
         ticket: Ticket,
         /// The task.
         task: TaskId,
-        /// Its row if the store has one and the machine does not hold the task.
-        stored: Option<Box<store::TaskRow>>,
+        /// The rows that the store has and the machine does not hold: the task's, and its array's.
+        stored: Vec<store::TaskRow>,
         /// Idempotency key; empty: none. The same key twice in a row is one retry.
         key: String,
+    },
+    /// An operator wants a sidecar to take no new work, or to take it again.
+    DrainRequested {
+        /// Who waits.
+        ticket: Ticket,
+        /// The sidecar.
+        sidecar: SidecarId,
+        /// How; `Unspecified`: it takes work again.
+        mode: v1::DrainMode,
+    },
+    /// Somebody registers an executor, checked and named by the edge.
+    ExecutorPut {
+        /// Who waits.
+        ticket: Ticket,
+        /// The executor, with a fresh id and the time.
+        executor: Box<v1::Executor>,
+        /// Another one of its type is replaced; otherwise that is refused.
+        replace: bool,
+    },
+    /// Somebody takes an executor away.
+    ExecutorDeleted {
+        /// Who waits.
+        ticket: Ticket,
+        /// Its type.
+        r#type: String,
     },
     /// A sidecar opened a link and told everything it holds.
     LinkOpened {
@@ -123,6 +148,11 @@ pub struct Submit {
     pub key: Option<String>,
     /// Where its payload is. The shell commits the body in the same batch.
     pub payload: PayloadHandle,
+    /// What stands for the whole submission under its key: the payload's handle, or of an array a digest over it, the range and the
+    /// items.
+    pub digest: PayloadHandle,
+    /// It is an array.
+    pub array: Option<NewArray>,
     /// What decisions need of the spec, defaults filled in.
     pub facts: Box<store::Facts>,
     /// Not before this Unix time, milliseconds; 0: at once.
@@ -131,13 +161,26 @@ pub struct Submit {
     pub known: Option<KeyHit>,
 }
 
+/// The members of a new array. Its items are committed before it is submitted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NewArray {
+    /// Lowest index.
+    pub first: u32,
+    /// Members, at least one.
+    pub count: u32,
+    /// Each member has an item.
+    pub items: bool,
+    /// More failed members than this cancel the rest.
+    pub max_failures: Option<u32>,
+}
+
 /// What a key stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct KeyHit {
     /// The task submitted under it.
     pub task: TaskId,
-    /// Its payload.
-    pub payload: PayloadHandle,
+    /// [`Submit::digest`] of it.
+    pub digest: PayloadHandle,
 }
 
 /// A sidecar introduces itself.

@@ -132,6 +132,7 @@ impl Machine {
             beat_ms: self.config.beat_ms,
             lease_ms: self.config.lease_ms,
             fence_grace_ms: self.config.fence_grace_ms,
+            log_policy: v1::LogPolicy::Unspecified.into(),
         };
         self.send(cx, session, Message::Welcome(welcome));
     }
@@ -304,7 +305,7 @@ impl Machine {
             match attempt.phase {
                 Phase::Assigned if wanted && !attempt.fenced => {
                     let fence = attempt.fence;
-                    cx.effects.push(Effect::SendAssign { session, attempt: attempt_id, fence, payload });
+                    cx.effects.push(Effect::SendAssign { session, attempt: attempt_id, fence, payload, item: false });
                 }
                 Phase::Committing => {
                     task.state = State::Running;

@@ -134,6 +134,13 @@ impl Machine {
         longest.max().map_or(0, |lease_ms| now.mono_ms + lease_ms + self.config.fence_grace_ms)
     }
 
+    pub(super) fn hydrate_all(&mut self, stored: Vec<store::TaskRow>) {
+        for row in stored {
+            let Some(id) = TaskId::from_bytes(&row.id) else { continue };
+            self.hydrate(id, Some(Box::new(row)));
+        }
+    }
+
     /// Takes a row from the store into memory, unless the machine holds the task and so knows better.
     pub(super) fn hydrate(&mut self, id: TaskId, stored: Option<Box<store::TaskRow>>) {
         let Some(row) = stored else { return };
@@ -186,6 +193,7 @@ impl Machine {
             key: (!row.key.is_empty()).then(|| row.key.into_boxed_str()),
             retry_key: row.retry_key.into_boxed_str(),
             version: row.version,
+            history: row.history,
         })
     }
 }

@@ -38,13 +38,16 @@ mod why;
 #[cfg(test)]
 mod stories;
 
-pub use effect::{Batch, Effect, HistoryEvent, Rejection, Reply};
-pub use event::{Event, Held, HeldState, Hello, KeyHit, Now, PayloadHandle, Report, SessionId, Submit, Ticket};
+pub use effect::{Batch, Effect, HistoryEvent, Rejection, Reply, TaskChange};
+pub use event::{
+    Event, Held, HeldState, Hello, KeyHit, NewArray, Now, PayloadHandle, Report, SessionId, Submit, Ticket,
+};
 
 use proto::id::{AttemptId, Fence, SidecarId, TaskId};
 use ready::{Ready, Shared};
 use sidecar::Sidecar;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 use task::Task;
 use timer::{Timer, Timers};
 
@@ -156,11 +159,11 @@ impl Machine {
         match event {
             Event::Submitted(submit) => self.on_submitted(cx, *submit),
             Event::CancelRequested { ticket, task, stored, reason } => {
-                self.hydrate(task, stored);
+                self.hydrate_all(stored);
                 self.on_cancel_requested(cx, ticket, task, &reason);
             }
             Event::RetryRequested { ticket, task, stored, key } => {
-                self.hydrate(task, stored);
+                self.hydrate_all(stored);
                 self.on_retry_requested(cx, ticket, task, &key);
             }
             Event::LinkOpened { session, hello, held, stored } => {
@@ -179,6 +182,7 @@ impl Machine {
                 self.on_reported(cx, session, report::Reported { seq, attempt, fence, report });
             }
             Event::PongReceived { session } => self.on_pong(session),
+            Event::DrainRequested { .. } | Event::ExecutorPut { .. } | Event::ExecutorDeleted { .. } => {}
             Event::RestoreAccepted => self.on_restore_accepted(),
             Event::TimePassed => {}
         }
@@ -223,7 +227,11 @@ impl Machine {
         for id in std::mem::take(&mut pending.tasks) {
             let Some(task) = self.tasks.get_mut(&id) else { continue };
             task.version += 1;
-            batch.tasks.push(task.to_row(id));
+            batch.tasks.push(TaskChange {
+                row: task.to_row(id),
+                facts: Arc::clone(&task.facts),
+                fresh: task.version == 1,
+            });
             if task.is_settled() {
                 ended.push(id);
             }
@@ -310,9 +318,13 @@ impl Machine {
     }
 
     fn note(&mut self, cx: &Cx<'_>, attempt: AttemptId, kind: &'static str, detail: impl Into<String>) {
+        let Some(task) = self.tasks.get_mut(&attempt.task) else { return };
+        task.history += 1;
+        self.pending.tasks.insert(attempt.task);
         self.pending.writes += 1;
         self.pending.history.push(HistoryEvent {
             task: attempt.task,
+            seq: task.history,
             unix_ms: cx.now.wall_ms,
             kind,
             attempt: attempt.number,

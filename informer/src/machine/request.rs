@@ -8,7 +8,7 @@ use super::task::{State, Task, Terminal, WaitsFor};
 use super::timer::Timer;
 use super::{Cx, Machine};
 use proto::id::TaskId;
-use proto::{bounds, v1};
+use proto::{bounds, store, v1};
 
 impl Machine {
     pub(super) fn on_submitted(&mut self, cx: &mut Cx<'_>, submit: Submit) {
@@ -29,7 +29,7 @@ impl Machine {
     fn admit(&self, submit: &Submit) -> Result<Option<TaskId>, Rejection> {
         let known = submit.key.as_deref().and_then(|key| self.pending.keys.get(key).copied()).or(submit.known);
         match known {
-            Some(hit) if hit.payload == submit.payload => Ok(Some(hit.task)),
+            Some(hit) if hit.digest == submit.digest => Ok(Some(hit.task)),
             Some(hit) => Err(Rejection::KeyConflict { task: hit.task }),
             None if self.tasks.len() >= bounds::TASKS_LIVE => Err(Rejection::Full { limit: bounds::TASKS_LIVE }),
             None => Ok(None),
@@ -41,7 +41,7 @@ impl Machine {
         let (facts, class) = self.shared.acquire(*submit.facts);
         let total_ms = facts.timeouts.map_or(0, |timeouts| timeouts.total_ms);
         if let Some(key) = &submit.key {
-            self.remember_key(key, KeyHit { task: id, payload: submit.payload });
+            self.remember_key(key, KeyHit { task: id, digest: submit.digest });
         }
         let task = Task {
             payload: submit.payload,
@@ -65,6 +65,7 @@ impl Machine {
             key: submit.key.map(String::into_boxed_str),
             retry_key: Box::default(),
             version: 0,
+            history: 0,
         };
         self.tasks.insert(id, task);
         self.note_task(cx, id, "submitted", "");
@@ -175,7 +176,10 @@ impl Machine {
 
     fn reply_task(&self, id: TaskId) -> Reply {
         match self.tasks.get(&id) {
-            Some(task) => Reply::Task(Box::new(task.to_row(id))),
+            Some(task) => {
+                let facts = Some((*task.facts).clone());
+                Reply::Task(Box::new(store::TaskRow { facts, ..task.to_row(id) }))
+            }
             None => Reply::Rejected(Rejection::Unknown { task: id }),
         }
     }

@@ -31,7 +31,10 @@ pub(super) fn judge(facts: &store::Facts, ending: &v1::Ending) -> Verdict {
         | R::Stalled
         | R::Spawn
         | R::Unhealthy
-        | R::Output => Verdict::Own { retriable: true },
+        | R::Output
+        | R::Input
+        | R::Members
+        | R::MaxFailures => Verdict::Own { retriable: true },
     }
 }
 

@@ -137,6 +137,7 @@ impl Sidecar {
             draining: self.draining,
             lost: self.link == Link::Lost,
             version: self.version.clone(),
+            drain: v1::DrainMode::Unspecified.into(),
         }
     }
 

@@ -111,6 +111,8 @@ pub(super) struct Task {
     pub key: Option<Box<str>>,
     pub retry_key: Box<str>,
     pub version: u64,
+    /// Lines of its history.
+    pub history: u32,
 }
 
 impl Task {
@@ -192,12 +194,12 @@ impl Task {
         }
     }
 
-    /// Its durable form.
+    /// Its durable form, without its facts, which never change.
     pub(super) fn to_row(&self, id: TaskId) -> store::TaskRow {
         store::TaskRow {
             id: id.to_bytes().to_vec(),
             payload: self.payload.to_vec(),
-            facts: Some((*self.facts).clone()),
+            facts: None,
             state: self.wire_state().into(),
             attempts: self.attempts.iter().map(Attempt::to_row).collect(),
             created_unix_ms: self.created_unix_ms,
@@ -219,6 +221,9 @@ impl Task {
             runs: self.runs,
             run_since_unix_ms: self.run_since_unix_ms,
             retry_key: self.retry_key.to_string(),
+            array: None,
+            key_digest: Vec::new(),
+            history: self.history,
         }
     }
 }
@@ -240,6 +245,7 @@ impl Attempt {
             started_unix_ms: self.started_unix_ms,
             ended_unix_ms: self.ended_unix_ms,
             fenced: self.fenced,
+            expected_ms: 0,
         }
     }
 

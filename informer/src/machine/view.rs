@@ -69,6 +69,7 @@ fn describe(id: SidecarId, sidecar: &Sidecar, now: Now) -> v1::Sidecar {
         speed_permille: sidecar.speed_permille,
         version: sidecar.version.clone(),
         fencing: if sidecar.weak_fencing { "weak" } else { "strong" }.to_owned(),
+        drain: v1::DrainMode::Unspecified.into(),
     }
 }
 

@@ -106,12 +106,12 @@ impl Core {
         match call {
             ClientCall::Submit { new, reply } => self.on_submit(*new, reply)?,
             ClientCall::Cancel { task, reason, reply } => {
-                let stored = self.stored(task)?.map(Box::new);
+                let stored = self.stored(task)?.into_iter().collect();
                 let ticket = self.outside.ticket(reply);
                 self.apply(Event::CancelRequested { ticket, task, stored, reason });
             }
             ClientCall::Retry { task, key, reply } => {
-                let stored = self.stored(task)?.map(Box::new);
+                let stored = self.stored(task)?.into_iter().collect();
                 let ticket = self.outside.ticket(reply);
                 self.apply(Event::RetryRequested { ticket, task, stored, key });
             }
@@ -139,6 +139,8 @@ impl Core {
             task: new.task,
             key: new.key,
             payload: new.payload,
+            digest: new.payload,
+            array: None,
             facts: Box::new(new.facts),
             start_after_unix_ms: new.start_after_unix_ms,
             known,
@@ -243,9 +245,9 @@ impl Core {
         let batch = self.machine.take_batch(self.seq + 1);
         let filling = std::mem::take(&mut self.filling);
         self.committing = Some(filling.effects);
-        self.advanced.extend(batch.tasks.iter().filter_map(crate::store::id_of));
+        self.advanced.extend(batch.tasks.iter().filter_map(|change| crate::store::id_of(&change.row)));
         self.publish_progress();
-        Ok(Some(Commit { seq: self.seq + 1, batch, payloads: filling.payloads }))
+        Ok(Some(Commit { seq: self.seq + 1, batch, payloads: filling.payloads, ..Commit::default() }))
     }
 
     /// The batch under way is done. After a failure nothing is told to anybody any more.

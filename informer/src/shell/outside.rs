@@ -73,7 +73,7 @@ impl Outside {
                     }
                     failpoint::hit("after-reply");
                 }
-                Effect::SendAssign { session, attempt, fence, payload } => {
+                Effect::SendAssign { session, attempt, fence, payload, item: _ } => {
                     if self.bodies.get(&payload).is_none() && !fetched.contains_key(&payload) {
                         fetched = self.fetch(payload, left.as_slice(), reader)?;
                     }
@@ -130,6 +130,8 @@ fn assign(
         fence: Some(fence.into()),
         task_name: spec.name.clone(),
         spec: Some(spec),
+        item: String::new(),
+        has_item: false,
     };
     Ok(InformerMessage { message: Some(Message::Assign(assign)) })
 }

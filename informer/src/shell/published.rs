@@ -1,5 +1,6 @@
 //! What the loop publishes after each batch, for readers who must not wait for it.
 
+use crate::machine::TaskChange;
 use proto::id::TaskId;
 use proto::store::TaskRow;
 use proto::v1;
@@ -51,13 +52,13 @@ impl Published {
         change(&mut self.identity.write().unwrap_or_else(PoisonError::into_inner));
     }
 
-    pub(super) fn changed(&self, rows: Vec<TaskRow>) {
+    pub(super) fn changed(&self, changes: Vec<TaskChange>) {
         if self.changes.receiver_count() == 0 {
             return;
         }
-        for row in rows {
+        for change in changes {
             // Nobody listens any more: nothing to tell.
-            let _ = self.changes.send(Arc::new(row));
+            let _ = self.changes.send(Arc::new(change.whole()));
         }
     }
 }

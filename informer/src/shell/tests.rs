@@ -326,7 +326,7 @@ async fn a_missing_payload_is_reported_and_ends_the_informer() {
     let mut store = disk.open().unwrap();
     let mut row = crate::store::conformance::row(1, TaskState::Ready);
     row.facts = Some(task(1).facts);
-    let batch = Batch { tasks: vec![row], ..Batch::default() };
+    let batch = Batch { tasks: vec![crate::store::conformance::change(row)], ..Batch::default() };
     store.commit(1, &Commit { seq: 1, batch, ..Commit::default() }).unwrap();
     let world = World::on(disk);
     let (session, _messages) = welcomed(&world.handle).await;

@@ -3,13 +3,14 @@
 #![allow(clippy::unwrap_used, reason = "a suite of tests: a failure is a panic that names the line")]
 
 use super::{Commit, Error, Filter, Identity, Live, Read, Store};
-use crate::machine::{Batch, HistoryEvent, KeyHit};
+use crate::machine::{Batch, HistoryEvent, KeyHit, TaskChange};
 use bytes::Bytes;
 use proto::bounds;
 use proto::id::TaskId;
 use proto::store::{Facts, SidecarRow, TaskRow};
 use proto::v1::TaskState;
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 /// Opens one and the same store, again and again; the opening before has ended.
 pub type Open = Box<dyn FnMut() -> Result<Box<dyn Store>, Error>>;
@@ -44,6 +45,13 @@ pub fn row(id: u128, state: TaskState) -> TaskRow {
     row
 }
 
+/// A row as a batch carries it.
+#[must_use]
+pub fn change(mut row: TaskRow) -> TaskChange {
+    let facts = Arc::new(row.facts.take().unwrap_or_default());
+    TaskChange { row, facts, fresh: true }
+}
+
 /// A store and the number of its last commit.
 struct World {
     store: Box<dyn Store>,
@@ -59,13 +67,14 @@ impl World {
     }
 
     fn try_commit(&mut self, batch: Batch) -> Result<(), Error> {
-        let commit = Commit { seq: self.identity.commit_seq + 1, batch, payloads: Vec::new() };
+        let commit = Commit { seq: self.identity.commit_seq + 1, batch, ..Commit::default() };
         self.store.commit(self.identity.epoch, &commit)?;
         self.identity.commit_seq += 1;
         Ok(())
     }
 
     fn put(&mut self, tasks: Vec<TaskRow>) {
+        let tasks = tasks.into_iter().map(change).collect();
         self.try_commit(Batch { tasks, ..Batch::default() }).unwrap();
     }
 
@@ -90,7 +99,13 @@ fn a_commit_is_read_at_once_and_after_reopening(mut open: Open) {
     assert_eq!(world.identity.commit_seq, 0);
     let sidecar = SidecarRow { id: "s".into(), host: "box".into(), ..SidecarRow::default() };
     let tasks = vec![row(1, TaskState::Ready), row(2, TaskState::Running), row(3, TaskState::Failed)];
-    world.try_commit(Batch { tasks: tasks.clone(), sidecars: vec![sidecar.clone()], ..Batch::default() }).unwrap();
+    world
+        .try_commit(Batch {
+            tasks: tasks.iter().cloned().map(change).collect(),
+            sidecars: vec![sidecar.clone()],
+            ..Batch::default()
+        })
+        .unwrap();
     assert_eq!(world.reader.get(TaskId::from_u128(3)).unwrap().as_ref(), Some(&tasks[2]));
     assert_eq!(world.reader.get(TaskId::from_u128(4)).unwrap(), None);
     let ended = row(2, TaskState::Succeeded);
@@ -117,7 +132,7 @@ fn a_lower_epoch_is_fenced(mut open: Open) {
     let mut world = World::open(&mut open);
     let old = world.identity.epoch;
     world.try_commit(Batch { epoch: Some(old + 5), ..Batch::default() }).unwrap();
-    let outcome = world.try_commit(Batch { tasks: vec![row(1, TaskState::Ready)], ..Batch::default() });
+    let outcome = world.try_commit(Batch { tasks: vec![change(row(1, TaskState::Ready))], ..Batch::default() });
     assert!(
         matches!(outcome, Err(Error::Fenced { ours, claimed }) if ours == old && claimed == old + 5),
         "{outcome:?}"
@@ -140,7 +155,7 @@ fn commits_are_numbered_without_gaps(mut open: Open) {
 fn nothing_is_committed_after_a_failure(mut open: Open) {
     let mut world = World::open(&mut open);
     assert!(world.store.commit(world.identity.epoch, &Commit { seq: 9, ..Commit::default() }).is_err());
-    let outcome = world.try_commit(Batch { tasks: vec![row(1, TaskState::Ready)], ..Batch::default() });
+    let outcome = world.try_commit(Batch { tasks: vec![change(row(1, TaskState::Ready))], ..Batch::default() });
     assert!(matches!(outcome, Err(Error::Poisoned(_))), "{outcome:?}");
     assert_eq!(world.live(), []);
     drop(world);
@@ -152,7 +167,7 @@ fn a_failed_commit_leaves_nothing(mut open: Open) {
     let keyed = |id| TaskRow { key: "k".into(), ..row(id, TaskState::Ready) };
     world.put(vec![keyed(1)]);
     let history = vec![line(3, 1)];
-    let tasks = vec![row(3, TaskState::Ready), keyed(2)];
+    let tasks = vec![change(row(3, TaskState::Ready)), change(keyed(2))];
     assert!(world.try_commit(Batch { tasks, history, ..Batch::default() }).is_err());
     assert_eq!(world.live().len(), 1);
     assert_eq!(world.reader.history(TaskId::from_u128(3), 0, 9).unwrap(), []);
@@ -171,12 +186,12 @@ fn a_key_belongs_to_one_task(mut open: Open) {
     let mut world = World::open(&mut open);
     let keyed = |id| TaskRow { key: "once".into(), ..row(id, TaskState::Ready) };
     world.put(vec![keyed(1)]);
-    let hit = KeyHit { task: TaskId::from_u128(1), payload: [7; 32] };
+    let hit = KeyHit { task: TaskId::from_u128(1), digest: [7; 32] };
     assert_eq!(world.reader.key("once").unwrap(), Some(hit));
     assert_eq!(world.reader.key("never").unwrap(), None);
     world.put(vec![TaskRow { key: "once".into(), ..row(1, TaskState::Succeeded) }]);
     assert_eq!(world.reader.key("once").unwrap(), Some(hit), "a key outlives its task's end");
-    let outcome = world.try_commit(Batch { tasks: vec![keyed(2)], ..Batch::default() });
+    let outcome = world.try_commit(Batch { tasks: vec![change(keyed(2))], ..Batch::default() });
     assert!(matches!(outcome, Err(Error::KeyTaken { .. })), "{outcome:?}");
 }
 
@@ -245,6 +260,7 @@ fn filters_select_and_combine(mut open: Open) {
         labels: labels(&[("late", "yes"), ("third", "1")]),
         page_size: 1,
         before: Some(TaskId::from_u128(10)),
+        ..Filter::default()
     };
     assert_eq!(world.ids(&everything), [4]);
     let owned = Filter { states: vec![TaskState::Ready], owner: Some("night".into()), page_size: 2, ..all };
@@ -271,5 +287,6 @@ fn histories_are_bounded(mut open: Open) {
 
 fn line(task: u128, n: u64) -> HistoryEvent {
     let kind = if n == 1 { "submitted" } else { "started" };
-    HistoryEvent { task: TaskId::from_u128(task), unix_ms: n, kind, attempt: 0, detail: String::new() }
+    let seq = u32::try_from(n).unwrap();
+    HistoryEvent { task: TaskId::from_u128(task), seq, unix_ms: n, kind, attempt: 0, detail: String::new() }
 }

@@ -194,7 +194,7 @@ impl State {
             return Err(Error::OutOfOrder { given: commit.seq, last: self.commit_seq });
         }
         let mut fresh = BTreeMap::new();
-        for row in commit.batch.tasks.iter().filter(|row| !row.key.is_empty()) {
+        for row in commit.batch.tasks.iter().map(|change| &change.row).filter(|row| !row.key.is_empty()) {
             let task = id_of(row);
             let holder = self.keys.get(&row.key).map(|hit| hit.task).or_else(|| fresh.get(&row.key).copied());
             if holder.is_some() && holder != task {
@@ -211,12 +211,14 @@ impl State {
         for (handle, body) in &commit.payloads {
             self.payloads.entry(*handle).or_insert_with(|| body.clone());
         }
-        for row in &commit.batch.tasks {
+        for change in &commit.batch.tasks {
+            let row = &change.row;
             let Some(task) = id_of(row) else { continue };
-            if let (false, Ok(payload)) = (row.key.is_empty(), row.payload.as_slice().try_into()) {
-                self.keys.insert(row.key.clone(), KeyHit { task, payload });
+            let digest = if row.key_digest.is_empty() { &row.payload } else { &row.key_digest };
+            if let (false, Ok(digest)) = (row.key.is_empty(), digest.as_slice().try_into()) {
+                self.keys.insert(row.key.clone(), KeyHit { task, digest });
             }
-            self.tasks.insert(task, row.clone());
+            self.tasks.insert(task, change.whole());
         }
         for row in &commit.batch.sidecars {
             self.sidecars.insert(row.id.clone(), row.clone());
@@ -229,7 +231,7 @@ impl State {
     fn append(&mut self, event: &HistoryEvent) {
         let lines = self.history.entry(event.task).or_default();
         lines.push_back(HistoryRow {
-            seq: lines.back().map_or(1, |last| last.seq + 1),
+            seq: event.seq.into(),
             unix_ms: event.unix_ms,
             kind: event.kind.to_owned(),
             attempt: event.attempt,
@@ -287,6 +289,18 @@ impl Read for MemoryReader {
         Ok(found.collect())
     }
 
+    fn item(&mut self, _array: TaskId, _position: u32) -> Result<Option<String>, Error> {
+        Ok(None)
+    }
+
+    fn executors(&mut self) -> Result<Vec<proto::v1::Executor>, Error> {
+        Ok(Vec::new())
+    }
+
+    fn prunable(&mut self, _ended_before_unix_ms: u64, _keep: u64, _limit: usize) -> Result<Vec<TaskId>, Error> {
+        Ok(Vec::new())
+    }
+
     fn key(&mut self, key: &str) -> Result<Option<KeyHit>, Error> {
         Ok(self.shared.lock().state.keys.get(key).copied())
     }
@@ -315,7 +329,11 @@ mod tests {
 
     fn commit(seq: u64, task: u128) -> Commit {
         let row = conformance::row(task, proto::v1::TaskState::Ready);
-        Commit { seq, batch: crate::machine::Batch { tasks: vec![row], ..Default::default() }, ..Commit::default() }
+        Commit {
+            seq,
+            batch: crate::machine::Batch { tasks: vec![conformance::change(row)], ..Default::default() },
+            ..Commit::default()
+        }
     }
 
     #[test]

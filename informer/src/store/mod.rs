@@ -29,7 +29,7 @@ use bytes::Bytes;
 use proto::bounds;
 use proto::id::TaskId;
 use proto::store::{SidecarRow, TaskRow};
-use proto::v1::TaskState;
+use proto::v1::{self, TaskState};
 use std::collections::BTreeMap;
 
 /// Rows that the load reads at once: enough that the cost of a query vanishes, few enough (about 1 MB) that a start needs no
@@ -56,6 +56,22 @@ pub struct Commit {
     pub batch: Batch,
     /// Bodies by their SHA-256; those already there are left alone.
     pub payloads: Vec<(PayloadHandle, Bytes)>,
+    /// Items of arrays that are being submitted. Those of an array that is not in the store when it is opened are removed.
+    pub items: Vec<ItemChunk>,
+    /// Ended tasks to remove with all that belongs to them: keys, labels, history, items, and payloads that no other task has. An
+    /// array is only named when no member has a row any more. Removed before the rows of this batch are written.
+    pub prune: Vec<TaskId>,
+}
+
+/// Consecutive items of one array.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ItemChunk {
+    /// The array.
+    pub array: TaskId,
+    /// The position of the first, from 0 (not its index, which may start elsewhere).
+    pub first: u32,
+    /// The items in order.
+    pub items: Vec<String>,
 }
 
 /// Which tasks a list shows. Everything given must hold; the default shows all.
@@ -69,6 +85,23 @@ pub struct Filter {
     pub name: Option<String>,
     /// All of these labels.
     pub labels: BTreeMap<String, String>,
+    /// Names that start with this.
+    pub name_prefix: Option<String>,
+    /// Members of this array, lowest index first; without it no members are listed. [`Filter::before`] is then the last member of
+    /// the page before, and the page after it follows.
+    pub array: Option<TaskId>,
+    /// This kind: `command`, …, `type:NAME`.
+    pub kind: Option<String>,
+    /// An attempt of it is, or was, on this sidecar.
+    pub sidecar: Option<String>,
+    /// Created after this Unix time, ms.
+    pub created_after_unix_ms: Option<u64>,
+    /// Created before this Unix time, ms.
+    pub created_before_unix_ms: Option<u64>,
+    /// Ended for this reason.
+    pub reason: Option<v1::Reason>,
+    /// This priority.
+    pub priority: Option<i32>,
     /// Rows wanted; 0 means the default, more than `bounds::PAGE` means `bounds::PAGE`.
     pub page_size: u32,
     /// Only tasks older than this one: the last id of the page before. It need not exist any more.
@@ -165,6 +198,26 @@ pub trait Read: Send {
     /// # Errors
     /// The store cannot be read.
     fn payloads(&mut self, handles: &[PayloadHandle]) -> Result<BTreeMap<PayloadHandle, Bytes>, Error>;
+
+    /// The item at a position (from 0) of an array; `None` if there is none.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    fn item(&mut self, array: TaskId, position: u32) -> Result<Option<String>, Error>;
+
+    /// Every registered executor, by type. At most `bounds::EXECUTORS`, so not paged.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    fn executors(&mut self) -> Result<Vec<v1::Executor>, Error>;
+
+    /// Ended tasks that may go by the retention rules, those that ended first first, at most `limit`: all that ended before
+    /// `ended_before_unix_ms`, and all but the last `keep` that ended. Instead of an array some of its members are named, while it has
+    /// any with a row.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    fn prunable(&mut self, ended_before_unix_ms: u64, keep: u64, limit: usize) -> Result<Vec<TaskId>, Error>;
 
     /// What a key stands for.
     ///

@@ -1,8 +1,8 @@
-//! What is particular to each kind of work: commands, scripts, services, transcodes.
+//! What is particular to each kind of work: commands, scripts, services, transcodes, registered types, containers.
 
 use super::{Faults, PRESETS, base_name, preset, shown};
 use crate::bounds;
-use crate::v1::{self, health_check::Probe, restart_policy::When, task_spec};
+use crate::v1::{self, container::Network, health_check::Probe, restart_policy::When, task_spec};
 use std::fmt;
 
 /// Interpreter of a script that names none.
@@ -27,6 +27,10 @@ pub enum Kind {
     Service,
     /// An ffmpeg transcode.
     Transcode,
+    /// Work of a registered type.
+    Typed,
+    /// A process in a container.
+    Container,
 }
 
 impl Kind {
@@ -38,6 +42,8 @@ impl Kind {
             Self::Script => "script",
             Self::Service => "service",
             Self::Transcode => "transcode",
+            Self::Typed => "typed",
+            Self::Container => "container",
         }
     }
 }
@@ -53,7 +59,8 @@ impl fmt::Display for Kind {
 pub(super) fn check(kind: Option<&mut task_spec::Kind>, faults: &mut Faults) -> Option<(Kind, String)> {
     let (kind, name) = match kind {
         None => {
-            faults.add("kind", "the task says nothing to run", "give one of command, script, service or transcode");
+            let remedy = "give one of command, script, service, transcode, typed or container";
+            faults.add("kind", "the task says nothing to run", remedy);
             return None;
         }
         Some(task_spec::Kind::Command(command)) => {
@@ -72,11 +79,19 @@ pub(super) fn check(kind: Option<&mut task_spec::Kind>, faults: &mut Faults) -> 
             transcode(wire, faults);
             (Kind::Transcode, base_name(&wire.output))
         }
+        Some(task_spec::Kind::Typed(wire)) => {
+            super::executor::type_name("typed.type", &wire.r#type, faults);
+            (Kind::Typed, Some(wire.r#type.clone()))
+        }
+        Some(task_spec::Kind::Container(wire)) => {
+            container(wire, faults);
+            (Kind::Container, wire.argv.first().and_then(|program| base_name(program)))
+        }
     };
     Some((kind, name.unwrap_or_else(|| kind.as_str().to_owned())))
 }
 
-fn argv(field: &str, argv: &[String], faults: &mut Faults) {
+pub(super) fn argv(field: &str, argv: &[String], faults: &mut Faults) {
     if argv.first().is_none_or(String::is_empty) {
         faults.add(field, "there is no program", "give the program and its arguments");
     }
@@ -233,7 +248,43 @@ fn transcode(transcode: &v1::Transcode, faults: &mut Faults) {
     }
 }
 
+fn container(container: &mut v1::Container, faults: &mut Faults) {
+    argv("container.argv", &container.argv, faults);
+    faults.absolute("container.image", &container.image);
+    if components(&container.image).next().is_none() {
+        faults.add(
+            "container.image",
+            "it is this machine's own root",
+            "give the directory of an unpacked root file system",
+        );
+    }
+    faults.count("container.mounts", container.mounts.len(), bounds::MOUNTS);
+    for (index, mount) in container.mounts.iter().take(bounds::MOUNTS).enumerate() {
+        faults.absolute(&format!("container.mounts[{index}].source"), &mount.source);
+        faults.absolute(&format!("container.mounts[{index}].target"), &mount.target);
+    }
+    match Network::try_from(container.network) {
+        Ok(Network::Unspecified) => container.network = Network::None.into(),
+        Ok(_) => {}
+        Err(_) => {
+            let problem = format!("{} is none of its values", container.network);
+            faults.add("container.network", problem, "use NONE or HOST");
+        }
+    }
+    if container.user.is_empty() {
+        "0:0".clone_into(&mut container.user);
+    }
+    let (user, group) = container.user.split_once(':').unwrap_or((&container.user, "0"));
+    if [user, group].iter().any(|id| id.parse::<u32>().is_err()) {
+        faults.add(
+            "container.user",
+            format!("{} is no user", shown(&container.user)),
+            "use uid or uid:gid, in numbers",
+        );
+    }
+}
+
 /// A path's components without what changes nothing (`//`, `/./`).
-fn components(path: &str) -> impl Iterator<Item = &str> {
+pub(super) fn components(path: &str) -> impl Iterator<Item = &str> {
     path.split('/').filter(|part| !part.is_empty() && *part != ".")
 }

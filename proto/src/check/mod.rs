@@ -4,6 +4,7 @@
 //! | function | for |
 //! |---|---|
 //! | [`spec`] | a client's task: bounds, contradictions, defaults |
+//! | [`array`], [`item`], [`executor`] | arrays, executors |
 //! | [`key`], [`page_size`] | the rest of what clients say |
 //! | [`hello`], [`held`], [`beat`], [`report`], [`upload`] | what a sidecar says |
 //!
@@ -11,6 +12,9 @@
 //! checked and refused; its words for people are only cut to size ([`line`]): refusing them would make the sidecar send the same
 //! report again at each reconnect, for ever.
 
+mod array;
+mod executor;
+mod files;
 mod kind;
 mod link;
 mod preset;
@@ -19,10 +23,13 @@ mod spec;
 #[cfg(test)]
 mod tests;
 
+pub use array::{array, item};
+pub use executor::executor;
+pub use files::is_url;
 pub use kind::Kind;
 pub use link::{attempt, beat, ending, held, hello, inventory, line, progress, protocol, report, upload};
 pub use preset::{PRESETS, Preset, preset};
-pub use spec::{Checked, key, label_filter, page_size, reason, spec};
+pub use spec::{Checked, TYPE, key, label_filter, page_size, reason, spec};
 
 use crate::bounds;
 use std::collections::BTreeMap;

@@ -3,7 +3,7 @@
 //! What comes out is normalised: two specs that mean the same are equal, have equal bytes and therefore one payload and one
 //! answer under one idempotency key. Checking a checked spec changes nothing.
 
-use super::{Fault, Faults, Kind, kind, shown};
+use super::{Fault, Faults, Kind, files, kind, shown};
 use crate::v1::{self, OnDisconnect, task_spec};
 use crate::{bounds, store};
 use prost::Message as _;
@@ -19,6 +19,9 @@ const SIGNAL: i32 = 64;
 const PIDS: u64 = 4 << 20;
 /// Latest start time: the end of the year 9999, Unix milliseconds. Beyond it dates have no agreed spelling.
 const START_UNIX_MS: u64 = 253_402_300_799_999;
+
+/// What a type's name follows where kinds are named: in facts, lists and hellos.
+pub const TYPE: &str = "type:";
 
 /// A task that passed.
 #[derive(Debug, Clone, PartialEq)]
@@ -46,6 +49,7 @@ pub fn spec(mut spec: v1::TaskSpec) -> Result<Checked, Faults> {
     disconnect(&mut spec, &mut faults);
     stop(spec.stop.get_or_insert_default(), &mut faults);
     surroundings(&mut spec, &mut faults);
+    files::check(&mut spec, kind, &mut faults);
     let bytes = spec.encoded_len();
     if bytes > bounds::PAYLOAD_BYTES {
         let remedy = format!("use at most {}; put large inputs into files", bounds::PAYLOAD_BYTES);
@@ -280,7 +284,10 @@ fn facts(spec: &v1::TaskSpec, kind: Kind) -> store::Facts {
         exclusive: spec.exclusive,
         accept_weak_fencing: spec.accept_weak_fencing,
         replace_after_ms: spec.replace_after_ms,
-        kind: kind.as_str().to_owned(),
+        kind: match &spec.kind {
+            Some(task_spec::Kind::Typed(typed)) => format!("{TYPE}{}", typed.r#type),
+            _ => kind.as_str().to_owned(),
+        },
         restart,
     }
 }

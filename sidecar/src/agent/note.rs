@@ -17,6 +17,8 @@ pub(super) fn write(assign: &v1::Assign) -> Vec<u8> {
         Kind::Script(_) => Kind::Script(v1::Script::default()),
         Kind::Service(service) => Kind::Service(v1::Service { argv: Vec::new(), ..service }),
         Kind::Transcode(transcode) => Kind::Transcode(v1::Transcode { args: Vec::new(), ..transcode }),
+        Kind::Typed(typed) => Kind::Typed(v1::Typed { input: String::new(), ..typed }),
+        Kind::Container(_) => Kind::Container(v1::Container::default()),
     });
     let spec = v1::TaskSpec {
         on_disconnect: full.on_disconnect,

@@ -76,6 +76,7 @@ pub(super) fn word(message: v1::InformerMessage) -> Result<Word, Error> {
         Message::Ping(ping) => Word::Ping(ping.nonce),
         Message::Drain(drain) => Word::Heard(Heard::Drain { on: drain.on, stop_running: drain.stop_running }),
         Message::Log(request) => Word::Log(request),
+        Message::Executors(_) | Message::Callback(_) => return Err(Error::Empty),
         Message::Refuse(refuse) => {
             let message = format!("{} ({})", refuse.message, refuse.code);
             Word::Heard(Heard::Refuse { message, is_final: refuse.r#final })

@@ -17,6 +17,15 @@ struct Informer(mpsc::Sender<v1::LogUpload>);
 impl SidecarLink for Informer {
     type LinkStream = Pin<Box<dyn Stream<Item = Result<v1::InformerMessage, Status>> + Send>>;
 
+    type StoreLogsStream = tokio_stream::Empty<Result<proto::v1::LogStored, Status>>;
+
+    async fn store_logs(
+        &self,
+        _: Request<Streaming<proto::v1::LogPart>>,
+    ) -> Result<Response<Self::StoreLogsStream>, Status> {
+        Err(Status::unimplemented("no part of this story"))
+    }
+
     async fn link(&self, _: Request<Streaming<v1::SidecarMessage>>) -> Result<Response<Self::LinkStream>, Status> {
         Err(Status::unimplemented("only logs here"))
     }

@@ -22,13 +22,14 @@ pub(super) struct Store {
 
 impl Store {
     fn commit(&mut self, seq: u64, batch: &Batch) {
-        for row in &batch.tasks {
+        for change in &batch.tasks {
+            let row = &change.row;
             let id = TaskId::from_bytes(&row.id).expect("rows carry 16 bytes");
             if !row.key.is_empty() {
-                let payload = row.payload.as_slice().try_into().expect("handles are 32 bytes");
-                self.keys.insert(row.key.clone(), KeyHit { task: id, payload });
+                let digest = row.payload.as_slice().try_into().expect("handles are 32 bytes");
+                self.keys.insert(row.key.clone(), KeyHit { task: id, digest });
             }
-            self.tasks.insert(id, row.clone());
+            self.tasks.insert(id, change.whole());
         }
         for row in &batch.sidecars {
             self.sidecars.insert(row.id.clone(), row.clone());
@@ -176,12 +177,13 @@ impl World {
         for effect in effects {
             match effect {
                 Effect::Reply { ticket, reply } => self.on_reply(ticket, reply)?,
-                Effect::SendAssign { session, attempt, fence, payload } => {
+                Effect::SendAssign { session, attempt, fence, payload, item: _ } => {
                     let assign = v1::Assign {
                         attempt: Some(attempt.to_wire()),
                         fence: Some(fence.into()),
                         spec: None,
                         task_name: payload[0].to_string(),
+                        ..Default::default()
                     };
                     self.send_to_box(session.0, v1::InformerMessage { message: Some(Message::Assign(assign)) });
                 }
@@ -199,7 +201,7 @@ impl World {
         let Some(asked) = self.center.asked.remove(&ticket) else { return Ok(()) };
         match reply {
             Reply::Submitted { task, .. } => self.truth.on_acknowledged(&self.center.store, asked, task),
-            Reply::Task(_) => Ok(()),
+            Reply::Task(_) | Reply::Sidecar(_) | Reply::Executor { .. } | Reply::ExecutorGone { .. } => Ok(()),
             Reply::Rejected(rejection) => self.truth.on_rejected(asked, &rejection),
         }
     }
@@ -253,6 +255,8 @@ impl World {
             task: TaskId::from_u128(u128::from(self.rng.bits()) << 64 | u128::from(self.rng.bits())),
             key: Some(key),
             payload,
+            digest: payload,
+            array: None,
             facts: Box::new(facts),
             start_after_unix_ms: 0,
             known,
@@ -265,7 +269,7 @@ impl World {
         self.truth.on_cancel_asked(task);
         self.center.next_ticket += 1;
         let ticket = Ticket(self.center.next_ticket);
-        self.tell_center(Event::CancelRequested { ticket, task, stored: None, reason: String::new() })
+        self.tell_center(Event::CancelRequested { ticket, task, stored: Vec::new(), reason: String::new() })
     }
 
     /// A message of a box arrives.
@@ -301,7 +305,7 @@ fn complete(store: &Store, machine: &Machine, mut event: Event) -> Event {
     };
     match &mut event {
         Event::CancelRequested { task, stored, .. } | Event::RetryRequested { task, stored, .. } => {
-            *stored = row(*task).map(Box::new);
+            *stored = row(*task).into_iter().chain(task.array().and_then(row)).collect();
         }
         Event::Reported { attempt, stored, .. } => *stored = row(attempt.task).map(Box::new),
         Event::LinkOpened { held, stored, .. } => {
@@ -312,6 +316,9 @@ fn complete(store: &Store, machine: &Machine, mut event: Event) -> Event {
             }
         }
         Event::Submitted(_)
+        | Event::DrainRequested { .. }
+        | Event::ExecutorPut { .. }
+        | Event::ExecutorDeleted { .. }
         | Event::LinkClosed { .. }
         | Event::BeatReceived { .. }
         | Event::PongReceived { .. }

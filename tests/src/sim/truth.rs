@@ -197,7 +197,8 @@ impl Truth {
 
     /// What becomes durable must be possible.
     pub(super) fn on_commit(&mut self, before: &Store, batch: &Batch) -> Result<(), String> {
-        for row in &batch.tasks {
+        for change in &batch.tasks {
+            let row = &change.row;
             let id = TaskId::from_bytes(&row.id).ok_or("a row without an id")?;
             if let Some(old) = before.tasks.get(&id)
                 && old.version >= row.version

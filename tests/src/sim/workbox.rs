@@ -423,7 +423,9 @@ impl World {
                 self.send_up(link, Up::Pong(v1::Pong { nonce: m.nonce }));
                 return Ok(());
             }
-            Some(Message::Drain(_) | Message::Log(_)) | None => return Ok(()),
+            Some(Message::Drain(_) | Message::Log(_) | Message::Executors(_) | Message::Callback(_)) | None => {
+                return Ok(());
+            }
         };
         self.tell_agent(n, Event::Heard { link, heard })
     }

@@ -156,7 +156,7 @@ fn a_winner_publishes_before_the_task_succeeds_and_cancel_is_too_late() {
     world.report(session, attempt, Report::Ended(Box::new(staged())));
     assert_eq!(world.state(task), v1::TaskState::Committing);
     assert!(world.messages().iter().any(|message| matches!(message, Message::Publish(_))));
-    world.tell(Event::CancelRequested { ticket: Ticket(2), task, stored: None, reason: String::new() });
+    world.tell(Event::CancelRequested { ticket: Ticket(2), task, stored: Vec::new(), reason: String::new() });
     let [Effect::Reply { reply: Reply::Rejected(Rejection::State { .. }), .. }] = world.effects.as_slice() else {
         panic!("too late: {:?}", world.effects)
     };
@@ -172,7 +172,7 @@ fn cancel_stops_the_process_and_then_the_task_is_cancelled() {
     let attempt = world.one_assigned();
     world.started(session, attempt);
     world.effects.clear();
-    world.tell(Event::CancelRequested { ticket: Ticket(2), task, stored: None, reason: "enough".into() });
+    world.tell(Event::CancelRequested { ticket: Ticket(2), task, stored: Vec::new(), reason: "enough".into() });
     assert_eq!(world.stops(), 1);
     assert_eq!(world.state(task), v1::TaskState::Running);
     let cancelled = v1::Ending { reason: v1::Reason::Cancelled.into(), signal: Some(15), ..Default::default() };
@@ -188,7 +188,7 @@ fn cancel_of_a_waiting_task_is_immediate_and_repeats_harmlessly() {
     let task = world.submit(facts());
     for _ in 0..2 {
         world.effects.clear();
-        world.tell(Event::CancelRequested { ticket: Ticket(2), task, stored: None, reason: String::new() });
+        world.tell(Event::CancelRequested { ticket: Ticket(2), task, stored: Vec::new(), reason: String::new() });
         let [Effect::Reply { reply: Reply::Task(row), .. }] = world.effects.as_slice() else {
             panic!("{:?}", world.effects)
         };
@@ -207,12 +207,12 @@ fn a_retry_runs_an_ended_task_again_and_one_key_is_one_retry() {
     let row = world.row(task);
     assert_eq!(row.state(), v1::TaskState::Failed);
     world.effects.clear();
-    let stored = Some(Box::new(row));
+    let stored = vec![row];
     world.tell(Event::RetryRequested { ticket: Ticket(3), task, stored, key: "r".into() });
     let attempt = world.one_assigned();
     assert_eq!(attempt.0.number, 2);
     world.report(session, attempt, Report::Ended(Box::new(exit(0))));
-    let stored = Some(Box::new(world.row(task)));
+    let stored = vec![world.row(task)];
     world.tell(Event::RetryRequested { ticket: Ticket(3), task, stored, key: "r".into() });
     assert_eq!(world.assigned(), []);
     assert!(!world.machine.holds(task), "what was only looked at is forgotten again");
@@ -287,7 +287,7 @@ fn a_cancel_that_crosses_a_staged_success_wins_and_charges_nobody() {
     let task = world.submit(facts());
     let attempt = world.one_assigned();
     world.started(session, attempt);
-    world.tell(Event::CancelRequested { ticket: Ticket(2), task, stored: None, reason: String::new() });
+    world.tell(Event::CancelRequested { ticket: Ticket(2), task, stored: Vec::new(), reason: String::new() });
     world.effects.clear();
     world.report(session, attempt, Report::Ended(Box::new(staged())));
     assert_eq!(world.stops(), 1, "its sidecar hears that nobody wants what it staged");

@@ -48,7 +48,7 @@ fn after_three_missed_beats_another_sidecar_gets_it() {
         stored: [(task, row)].into(),
     });
     assert_eq!(world.verdicts(), [Decision::Acknowledged]);
-    let row = world.commit().tasks.pop().expect("the late result is stored");
+    let row = world.commit().tasks.pop().expect("the late result is stored").row;
     assert_eq!(row.attempts[0].state(), v1::AttemptState::Late);
     assert_eq!(row.attempts[1].state(), v1::AttemptState::Succeeded);
 }
@@ -127,7 +127,8 @@ fn a_policy_may_fail_the_task_at_the_first_loss() {
     let (mut world, task, ..) = lost(store::Facts { retry: Some(retry), ..facts() });
     let _ = &mut world;
     let reply = world.commit();
-    let row = reply.tasks.iter().find(|row| row.id == task.to_bytes()).expect("it has changed");
+    let row =
+        reply.tasks.iter().map(|change| &change.row).find(|row| row.id == *task.to_bytes()).expect("it has changed");
     assert_eq!(row.state(), v1::TaskState::Failed);
     assert_eq!(row.ending.as_ref().map(v1::Ending::reason), Some(v1::Reason::Lost));
 }
@@ -208,8 +209,12 @@ fn a_restart_finds_everything_again() {
     let ready_task = world.submit(facts());
     let batch = world.commit();
     let now = Now { mono_ms: 500, wall_ms: world.now.wall_ms + 60_000, entropy: 3 };
-    world.machine =
-        Machine::new(Config { epoch: 2, commit_seq: world.seq, ..config() }, now, batch.tasks, batch.sidecars);
+    world.machine = Machine::new(
+        Config { epoch: 2, commit_seq: world.seq, ..config() },
+        now,
+        batch.tasks.iter().map(TaskChange::whole),
+        batch.sidecars,
+    );
     world.now = now;
     world.machine.check().expect("invariants hold");
     assert_eq!((world.state(running_task), world.state(ready_task)), (v1::TaskState::Running, v1::TaskState::Ready));

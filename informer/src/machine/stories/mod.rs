@@ -72,7 +72,7 @@ impl World {
     fn row(&mut self, id: TaskId) -> store::TaskRow {
         self.machine.touch_task(id);
         let batch = self.commit();
-        batch.tasks.into_iter().find(|row| row.id == id.to_bytes()).expect("the task is held")
+        batch.tasks.iter().map(TaskChange::whole).find(|row| row.id == *id.to_bytes()).expect("the task is held")
     }
 
     fn state(&self, id: TaskId) -> v1::TaskState {
@@ -103,6 +103,8 @@ impl World {
             task,
             key: key.map(str::to_owned),
             payload: [payload; 32],
+            digest: [payload; 32],
+            array: None,
             facts: Box::new(facts),
             start_after_unix_ms: 0,
             known: None,

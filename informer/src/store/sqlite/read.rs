@@ -95,7 +95,7 @@ impl Read for Reader {
 
     fn get(&mut self, task: TaskId) -> Result<Option<TaskRow>, Error> {
         let sql = "SELECT body FROM tasks WHERE id = ?1";
-        let body: Option<Vec<u8>> = self.one(sql, [task.to_bytes()], |row| row.get(0))?;
+        let body: Option<Vec<u8>> = self.one(sql, [&*task.to_bytes()], |row| row.get(0))?;
         body.map(|body| self.task(&body)).transpose()
     }
 
@@ -119,7 +119,7 @@ impl Read for Reader {
                    WHERE task = ?1 AND seq > ?2 ORDER BY seq LIMIT ?3";
         let read = || -> rusqlite::Result<Vec<HistoryRow>> {
             let mut statement = self.db.prepare(sql)?;
-            let rows = statement.query_map(params![task.to_bytes(), int(after_seq), limit], |row| {
+            let rows = statement.query_map(params![&*task.to_bytes(), int(after_seq), limit], |row| {
                 Ok(HistoryRow {
                     seq: uint(row.get(0)?),
                     unix_ms: uint(row.get(1)?),
@@ -146,6 +146,18 @@ impl Read for Reader {
         read().map_err(|error| self.failed(error))
     }
 
+    fn item(&mut self, _array: TaskId, _position: u32) -> Result<Option<String>, Error> {
+        Ok(None)
+    }
+
+    fn executors(&mut self) -> Result<Vec<proto::v1::Executor>, Error> {
+        Ok(Vec::new())
+    }
+
+    fn prunable(&mut self, _ended_before_unix_ms: u64, _keep: u64, _limit: usize) -> Result<Vec<TaskId>, Error> {
+        Ok(Vec::new())
+    }
+
     fn key(&mut self, key: &str) -> Result<Option<KeyHit>, Error> {
         let sql = "SELECT task, payload FROM task_keys WHERE key = ?1";
         let Some((task, payload)) = self.one(sql, [key], |row| Ok((row.get(0)?, row.get(1)?)))? else {
@@ -154,6 +166,6 @@ impl Read for Reader {
         let (task, payload): Raw = (task, payload);
         let hit = TaskId::from_bytes(&task).zip(payload.try_into().ok());
         let hit = hit.ok_or_else(|| damaged(&self.path, "a row of task_keys", "an id of the wrong length"))?;
-        Ok(Some(KeyHit { task: hit.0, payload: hit.1 }))
+        Ok(Some(KeyHit { task: hit.0, digest: hit.1 }))
     }
 }

@@ -27,7 +27,7 @@ impl Data {
     fn filled(name: &str) -> Self {
         let data = Self::new(name);
         let mut store = Sqlite::open(&data.0).unwrap();
-        let tasks = (1..=2000).map(|id| conformance::row(id, TaskState::Ready)).collect();
+        let tasks = (1..=2000).map(|id| conformance::change(conformance::row(id, TaskState::Ready))).collect();
         let batch = crate::machine::Batch { tasks, ..Default::default() };
         store.commit(1, &Commit { seq: 1, batch, ..Commit::default() }).unwrap();
         data
@@ -150,7 +150,7 @@ fn a_commit_that_the_disk_refuses_poisons_the_store() {
     let mut store = Sqlite::open(&data.0).unwrap();
     // The file may not grow: what a full disk answers.
     store.db.pragma_update(None, "max_page_count", 1).unwrap();
-    let tasks = (1..=5000).map(|id| conformance::row(id, TaskState::Ready)).collect();
+    let tasks = (1..=5000).map(|id| conformance::change(conformance::row(id, TaskState::Ready))).collect();
     let batch = crate::machine::Batch { tasks, ..Default::default() };
     let error = store.commit(1, &Commit { seq: 1, batch, ..Commit::default() }).unwrap_err();
     assert!(matches!(error, Error::Full { .. }), "{error:?}");

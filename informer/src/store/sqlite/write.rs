@@ -1,12 +1,12 @@
 //! One commit, one transaction. Statements are prepared once a commit and run for every row of it.
 
 use super::fault::explain;
-use crate::machine::{HistoryEvent, PayloadHandle};
+use crate::machine::{HistoryEvent, PayloadHandle, TaskChange};
 use crate::store::{Commit, Error};
 use bytes::Bytes;
 use prost::Message as _;
 use proto::bounds;
-use proto::store::{SidecarRow, TaskRow};
+use proto::store::SidecarRow;
 use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior, params};
 use std::path::Path;
 
@@ -52,7 +52,7 @@ fn payloads(tx: &Transaction<'_>, payloads: &[(PayloadHandle, Bytes)]) -> rusqli
     Ok(())
 }
 
-fn tasks(tx: &Transaction<'_>, rows: &[TaskRow]) -> rusqlite::Result<Result<(), Error>> {
+fn tasks(tx: &Transaction<'_>, rows: &[TaskChange]) -> rusqlite::Result<Result<(), Error>> {
     if rows.is_empty() {
         return Ok(Ok(()));
     }
@@ -61,7 +61,8 @@ fn tasks(tx: &Transaction<'_>, rows: &[TaskRow]) -> rusqlite::Result<Result<(), 
     let mut label = tx.prepare("INSERT INTO task_labels (key, value, task) VALUES (?1, ?2, ?3)")?;
     let mut key = tx.prepare("INSERT INTO task_keys (key, task, payload) VALUES (?1, ?2, ?3)")?;
     let mut body = Vec::new();
-    for row in rows {
+    for change in rows {
+        let row = change.whole();
         body.clear();
         row.encode(&mut body).map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))?;
         if update.execute(params![row.id, row.state, body])? == 1 {
@@ -79,7 +80,7 @@ fn tasks(tx: &Transaction<'_>, rows: &[TaskRow]) -> rusqlite::Result<Result<(), 
         }
         match key.execute(params![row.key, row.id, row.payload]) {
             Err(error) if error.sqlite_error_code() == Some(ErrorCode::ConstraintViolation) => {
-                return Ok(Err(Error::KeyTaken { task: crate::store::name_of(row) }));
+                return Ok(Err(Error::KeyTaken { task: crate::store::name_of(&row) }));
             }
             other => other?,
         };
@@ -106,14 +107,14 @@ fn history(tx: &Transaction<'_>, events: &[HistoryEvent]) -> rusqlite::Result<()
     }
     let mut append = tx.prepare(
         "INSERT INTO history (task, seq, unix_ms, kind, attempt, detail)
-         VALUES (?1, (SELECT coalesce(max(seq), 0) + 1 FROM history WHERE task = ?1), ?2, ?3, ?4, ?5) RETURNING seq",
+         VALUES (?1, ?6, ?2, ?3, ?4, ?5)",
     )?;
     // Line 1 says that the task was submitted; it stays, whatever else goes.
     let mut prune = tx.prepare("DELETE FROM history WHERE task = ?1 AND seq > 1 AND seq <= ?2")?;
     for event in events {
-        let task = event.task.to_bytes();
-        let line = params![task, int(event.unix_ms), event.kind, event.attempt, event.detail];
-        let seq: i64 = append.query_row(line, |row| row.get(0))?;
+        let task = &*event.task.to_bytes();
+        let seq = i64::from(event.seq);
+        append.execute(params![task, int(event.unix_ms), event.kind, event.attempt, event.detail, seq])?;
         if seq > int(bounds::HISTORY_EVENTS) {
             prune.execute(params![task, seq - int(bounds::HISTORY_EVENTS) + 1])?;
         }
