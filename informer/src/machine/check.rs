@@ -1,7 +1,8 @@
 //! Every invariant of the machine, recomputed from scratch. Tests and the simulation call it after each step.
 
 use super::Machine;
-use super::placement::{taken, unfit_because};
+use super::array::Members;
+use super::placement::taken;
 use super::sidecar::{Link, Sidecar};
 use super::task::{Phase, State, Task};
 use super::timer::Timer;
@@ -24,6 +25,9 @@ impl Machine {
     }
 
     fn check_task(&self, id: TaskId, task: &Task) -> Result<(), String> {
+        if let Some(members) = task.members() {
+            return self.check_array(id, task, members);
+        }
         let occupying: Vec<_> = task.attempts.iter().filter(|a| a.occupies() && !a.fenced).collect();
         let winners = task.attempts.iter().filter(|a| matches!(a.phase, Phase::Committing | Phase::Succeeded)).count();
         if winners > 1 && !task.is_service() && task.runs <= 1 {
@@ -97,23 +101,60 @@ impl Machine {
 
     fn check_queue(&self) -> Result<(), String> {
         let mut queued = 0;
-        for (id, priority, class, place) in self.ready.iter() {
+        for (id, spot, members) in self.ready.iter() {
             queued += 1;
             let task = self.tasks.get(&id).ok_or_else(|| format!("unknown task {id} is queued"))?;
-            if task.state != (State::Ready { place }) || task.class != class || task.facts.priority != priority {
+            if task.spot() != Some(spot) {
                 return Err(format!("task {id} is queued and {}", task.state_word()));
             }
-            let class = self.shared.class(class);
-            let held_back = self.restored_until_ms.is_some();
+            if members != task.members().map_or(1, |members| members.pending.len()) {
+                return Err(format!("task {id} is queued for {members} members"));
+            }
             let idle = self.open.iter().find(|open| {
-                self.sidecars.get(open).is_some_and(|sidecar| unfit_because(sidecar, class, held_back).is_none())
+                let fits = |sidecar: &Sidecar| self.unfit_because(sidecar, task.lane.class).is_none();
+                let free = |sidecar: &&Sidecar| sidecar.kept_for.is_none_or(|kept| kept == id);
+                self.sidecars.get(open).filter(free).is_some_and(fits)
             });
             if let Some(idle) = idle {
                 return Err(format!("task {id} waits although sidecar {idle} has room"));
             }
         }
+        if !self.ready.is_consistent() {
+            return Err("the queue's order is not that of its queues".to_owned());
+        }
+        self.check_kept()?;
         let ready = self.tasks.values().filter(|task| matches!(task.state, State::Ready { .. })).count();
         if ready != queued { Err(format!("{ready} tasks are ready and {queued} are queued")) } else { Ok(()) }
+    }
+
+    /// What is kept free is kept for a task that waits, and both sides know.
+    fn check_kept(&self) -> Result<(), String> {
+        for (task, id) in &self.reserved {
+            if self.sidecars.get(id).is_none_or(|sidecar| sidecar.kept_for != Some(*task)) {
+                return Err(format!("task {task} thinks that sidecar {id} is kept free for it"));
+            }
+            if self.tasks.get(task).and_then(Task::spot).is_none() {
+                return Err(format!("sidecar {id} is kept free for task {task}, which does not wait"));
+            }
+        }
+        let kept = self.sidecars.values().filter(|sidecar| sidecar.kept_for.is_some()).count();
+        if kept == self.reserved.len() { Ok(()) } else { Err("a sidecar is kept free for nobody".to_owned()) }
+    }
+
+    fn check_array(&self, id: TaskId, task: &Task, members: &Members) -> Result<(), String> {
+        let known = members.live + members.succeeded + members.failed + members.cancelled_rows;
+        if known + members.pending.len() + members.cancelled.len() != members.count {
+            return Err(format!("its members do not add up: {members:?}"));
+        }
+        let live = self.live_members(id).len();
+        if live != members.live as usize {
+            return Err(format!("{live} members are held and {} are counted", members.live));
+        }
+        let (waits, over) = (!members.pending.is_empty(), members.pending.is_empty() && members.live == 0);
+        if waits != task.waits() || over != task.is_ended() {
+            return Err(format!("it is {} with {members:?}", task.state_word()));
+        }
+        Ok(())
     }
 }
 

@@ -31,6 +31,8 @@ impl Machine {
         self.supersede(cx, hello);
         self.introduce(cx, session, hello);
         self.welcome(cx, session);
+        self.learn_embedded(cx, &hello.kinds);
+        self.send_executors(cx, session);
         let told: BTreeSet<AttemptId> = held.iter().map(|held| held.attempt).collect();
         for held in held {
             let attempt = held.attempt;
@@ -39,6 +41,10 @@ impl Machine {
             self.send(cx, session, Message::Verdict(verdict));
         }
         self.look_for_missing(cx, session, id, &told);
+        if self.sidecars.get(&id).is_some_and(Sidecar::is_draining) {
+            self.tell_drain(cx, id, session);
+            self.empty(cx, id);
+        }
         self.refresh(id);
     }
 
@@ -132,7 +138,7 @@ impl Machine {
             beat_ms: self.config.beat_ms,
             lease_ms: self.config.lease_ms,
             fence_grace_ms: self.config.fence_grace_ms,
-            log_policy: v1::LogPolicy::Unspecified.into(),
+            log_policy: self.config.log_policy.into(),
         };
         self.send(cx, session, Message::Welcome(welcome));
     }
@@ -300,12 +306,11 @@ impl Machine {
         for attempt_id in missing {
             let Some(task) = self.tasks.get_mut(&attempt_id.task) else { continue };
             let wanted = unwanted(task).is_none();
-            let payload = task.payload;
             let Some(attempt) = task.attempt(attempt_id.number) else { continue };
             match attempt.phase {
                 Phase::Assigned if wanted && !attempt.fenced => {
                     let fence = attempt.fence;
-                    cx.effects.push(Effect::SendAssign { session, attempt: attempt_id, fence, payload, item: false });
+                    cx.effects.extend(self.send_assign(session, attempt_id, fence));
                 }
                 Phase::Committing => {
                     task.state = State::Running;

@@ -1,5 +1,6 @@
 //! Coming back: rows become state. Restart is not special: what was due while nobody looked is found by the same timers.
 
+use super::array::Members;
 use super::event::{Now, PayloadHandle};
 use super::sidecar::{Link, Sidecar};
 use super::task::{Attempt, State, Task, Terminal, WaitsFor};
@@ -18,25 +19,28 @@ impl Machine {
         now: Now,
         tasks: impl IntoIterator<Item = store::TaskRow>,
         sidecars: impl IntoIterator<Item = store::SidecarRow>,
+        executors: impl IntoIterator<Item = v1::Executor>,
     ) -> Self {
         let mut machine = Self {
             pending: super::Pending { committed: config.commit_seq, ..super::Pending::default() },
-            config,
             tasks: BTreeMap::new(),
             sidecars: BTreeMap::new(),
             sessions: BTreeMap::new(),
             ready: super::Ready::default(),
-            shared: super::Shared::default(),
+            shared: super::Shared::new(config.shares.clone()),
+            executors: executors.into_iter().map(|executor| (executor.r#type.clone(), executor)).collect(),
+            reserved: BTreeMap::new(),
+            estimates: super::Estimates::default(),
             timers: super::Timers::default(),
             open: std::collections::BTreeSet::new(),
             cursor: None,
             hydrated: Vec::new(),
             fresh: Vec::new(),
             freed: std::collections::BTreeSet::new(),
-            durations: BTreeMap::new(),
             fence_n: 0,
             restored_until_ms: None,
             restored: false,
+            config,
         };
         for row in sidecars {
             let Ok(id) = row.id.parse::<SidecarId>() else { continue };
@@ -75,7 +79,8 @@ impl Machine {
             State::Ready { .. } => {
                 let queue_ms = task.facts.timeouts.map_or(0, |timeouts| timeouts.queue_ms);
                 let since_unix_ms = task.ready_since_unix_ms;
-                let place = self.ready.push(id, task.facts.priority, task.class);
+                let members = task.members().map_or(1, |members| members.pending.len());
+                let place = self.ready.push(id, task.facts.priority, task.lane, since_unix_ms, members);
                 if queue_ms > 0 {
                     self.timers.arm(Timer::QueueTimeout(id), on_mono(now, since_unix_ms.saturating_add(queue_ms)));
                 }
@@ -170,12 +175,13 @@ impl Machine {
     fn task_from_row(&mut self, row: store::TaskRow) -> Option<Task> {
         let payload: PayloadHandle = row.payload.as_slice().try_into().ok()?;
         let state = state_from_row(&row)?;
-        let (facts, class) = self.shared.acquire(row.facts?);
+        let (facts, lane) = self.shared.acquire(row.facts?);
         Some(Task {
             payload,
             facts,
-            class,
+            lane,
             state,
+            members: row.array.as_ref().map(|array| Box::new(Members::from_row(array))),
             attempts: row.attempts.into_iter().filter_map(Attempt::from_row).collect(),
             attempts_dropped: row.attempts_dropped,
             next_attempt: row.next_attempt.max(1),
@@ -191,6 +197,7 @@ impl Machine {
             cancelling: row.cancelling,
             overtime: false,
             key: (!row.key.is_empty()).then(|| row.key.into_boxed_str()),
+            key_digest: row.key_digest.as_slice().try_into().ok().map(Box::new),
             retry_key: row.retry_key.into_boxed_str(),
             version: row.version,
             history: row.history,
@@ -201,7 +208,10 @@ impl Machine {
 /// States that live only in memory (a place in the queue, a time on the monotonic clock) are filled in by `load_task`.
 fn state_from_row(row: &store::TaskRow) -> Option<State> {
     let ended = |state| State::Ended { state, ending: Box::new(row.ending.clone().unwrap_or_default()) };
+    let pending = row.array.as_ref().is_some_and(|array| !array.pending.is_empty());
     Some(match row.state() {
+        // An array in the queue whose first members have started.
+        v1::TaskState::Running if pending => State::Ready { place: 0 },
         v1::TaskState::Waiting if row.attempts.is_empty() => State::Waiting { until_ms: 0, why: WaitsFor::StartTime },
         v1::TaskState::Waiting => State::Waiting { until_ms: 0, why: WaitsFor::BackOff },
         v1::TaskState::Ready => State::Ready { place: 0 },

@@ -12,23 +12,31 @@
 //! | `request` | submit, cancel, retry |
 //! | `link`, `beat` | who is linked, suspect, lost; what each held attempt is told |
 //! | `report`, `outcome` | what an attempt's end means, whose result is accepted |
-//! | `placement`, `ready` | which task goes to which sidecar |
+//! | `placement`, `ready`, `owners`, `estimate` | which task goes to which sidecar, in which order, and how long it should take |
+//! | `array`, `runs` | arrays and their members |
+//! | `drain`, `executor` | sidecars that take no work; how registered types are run |
 //! | `retry` | how an end is judged, when the next try comes |
 //! | `why` | the answer to "why is it not running?" |
 //! | `check` | every invariant, recomputed from scratch |
 
+mod array;
 mod beat;
 mod check;
+mod drain;
 mod effect;
+mod estimate;
 mod event;
+mod executor;
 mod link;
 mod load;
 mod outcome;
+mod owners;
 mod placement;
 mod ready;
 mod report;
 mod request;
 mod retry;
+mod runs;
 mod sidecar;
 mod task;
 mod timer;
@@ -43,7 +51,9 @@ pub use event::{
     Event, Held, HeldState, Hello, KeyHit, NewArray, Now, PayloadHandle, Report, SessionId, Submit, Ticket,
 };
 
+use estimate::Estimates;
 use proto::id::{AttemptId, Fence, SidecarId, TaskId};
+use proto::{store, v1};
 use ready::{Ready, Shared};
 use sidecar::Sidecar;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -68,6 +78,10 @@ pub struct Config {
     pub commit_seq: u64,
     /// An operator vouches that no copy of an `exclusive` task runs that a restored store does not know of.
     pub accept_restored: bool,
+    /// Weights of owners that share a priority; others weigh 1.
+    pub shares: BTreeMap<String, u32>,
+    /// Which logs sidecars are told to send up.
+    pub log_policy: v1::LogPolicy,
     /// The one wrong line of this run, so that the simulation can be shown to catch it.
     #[cfg(feature = "seeded-bugs")]
     pub bug: Option<Bug>,
@@ -112,8 +126,10 @@ pub struct Machine {
     /// Tasks that became ready and sidecars that gained room in the event being applied.
     fresh: Vec<TaskId>,
     freed: BTreeSet<SidecarId>,
-    /// Mean duration by task name, for learning a sidecar's speed.
-    durations: BTreeMap<String, u64>,
+    estimates: Estimates,
+    executors: BTreeMap<String, v1::Executor>,
+    /// Tasks that have waited too long for room, each with the sidecar that is kept free for it.
+    reserved: BTreeMap<TaskId, SidecarId>,
     fence_n: u64,
     /// Until then `exclusive` tasks are held back: this store is older than what sidecars have seen.
     restored_until_ms: Option<u64>,
@@ -126,6 +142,7 @@ pub struct Machine {
 struct Pending {
     tasks: BTreeSet<TaskId>,
     sidecars: BTreeSet<SidecarId>,
+    executors: BTreeSet<String>,
     history: Vec<HistoryEvent>,
     epoch: Option<u64>,
     /// Grows with each change above.
@@ -182,7 +199,9 @@ impl Machine {
                 self.on_reported(cx, session, report::Reported { seq, attempt, fence, report });
             }
             Event::PongReceived { session } => self.on_pong(session),
-            Event::DrainRequested { .. } | Event::ExecutorPut { .. } | Event::ExecutorDeleted { .. } => {}
+            Event::DrainRequested { ticket, sidecar, mode } => self.on_drain_requested(cx, ticket, sidecar, mode),
+            Event::ExecutorPut { ticket, executor, replace } => self.on_executor_put(cx, ticket, *executor, replace),
+            Event::ExecutorDeleted { ticket, r#type } => self.on_executor_deleted(cx, ticket, &r#type),
             Event::RestoreAccepted => self.on_restore_accepted(),
             Event::TimePassed => {}
         }
@@ -241,6 +260,12 @@ impl Machine {
                 batch.sidecars.push(sidecar.to_row(id));
             }
         }
+        for name in std::mem::take(&mut pending.executors) {
+            let executor = self.executors.get(&name).cloned();
+            let deleted = executor.is_none();
+            let executor = executor.unwrap_or(v1::Executor { r#type: name, ..Default::default() });
+            batch.executors.push(store::ExecutorRow { executor: Some(executor), deleted });
+        }
         let keys = std::mem::take(&mut pending.new_keys);
         if !ended.is_empty() || !keys.is_empty() {
             pending.forget.push_back(Forget { seq, tasks: ended, keys });
@@ -269,6 +294,7 @@ impl Machine {
         !pending.tasks.is_empty()
             || !pending.sidecars.is_empty()
             || !pending.history.is_empty()
+            || !pending.executors.is_empty()
             || pending.epoch.is_some()
     }
 

@@ -350,6 +350,7 @@ impl Machine {
         }
         self.touch_task(id);
         self.note_task(cx, id, kind, detail);
+        self.on_member_ended(cx, id, state);
     }
 
     /// When every `stop` copy of the task that is out of reach has surely ended; 0 if there is none to wait for.
@@ -366,19 +367,13 @@ impl Machine {
         gone.max().unwrap_or(0).max(cx.now.mono_ms)
     }
 
-    /// What a finished run teaches about its sidecar's speed.
+    /// What a finished run teaches about its name and its sidecar's speed.
     fn learn(&mut self, id: AttemptId, ending: &v1::Ending) {
-        /// Names whose durations are remembered; beyond it new names teach nothing.
-        const NAMES: usize = 1024;
         let Some(task) = self.tasks.get(&id.task).filter(|task| !task.is_service()) else { return };
         let Some(attempt) = task.attempt(id.number) else { return };
-        let known = self.durations.get(&task.facts.name).copied();
-        if let (Some(mean_ms), Some(sidecar)) = (known, self.sidecars.get_mut(&attempt.sidecar)) {
-            sidecar.learn_speed(mean_ms, ending.ran_ms);
-        }
-        if known.is_some() || self.durations.len() < NAMES {
-            let mean_ms = known.map_or(ending.ran_ms, |mean_ms| (mean_ms * 7 + ending.ran_ms) / 8);
-            self.durations.insert(task.facts.name.clone(), mean_ms);
+        let shown = self.estimates.learn(&task.facts.name, attempt.sidecar, ending.ran_ms);
+        if let (Some(shown), Some(sidecar)) = (shown, self.sidecars.get_mut(&attempt.sidecar)) {
+            sidecar.learn_speed(shown);
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Which task goes to which sidecar. After every event no ready task fits a sidecar that has room: nothing waits for a poll.
 
-use super::effect::Effect;
-use super::ready::Class;
+use super::event::Now;
+use super::ready::{Class, ClassId, Spot};
 use super::sidecar::{Sidecar, Taken};
 use super::task::{Attempt, Phase, State, Task, WaitsFor};
 use super::timer::Timer;
@@ -14,65 +14,84 @@ const CANDIDATES: usize = 32;
 /// What a sidecar loses in comparison if the task has failed there before: more than any load.
 const FAILED_HERE: u64 = 100_000;
 
+/// A task that has waited this long for room, and fits an empty sidecar, has the next such sidecar kept free for it. So it waits for
+/// a minute and for what runs there then. Shorter, and every burst would leave machines idle.
+pub(super) const KEEP_AFTER_MS: u64 = 60_000;
+/// Longest time that counts in one go for an owner's share: a task that runs for days must not bar its owner for as long.
+const SHARE_MS: u64 = 3_600_000;
+
 /// What a task's attempt takes from its sidecar.
 pub(super) fn taken(task: &Task) -> Taken {
     Taken { cpu_millis: task.facts.cpu_millis, memory_bytes: task.facts.memory_bytes }
 }
 
-/// Why a class does not fit an otherwise open sidecar; `None` if it does.
-pub(super) fn unfit_because(sidecar: &Sidecar, class: &Class, held_back: bool) -> Option<String> {
-    if let Some((key, value)) = class.require.iter().find(|(key, value)| sidecar.labels.get(*key) != Some(value)) {
-        return Some(format!("lacks the required label {key}={value}"));
-    }
-    if !sidecar.kinds.contains(&class.kind) {
-        return Some(format!("cannot run tasks of kind {}", class.kind));
-    }
-    if class.strong_fencing && sidecar.weak_fencing {
-        return Some("fences weakly, which this exclusive task does not accept".to_owned());
-    }
-    if class.exclusive && held_back {
-        return Some("may not start exclusive tasks yet: the informer was restored from a backup".to_owned());
-    }
-    let free = sidecar.cpu_millis.saturating_sub(sidecar.taken_cpu_millis);
-    if class.cpu_millis > free {
-        return Some(format!("has {free} of {} millicpu free, {} are asked for", sidecar.cpu_millis, class.cpu_millis));
-    }
-    let free = sidecar.memory_bytes.saturating_sub(sidecar.taken_memory_bytes);
-    if class.memory_bytes > free {
-        return Some(format!(
-            "has {free} of {} bytes free, {} are asked for",
-            sidecar.memory_bytes, class.memory_bytes
-        ));
-    }
-    None
-}
-
-/// Whether a class will not fit this sidecar however empty it is.
-pub(super) fn never_fits(sidecar: &Sidecar, class: &Class) -> bool {
-    let empty = Sidecar { taken_cpu_millis: 0, taken_memory_bytes: 0, ..sidecar.clone() };
-    unfit_because(&empty, class, false).is_some()
-}
-
-/// Lower is better: projected use of its processors, weighed by learned speed, plus what the machine itself feels.
-fn cost(sidecar: &Sidecar, task: &Task, id: SidecarId) -> u64 {
-    let projected = (sidecar.taken_cpu_millis + task.facts.cpu_millis) * 1000 / sidecar.cpu_millis.max(1);
-    let load = &sidecar.load;
-    let pressure = load.cpu_pressure_permille.max(load.memory_pressure_permille).max(load.io_pressure_permille);
-    let failed = task.attempts.iter().any(|a| a.sidecar == id && a.phase == Phase::Failed);
-    projected * 1000 / u64::from(sidecar.speed_permille.max(1))
-        + u64::from(pressure.min(1000)) / 2
-        + if failed { FAILED_HERE } else { 0 }
+/// Why a class does not fit an otherwise open sidecar.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Unfit<'a> {
+    #[error("lacks the required label {0}={1}")]
+    Label(&'a str, &'a str),
+    #[error("cannot run tasks of kind {0}")]
+    Kind(&'a str),
+    #[error("fences weakly, which this exclusive task does not accept")]
+    WeakFencing,
+    #[error("may not start exclusive tasks yet: the informer was restored from a backup")]
+    HeldBack,
+    #[error("has {free} of {all} {what} free, {asked} are asked for")]
+    Full { what: &'static str, free: u64, all: u64, asked: u64 },
 }
 
 impl Machine {
+    /// Why a class does not fit an otherwise open sidecar; `None` if it does.
+    pub(super) fn unfit_because<'a>(&'a self, sidecar: &Sidecar, class: ClassId) -> Option<Unfit<'a>> {
+        let class = self.shared.class(class);
+        if let Some(why) = self.unsuited_because(sidecar, class) {
+            return Some(why);
+        }
+        if class.exclusive && self.restored_until_ms.is_some() {
+            return Some(Unfit::HeldBack);
+        }
+        let full = |what, all: u64, taken: u64, asked| {
+            let free = all.saturating_sub(taken);
+            (asked > free).then_some(Unfit::Full { what, free, all, asked })
+        };
+        full("millicpu", sidecar.cpu_millis, sidecar.taken_cpu_millis, class.cpu_millis)
+            .or_else(|| full("bytes", sidecar.memory_bytes, sidecar.taken_memory_bytes, class.memory_bytes))
+    }
+
+    /// Why a class does not fit this sidecar, whatever runs there.
+    fn unsuited_because<'a>(&self, sidecar: &Sidecar, class: &'a Class) -> Option<Unfit<'a>> {
+        let lacking = class.require.iter().find(|(key, value)| sidecar.labels.get(*key) != Some(value));
+        if let Some((key, value)) = lacking {
+            return Some(Unfit::Label(key, value));
+        }
+        let kind = self.announced_as(&class.kind);
+        if !sidecar.kinds.iter().any(|known| known == kind) {
+            return Some(Unfit::Kind(&class.kind));
+        }
+        (class.strong_fencing && sidecar.weak_fencing).then_some(Unfit::WeakFencing)
+    }
+
+    /// Whether a class will not fit this sidecar however empty it is.
+    pub(super) fn never_fits(&self, sidecar: &Sidecar, class: ClassId) -> bool {
+        let class = self.shared.class(class);
+        self.unsuited_because(sidecar, class).is_some()
+            || class.cpu_millis > sidecar.cpu_millis
+            || class.memory_bytes > sidecar.memory_bytes
+    }
+
     /// A sidecar's room or willingness changed.
     pub(super) fn refresh(&mut self, id: SidecarId) {
         let Some(sidecar) = self.sidecars.get(&id) else { return };
+        let kept_for = sidecar.kept_for;
         if sidecar.closed_because().is_none() {
             self.open.insert(id);
             self.freed.insert(id);
         } else {
             self.open.remove(&id);
+            // Full or slow is what it is kept free from; out of reach or draining, it is of no use to anybody.
+            if let Some(task) = kept_for.filter(|_| sidecar.session().is_none() || sidecar.is_draining()) {
+                self.release_kept(task);
+            }
         }
     }
 
@@ -82,7 +101,8 @@ impl Machine {
             self.fill(cx, id);
         }
         for task in std::mem::take(&mut self.fresh) {
-            if let Some(sidecar) = self.pick(task) {
+            // An array has a place for each of its members.
+            while let Some(sidecar) = self.pick(task) {
                 self.assign(cx, task, sidecar);
             }
         }
@@ -90,25 +110,64 @@ impl Machine {
 
     fn fill(&mut self, cx: &mut Cx<'_>, id: SidecarId) {
         while self.ready.len() > 0 && self.open.contains(&id) {
-            let Some(sidecar) = self.sidecars.get(&id) else { return };
-            let held_back = self.restored_until_ms.is_some();
-            let shared = &self.shared;
-            let next =
-                self.ready.first_fitting(|class| unfit_because(sidecar, shared.class(class), held_back).is_none());
-            #[cfg(feature = "seeded-bugs")]
-            let next = if self.bug(super::Bug::Overcommit) { self.ready.first_fitting(|_| true) } else { next };
-            let Some(task) = next else { return };
+            let Some(task) = self.next_for(cx.now, id) else { return };
             self.assign(cx, task, id);
         }
     }
 
+    /// What this sidecar takes next. One that is kept free for a task takes that or nothing.
+    fn next_for(&mut self, now: Now, id: SidecarId) -> Option<TaskId> {
+        #[cfg(feature = "seeded-bugs")]
+        if self.bug(super::Bug::Overcommit) {
+            return self.ready.next(&self.shared.owners, |_| true);
+        }
+        if let Some(task) = self.reserve(now, id) {
+            let lane = self.tasks.get(&task)?.lane;
+            return self.fits(id, lane.class).then_some(task);
+        }
+        let next = self.ready.next(&self.shared.owners, |class| self.fits(id, class));
+        next
+    }
+
+    fn fits(&self, id: SidecarId, class: ClassId) -> bool {
+        self.sidecars.get(&id).is_some_and(|sidecar| self.unfit_because(sidecar, class).is_none())
+    }
+
+    /// The task that a sidecar is kept free for: one that has waited too long for as much room as this sidecar has when it is empty.
+    /// Otherwise small tasks would fill each gap, and a large one would wait for ever.
+    fn reserve(&mut self, now: Now, id: SidecarId) -> Option<TaskId> {
+        let sidecar = self.sidecars.get(&id)?;
+        if let Some(task) = sidecar.kept_for {
+            return Some(task);
+        }
+        let overdue = now.wall_ms.saturating_sub(KEEP_AFTER_MS);
+        let mut heads = self.ready.overdue(overdue);
+        let task = heads.find(|head| {
+            !self.reserved.contains_key(&head.task)
+                && self.unfit_because(sidecar, head.class).is_some()
+                && !self.never_fits(sidecar, head.class)
+        })?;
+        let task = task.task;
+        self.reserved.insert(task, id);
+        if let Some(sidecar) = self.sidecars.get_mut(&id) {
+            sidecar.kept_for = Some(task);
+        }
+        Some(task)
+    }
+
+    /// Nothing is kept free for a task any more.
+    pub(super) fn release_kept(&mut self, task: TaskId) {
+        let Some(id) = self.reserved.remove(&task) else { return };
+        if let Some(sidecar) = self.sidecars.get_mut(&id) {
+            sidecar.kept_for = None;
+        }
+        self.refresh(id);
+    }
+
     fn pick(&mut self, task_id: TaskId) -> Option<SidecarId> {
         let task = self.tasks.get(&task_id)?;
-        if !matches!(task.state, State::Ready { .. }) {
-            return None;
-        }
-        let class = self.shared.class(task.class);
-        let held_back = self.restored_until_ms.is_some();
+        task.spot()?;
+        let class = task.lane.class;
         let from =
             self.cursor.map_or(SidecarId::from_u128(0), |last| SidecarId::from_u128(last.as_u128().wrapping_add(1)));
         let best = self
@@ -117,7 +176,8 @@ impl Machine {
             .chain(self.open.range(..from))
             .filter_map(|id| {
                 let sidecar = self.sidecars.get(id)?;
-                unfit_because(sidecar, class, held_back).is_none().then(|| (cost(sidecar, task, *id), *id))
+                let free = sidecar.kept_for.is_none_or(|kept| kept == task_id);
+                (free && self.unfit_because(sidecar, class).is_none()).then(|| (self.cost(sidecar, task, *id), *id))
             })
             .take(CANDIDATES)
             .min_by_key(|(cost, _)| *cost)
@@ -126,20 +186,49 @@ impl Machine {
         best
     }
 
-    /// A ready task goes to a sidecar that has room.
-    fn assign(&mut self, cx: &mut Cx<'_>, task_id: TaskId, sidecar_id: SidecarId) {
+    /// Lower is better: projected use of its processors, weighed by its learned speed at tasks of this name, plus what the machine
+    /// itself feels.
+    fn cost(&self, sidecar: &Sidecar, task: &Task, id: SidecarId) -> u64 {
+        let projected = (sidecar.taken_cpu_millis + task.facts.cpu_millis) * 1000 / sidecar.cpu_millis.max(1);
+        let load = &sidecar.load;
+        let pressure = load.cpu_pressure_permille.max(load.memory_pressure_permille).max(load.io_pressure_permille);
+        let failed = task.attempts.iter().any(|a| a.sidecar == id && a.phase == Phase::Failed);
+        let speed = self.estimates.speed(&task.facts.name, id).unwrap_or(sidecar.speed_permille);
+        projected * 1000 / u64::from(speed.max(1))
+            + u64::from(pressure.min(1000)) / 2
+            + if failed { FAILED_HERE } else { 0 }
+    }
+
+    /// A ready task, or the next member of a ready array, goes to a sidecar that has room.
+    fn assign(&mut self, cx: &mut Cx<'_>, id: TaskId, sidecar_id: SidecarId) {
+        let is_array = self.tasks.get(&id).is_some_and(|task| task.members.is_some());
+        let task_id = if is_array {
+            self.release_kept(id);
+            self.start_member(cx, id)
+        } else {
+            self.stop_waiting(id);
+            Some(id)
+        };
+        if let Some(task_id) = task_id {
+            self.hand_over(cx, task_id, sidecar_id);
+        }
+    }
+
+    fn hand_over(&mut self, cx: &mut Cx<'_>, task_id: TaskId, sidecar_id: SidecarId) {
         let fence = self.next_fence();
         let (Some(task), Some(sidecar)) = (self.tasks.get_mut(&task_id), self.sidecars.get_mut(&sidecar_id)) else {
             return;
         };
-        let (State::Ready { place }, Some(session)) = (&task.state, sidecar.session()) else { return };
-        self.ready.remove(task.facts.priority, task.class, *place);
-        self.timers.cancel(Timer::QueueTimeout(task_id));
+        let Some(session) = sidecar.session() else { return };
         if task.facts.stop_on_disconnect {
             // From here on a second copy may run, so the first one's result must never count.
             task.attempts.iter_mut().filter(|old| old.may_win()).for_each(|old| old.fenced = true);
         }
         let attempt = AttemptId { task: task_id, number: task.next_attempt };
+        let name = &task.facts.name;
+        let expected_ms = self.estimates.expected_ms(name, sidecar_id, sidecar.speed_permille).unwrap_or(0);
+        let size = task.facts.cpu_millis.max(1).saturating_mul(expected_ms.clamp(1, SHARE_MS));
+        self.shared.owners.serve(task.lane.owner, size);
         task.push_attempt(Attempt {
             number: attempt.number,
             sidecar: sidecar_id,
@@ -151,20 +240,22 @@ impl Machine {
             started_unix_ms: 0,
             ended_unix_ms: 0,
             progress: None,
+            expected_ms: if task.is_service() { 0 } else { expected_ms },
         });
         task.state = State::Assigned;
         sidecar.take(attempt, taken(task));
-        let (payload, host) = (task.payload, sidecar.host.clone());
-        cx.effects.push(Effect::SendAssign { session, attempt, fence, payload, item: false });
+        let detail = format!("to {} ({sidecar_id})", sidecar.host);
+        cx.effects.extend(self.send_assign(session, attempt, fence));
         self.touch_task(task_id);
-        self.note(cx, attempt, "assigned", format!("to {host} ({sidecar_id})"));
+        self.note(cx, attempt, "assigned", detail);
         self.refresh(sidecar_id);
     }
 
     /// Puts a task into the queue for sidecars.
     pub(super) fn make_ready(&mut self, cx: &mut Cx<'_>, id: TaskId) {
         let Some(task) = self.tasks.get_mut(&id) else { return };
-        let place = self.ready.push(id, task.facts.priority, task.class);
+        let members = task.members().map_or(1, |members| members.pending.len());
+        let place = self.ready.push(id, task.facts.priority, task.lane, cx.now.wall_ms, members);
         task.state = State::Ready { place };
         task.ready_since_unix_ms = cx.now.wall_ms;
         if let Some(timeouts) = task.facts.timeouts.filter(|timeouts| timeouts.queue_ms > 0) {
@@ -196,8 +287,9 @@ impl Machine {
         match task.state {
             State::Waiting { .. } => self.timers.cancel(Timer::Due(id)),
             State::Ready { place } => {
-                self.ready.remove(task.facts.priority, task.class, place);
+                self.ready.remove(Spot { priority: task.facts.priority, lane: task.lane, place });
                 self.timers.cancel(Timer::QueueTimeout(id));
+                self.release_kept(id);
             }
             State::Assigned | State::Running | State::Committing { .. } | State::Ended { .. } => {}
         }

@@ -1,5 +1,6 @@
 //! What clients ask: submit, cancel, retry. Each repeats harmlessly.
 
+use super::array::Members;
 use super::effect::{Effect, Rejection, Reply};
 use super::event::{KeyHit, Submit, Ticket};
 use super::load::on_mono;
@@ -32,41 +33,23 @@ impl Machine {
             Some(hit) if hit.digest == submit.digest => Ok(Some(hit.task)),
             Some(hit) => Err(Rejection::KeyConflict { task: hit.task }),
             None if self.tasks.len() >= bounds::TASKS_LIVE => Err(Rejection::Full { limit: bounds::TASKS_LIVE }),
-            None => Ok(None),
+            None => self.check_type(&submit.facts).map(|()| None),
         }
     }
 
     fn create(&mut self, cx: &mut Cx<'_>, submit: Submit) {
         let id = submit.task;
-        let (facts, class) = self.shared.acquire(*submit.facts);
+        let (facts, lane) = self.shared.acquire(*submit.facts);
         let total_ms = facts.timeouts.map_or(0, |timeouts| timeouts.total_ms);
         if let Some(key) = &submit.key {
             self.remember_key(key, KeyHit { task: id, digest: submit.digest });
         }
-        let task = Task {
-            payload: submit.payload,
-            facts,
-            class,
-            state: State::Waiting { until_ms: cx.now.mono_ms, why: WaitsFor::StartTime },
-            attempts: Vec::new(),
-            attempts_dropped: 0,
-            next_attempt: 1,
-            created_unix_ms: cx.now.wall_ms,
-            ended_unix_ms: 0,
-            not_before_unix_ms: submit.start_after_unix_ms,
-            ready_since_unix_ms: 0,
-            run_since_unix_ms: cx.now.wall_ms,
-            own_failures: 0,
-            infra_failures: 0,
-            restarts: 0,
-            runs: 1,
-            cancelling: false,
-            overtime: false,
-            key: submit.key.map(String::into_boxed_str),
-            retry_key: Box::default(),
-            version: 0,
-            history: 0,
-        };
+        let mut task = Task::new(submit.payload, facts, lane, cx.now.wall_ms);
+        task.not_before_unix_ms = submit.start_after_unix_ms;
+        task.key_digest = (submit.array.is_some() && submit.key.is_some()).then(|| Box::new(submit.digest));
+        task.key = submit.key.map(String::into_boxed_str);
+        task.members = submit.array.map(|array| Box::new(Members::new(array)));
+        let total_ms = if submit.array.is_some() { 0 } else { total_ms };
         self.tasks.insert(id, task);
         self.note_task(cx, id, "submitted", "");
         self.arm_total(cx, id, total_ms);
@@ -82,21 +65,32 @@ impl Machine {
         self.pending.new_keys.push(key.into());
     }
 
-    fn arm_total(&mut self, cx: &Cx<'_>, id: TaskId, total_ms: u64) {
+    pub(super) fn arm_total(&mut self, cx: &Cx<'_>, id: TaskId, total_ms: u64) {
         if total_ms > 0 {
             self.timers.arm(Timer::TotalTimeout(id), cx.now.mono_ms.saturating_add(total_ms));
         }
     }
 
     pub(super) fn on_cancel_requested(&mut self, cx: &mut Cx<'_>, ticket: Ticket, id: TaskId, reason: &str) {
-        let reply = match self.cancel(cx, id, reason) {
+        let reply = match self.cancel_any(cx, id, reason) {
             Ok(()) => self.reply_task(id),
             Err(rejection) => Reply::Rejected(rejection),
         };
         cx.effects.push(Effect::Reply { ticket, reply });
     }
 
-    fn cancel(&mut self, cx: &mut Cx<'_>, id: TaskId, reason: &str) -> Result<(), Rejection> {
+    /// A member that has not started gets a row of its own to be cancelled in; one that was cancelled so has none.
+    fn cancel_any(&mut self, cx: &mut Cx<'_>, id: TaskId, reason: &str) -> Result<(), Rejection> {
+        if let (Some(array), Some(index)) = (id.array(), id.index()) {
+            let members = self.tasks.get(&array).and_then(Task::members);
+            if members.is_some_and(|members| members.pending.contains(index)) {
+                self.single_out(cx, id)?;
+            }
+        }
+        self.cancel(cx, id, reason)
+    }
+
+    pub(super) fn cancel(&mut self, cx: &mut Cx<'_>, id: TaskId, reason: &str) -> Result<(), Rejection> {
         let task = self.tasks.get_mut(&id).ok_or(Rejection::Unknown { task: id })?;
         let refused = |task: &Task, why| Err(Rejection::State { task: id, state: task.state_word(), why });
         match task.state {
@@ -108,7 +102,12 @@ impl Machine {
                 task.cancelling = true;
                 self.touch_task(id);
                 self.note_task(cx, id, "cancel_requested", reason);
-                self.stop_or_finish(cx, id);
+                if self.tasks.get(&id).is_some_and(|task| task.members.is_some()) {
+                    self.cancel_members(cx, id, reason);
+                    self.end_array_if_over(cx, id);
+                } else {
+                    self.stop_or_finish(cx, id);
+                }
                 Ok(())
             }
         }
@@ -124,8 +123,18 @@ impl Machine {
 
     fn retry(&mut self, cx: &mut Cx<'_>, id: TaskId, key: &str) -> Result<(), Rejection> {
         let live = self.tasks.len();
+        if self.was_cancelled_unstarted(id) {
+            self.single_out(cx, id)?;
+            self.make_waiting(cx, id, cx.now.mono_ms, WaitsFor::BackOff);
+            return Ok(());
+        }
         let task = self.tasks.get_mut(&id).ok_or(Rejection::Unknown { task: id })?;
         if !key.is_empty() && *task.retry_key == *key {
+            return Ok(());
+        }
+        if task.members.is_some() {
+            task.retry_key = key.into();
+            self.retry_array(cx, id);
             return Ok(());
         }
         if !task.is_ended() {
@@ -135,6 +144,10 @@ impl Machine {
         if live > bounds::TASKS_LIVE {
             return Err(Rejection::Full { limit: bounds::TASKS_LIVE });
         }
+        let was = match task.state {
+            State::Ended { state, .. } => state,
+            _ => Terminal::Failed,
+        };
         task.retry_key = key.into();
         task.own_failures = 0;
         task.infra_failures = 0;
@@ -148,15 +161,27 @@ impl Machine {
         task.attempts.iter_mut().filter(|attempt| attempt.may_win()).for_each(|attempt| attempt.fenced = true);
         let total_ms = task.facts.timeouts.map_or(0, |timeouts| timeouts.total_ms);
         let until_ms = self.copies_gone_ms(cx, id);
+        self.on_member_revived(id, was);
         self.note_task(cx, id, "retried", "by request");
         self.arm_total(cx, id, total_ms);
         self.make_waiting(cx, id, until_ms, WaitsFor::OldCopy);
         Ok(())
     }
 
+    /// A member that was cancelled before it had a row.
+    fn was_cancelled_unstarted(&self, id: TaskId) -> bool {
+        let members = id.array().and_then(|array| self.tasks.get(&array)).and_then(Task::members);
+        members.zip(id.index()).is_some_and(|(members, index)| members.cancelled.contains(index))
+    }
+
     pub(super) fn on_queue_timeout(&mut self, cx: &mut Cx<'_>, id: TaskId) {
         let Some(task) = self.tasks.get(&id) else { return };
-        if matches!(task.state, State::Ready { .. }) {
+        if !matches!(task.state, State::Ready { .. }) {
+            return;
+        }
+        if task.members.is_some() {
+            self.on_array_queue_timeout(cx, id);
+        } else {
             let waited_ms = task.facts.timeouts.map_or(0, |timeouts| timeouts.queue_ms);
             let message = format!("no sidecar took it within {waited_ms} ms");
             self.finish(cx, id, Terminal::Failed, outcome::ending(v1::Reason::QueueTimeout, message));

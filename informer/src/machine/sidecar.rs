@@ -8,8 +8,9 @@
 //!                       Down(since last beat) ── three missed ──┴──▶ Lost ── link opened ──▶ Up
 //! ```
 
+use super::estimate::weighed;
 use super::event::{Hello, SessionId};
-use proto::id::{AttemptId, SidecarId};
+use proto::id::{AttemptId, SidecarId, TaskId};
 use proto::{store, v1};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -48,7 +49,7 @@ pub(super) struct Sidecar {
     pub memory_bytes: u64,
     pub slots: u32,
     pub weak_fencing: bool,
-    pub draining: bool,
+    pub drain: v1::DrainMode,
     /// Longest lease ever granted to it, durable before it was granted.
     pub longest_lease_ms: u64,
     pub link: Link,
@@ -75,6 +76,8 @@ pub(super) struct Sidecar {
     pub taken_memory_bytes: u64,
     /// Attempts presumed lost here, which may come back.
     pub missing: BTreeSet<AttemptId>,
+    /// A task that has waited too long for as much room as there is here: nobody else is taken until it is.
+    pub kept_for: Option<TaskId>,
 }
 
 impl Sidecar {
@@ -94,6 +97,10 @@ impl Sidecar {
 
     /// From its durable form; silent until it is heard, its silence counted from `now_ms`.
     pub(super) fn from_row(row: store::SidecarRow, now_ms: u64) -> Self {
+        let drain = match row.drain() {
+            v1::DrainMode::Unspecified if row.draining => v1::DrainMode::Finish,
+            mode => mode,
+        };
         Self {
             incarnation: row.incarnation,
             host: row.host,
@@ -104,7 +111,8 @@ impl Sidecar {
             memory_bytes: row.memory_bytes,
             slots: row.slots,
             weak_fencing: row.weak_fencing,
-            draining: row.draining,
+            drain,
+            kept_for: None,
             longest_lease_ms: row.longest_lease_ms,
             link: if row.lost { Link::Lost } else { Link::Down },
             heard_ms: now_ms,
@@ -134,10 +142,10 @@ impl Sidecar {
             memory_bytes: self.memory_bytes,
             slots: self.slots,
             weak_fencing: self.weak_fencing,
-            draining: self.draining,
+            draining: self.is_draining(),
             lost: self.link == Link::Lost,
             version: self.version.clone(),
-            drain: v1::DrainMode::Unspecified.into(),
+            drain: self.drain.into(),
         }
     }
 
@@ -146,6 +154,10 @@ impl Sidecar {
             Link::Up { session, .. } => Some(session),
             Link::Down | Link::Lost => None,
         }
+    }
+
+    pub(super) fn is_draining(&self) -> bool {
+        self.drain != v1::DrainMode::Unspecified
     }
 
     /// When its lease is over as the informer counts it.
@@ -160,7 +172,7 @@ impl Sidecar {
             Link::Lost => Some("is lost"),
             Link::Down => Some("is not linked"),
             Link::Up { suspect: true, .. } => Some("missed a beat"),
-            Link::Up { .. } if self.draining => Some("is draining"),
+            Link::Up { .. } if self.is_draining() => Some("is draining"),
             Link::Up { .. } if self.quarantined => Some("is quarantined after spawn failures"),
             Link::Up { .. } if held >= self.slots => Some("has no free slot"),
             Link::Up { .. } if held >= self.limit => Some("grants no credit"),
@@ -207,10 +219,8 @@ impl Sidecar {
         true
     }
 
-    /// A task of known mean duration took `ran_ms` here.
-    pub(super) fn learn_speed(&mut self, mean_ms: u64, ran_ms: u64) {
-        let ratio = (mean_ms.max(1) * 1000 / ran_ms.max(1)).clamp(250, 4000);
-        let old = u64::from(self.speed_permille);
-        self.speed_permille = u32::try_from((old * (SPEED_WEIGHT - 1) + ratio) / SPEED_WEIGHT).unwrap_or(1000);
+    /// A task showed this speed, permille.
+    pub(super) fn learn_speed(&mut self, shown: u64) {
+        self.speed_permille = weighed(self.speed_permille, shown, SPEED_WEIGHT);
     }
 }

@@ -14,7 +14,9 @@
 //!               └───────────┴──▶ PresumedLost ──▶ Running (back in time) | Lost | Late
 //! ```
 
+use super::array::Members;
 use super::event::PayloadHandle;
+use super::ready::{Lane, Spot};
 use proto::bounds;
 use proto::id::{AttemptId, Fence, SidecarId, TaskId};
 use proto::{store, v1};
@@ -71,6 +73,8 @@ pub(super) struct Attempt {
     pub ended_unix_ms: u64,
     /// Latest progress; not durable, a sidecar tells it again.
     pub progress: Option<Box<v1::Progress>>,
+    /// How long it should take there; 0: unknown.
+    pub expected_ms: u64,
 }
 
 impl Attempt {
@@ -90,8 +94,10 @@ impl Attempt {
 pub(super) struct Task {
     pub payload: PayloadHandle,
     pub facts: Arc<store::Facts>,
-    pub class: super::ready::ClassId,
+    pub lane: Lane,
     pub state: State,
+    /// It is an array.
+    pub members: Option<Box<Members>>,
     pub attempts: Vec<Attempt>,
     pub attempts_dropped: u32,
     pub next_attempt: u32,
@@ -109,6 +115,8 @@ pub(super) struct Task {
     /// Its total time is over; it fails as soon as its process has ended. Not durable: the timer fires again after a restart.
     pub overtime: bool,
     pub key: Option<Box<str>>,
+    /// Arrays: what stands for the payload under the key.
+    pub key_digest: Option<Box<PayloadHandle>>,
     pub retry_key: Box<str>,
     pub version: u64,
     /// Lines of its history.
@@ -116,6 +124,53 @@ pub(super) struct Task {
 }
 
 impl Task {
+    /// A new one, which waits for nothing.
+    pub(super) fn new(payload: PayloadHandle, facts: Arc<store::Facts>, lane: Lane, now_unix_ms: u64) -> Self {
+        Self {
+            payload,
+            facts,
+            lane,
+            state: State::Waiting { until_ms: 0, why: WaitsFor::StartTime },
+            members: None,
+            attempts: Vec::new(),
+            attempts_dropped: 0,
+            next_attempt: 1,
+            created_unix_ms: now_unix_ms,
+            ended_unix_ms: 0,
+            not_before_unix_ms: 0,
+            ready_since_unix_ms: 0,
+            run_since_unix_ms: now_unix_ms,
+            own_failures: 0,
+            infra_failures: 0,
+            restarts: 0,
+            runs: 1,
+            cancelling: false,
+            overtime: false,
+            key: None,
+            key_digest: None,
+            retry_key: Box::default(),
+            version: 0,
+            history: 0,
+        }
+    }
+
+    /// Of an array: what it knows of its members.
+    pub(super) fn members(&self) -> Option<&Members> {
+        self.members.as_deref()
+    }
+
+    pub(super) fn members_mut(&mut self) -> Option<&mut Members> {
+        self.members.as_deref_mut()
+    }
+
+    /// Where it stands if it is ready.
+    pub(super) fn spot(&self) -> Option<Spot> {
+        match self.state {
+            State::Ready { place } => Some(Spot { priority: self.facts.priority, lane: self.lane, place }),
+            _ => None,
+        }
+    }
+
     pub(super) fn attempt(&self, number: u32) -> Option<&Attempt> {
         self.attempts.iter().find(|attempt| attempt.number == number)
     }
@@ -169,6 +224,7 @@ impl Task {
     pub(super) fn wire_state(&self) -> v1::TaskState {
         match self.state {
             State::Waiting { .. } => v1::TaskState::Waiting,
+            State::Ready { .. } if self.members().is_some_and(Members::has_begun) => v1::TaskState::Running,
             State::Ready { .. } => v1::TaskState::Ready,
             State::Assigned => v1::TaskState::Assigned,
             State::Running => v1::TaskState::Running,
@@ -221,8 +277,8 @@ impl Task {
             runs: self.runs,
             run_since_unix_ms: self.run_since_unix_ms,
             retry_key: self.retry_key.to_string(),
-            array: None,
-            key_digest: Vec::new(),
+            array: self.members().map(Members::to_row),
+            key_digest: self.key_digest.as_ref().map_or_else(Vec::new, |digest| digest.to_vec()),
             history: self.history,
         }
     }
@@ -245,7 +301,7 @@ impl Attempt {
             started_unix_ms: self.started_unix_ms,
             ended_unix_ms: self.ended_unix_ms,
             fenced: self.fenced,
-            expected_ms: 0,
+            expected_ms: self.expected_ms,
         }
     }
 
@@ -262,6 +318,7 @@ impl Attempt {
             started_unix_ms: row.started_unix_ms,
             ended_unix_ms: row.ended_unix_ms,
             progress: None,
+            expected_ms: row.expected_ms,
         })
     }
 }

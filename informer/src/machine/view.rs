@@ -18,6 +18,12 @@ impl Machine {
             .collect()
     }
 
+    /// One sidecar, for people.
+    #[must_use]
+    pub fn sidecar(&self, now: Now, id: SidecarId) -> Option<v1::Sidecar> {
+        self.sidecars.get(&id).map(|sidecar| describe(id, sidecar, now))
+    }
+
     /// The session to ask for an attempt's log, if its sidecar is linked.
     #[must_use]
     pub fn session_of(&self, sidecar: &str) -> Option<SessionId> {
@@ -47,7 +53,7 @@ fn describe(id: SidecarId, sidecar: &Sidecar, now: Now) -> v1::Sidecar {
     let state = match sidecar.link {
         Link::Lost => v1::SidecarState::Lost,
         Link::Down | Link::Up { suspect: true, .. } => v1::SidecarState::Suspect,
-        Link::Up { .. } if sidecar.draining => v1::SidecarState::Draining,
+        Link::Up { .. } if sidecar.is_draining() => v1::SidecarState::Draining,
         Link::Up { .. } if sidecar.quarantined => v1::SidecarState::Quarantined,
         Link::Up { .. } => v1::SidecarState::Live,
     };
@@ -69,7 +75,7 @@ fn describe(id: SidecarId, sidecar: &Sidecar, now: Now) -> v1::Sidecar {
         speed_permille: sidecar.speed_permille,
         version: sidecar.version.clone(),
         fencing: if sidecar.weak_fencing { "weak" } else { "strong" }.to_owned(),
-        drain: v1::DrainMode::Unspecified.into(),
+        drain: sidecar.drain.into(),
     }
 }
 

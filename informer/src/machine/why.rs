@@ -1,7 +1,7 @@
 //! "Why is it not running?" has an answer for every task that is not terminal.
 
+use super::array::Members;
 use super::event::Now;
-use super::placement::{never_fits, unfit_because};
 use super::sidecar::Link;
 use super::task::{Phase, State, Task, WaitsFor};
 use super::{Machine, view};
@@ -13,11 +13,14 @@ impl Machine {
     /// unknown). Details name at most [`bounds::WHY_DETAILS`] sidecars or conditions.
     #[must_use]
     pub fn why(&self, now: Now, id: TaskId) -> Option<v1::WhyResponse> {
-        let task = self.tasks.get(&id)?;
+        let Some(task) = self.tasks.get(&id) else { return self.why_unstarted(now, id) };
         let (summary, mut details) = match &task.state {
             State::Waiting { until_ms, why } => (why_waiting(task, now, *until_ms, *why), why_retried(task)),
-            State::Ready { place } => self.why_ready(task, *place),
+            State::Ready { .. } => self.why_ready(task),
             State::Assigned => (self.where_it_is(task, "is on its way to"), Vec::new()),
+            State::Running if task.members.is_some() => {
+                ("all of its members have started, and some have not ended".to_owned(), Vec::new())
+            }
             State::Running => self.why_running(task),
             State::Committing { .. } => {
                 (self.where_it_is(task, "has succeeded and publishes its outputs on"), Vec::new())
@@ -28,29 +31,48 @@ impl Machine {
             details.push("a cancel is accepted; the task ends when its process has stopped".to_owned());
         }
         details.extend(self.copies(task));
+        details.extend(task.members().map(why_members));
         details.truncate(bounds::WHY_DETAILS);
         Some(v1::WhyResponse { summary, details, state: task.wire_state().into() })
     }
 
-    fn why_ready(&self, task: &Task, place: u64) -> (String, Vec<String>) {
-        let ahead = self.ready.ahead_of(task.facts.priority, place);
-        let class = self.shared.class(task.class);
-        let held_back = self.restored_until_ms.is_some();
+    /// A member without a row waits with its array.
+    fn why_unstarted(&self, now: Now, id: TaskId) -> Option<v1::WhyResponse> {
+        let array = id.array()?;
+        let members = self.tasks.get(&array)?.members()?;
+        if !members.pending.contains(id.index()?) {
+            return None;
+        }
+        let why = self.why(now, array)?;
+        let summary = format!("it has not started; of its array: {}", why.summary);
+        Some(v1::WhyResponse { summary, state: v1::TaskState::Ready.into(), ..why })
+    }
+
+    fn why_ready(&self, task: &Task) -> (String, Vec<String>) {
+        let (ahead, more) = task.spot().map_or((0, false), |spot| self.ready.ahead_of(spot));
+        let ahead = if more { format!("more than {ahead}") } else { ahead.to_string() };
+        let class = task.lane.class;
         let known: Vec<_> = self.sidecars.iter().filter(|(_, sidecar)| sidecar.link != Link::Lost).collect();
         let details = known
             .iter()
             .take(bounds::WHY_DETAILS)
             .map(|(id, sidecar)| {
                 // What would keep it away for ever is worth more than what passes.
-                let reason = unfit_because(sidecar, class, held_back)
+                let reason = self
+                    .unfit_because(sidecar, class)
+                    .map(|unfit| unfit.to_string())
                     .or_else(|| sidecar.closed_because().map(str::to_owned))
+                    .or_else(|| {
+                        let kept = sidecar.kept_for?;
+                        Some(format!("is kept free for task {kept}, which has waited too long for as much room"))
+                    })
                     .unwrap_or_else(|| "has room and will take it next".to_owned());
                 format!("sidecar {} ({id}) {reason}", sidecar.host)
             })
             .collect();
         let summary = if known.is_empty() {
             "it is ready, and no sidecar is linked; start one with `sidecar run`".to_owned()
-        } else if known.iter().all(|(_, sidecar)| never_fits(sidecar, class)) {
+        } else if known.iter().all(|(_, sidecar)| self.never_fits(sidecar, class)) {
             "it is ready, and no linked sidecar can ever take it; start one that can, or cancel it".to_owned()
         } else {
             format!("it is ready and waits for a sidecar with room; {ahead} tasks are before it")
@@ -102,6 +124,18 @@ impl Machine {
             })
             .collect()
     }
+}
+
+fn why_members(members: &Members) -> String {
+    format!(
+        "of {} members {} have not started, {} are under way, {} succeeded, {} failed, {} were cancelled",
+        members.count,
+        members.pending.len(),
+        members.live,
+        members.succeeded,
+        members.failed,
+        members.cancelled_rows + members.cancelled.len()
+    )
 }
 
 fn why_waiting(task: &Task, now: Now, until_ms: u64, why: WaitsFor) -> String {

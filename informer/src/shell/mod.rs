@@ -44,8 +44,10 @@ pub use error::Error;
 pub use handle::{Handle, NewTask, Submitted};
 pub use run::Shell;
 
+use std::collections::BTreeMap;
+
 /// What a shell is started with.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Options {
     /// Beat interval that sidecars are told, milliseconds.
     pub beat_ms: u64,
@@ -55,6 +57,10 @@ pub struct Options {
     pub fence_grace_ms: u64,
     /// Start `exclusive` tasks at once even if the store turns out to be restored from a backup.
     pub accept_restored: bool,
+    /// Weights of owners that share a priority; others weigh 1.
+    pub shares: BTreeMap<String, u32>,
+    /// Which logs sidecars send up after an attempt's end.
+    pub log_policy: proto::v1::LogPolicy,
 }
 
 impl Default for Options {
@@ -65,6 +71,8 @@ impl Default for Options {
             lease_ms: BEAT_MS * BEATS_PER_LEASE,
             fence_grace_ms: FENCE_GRACE_MS,
             accept_restored: false,
+            shares: BTreeMap::new(),
+            log_policy: proto::v1::LogPolicy::Always,
         }
     }
 }

@@ -116,12 +116,14 @@ fn load(
         epoch,
         commit_seq,
         accept_restored: options.accept_restored,
+        shares: options.shares,
+        log_policy: options.log_policy,
         #[cfg(feature = "seeded-bugs")]
         bug: None,
     };
-    let sidecars = reader.sidecars()?;
+    let (sidecars, executors) = (reader.sidecars()?, reader.executors()?);
     let mut failed = None;
-    let machine = Machine::new(config, clock.now(), Live::new(reader, &mut failed), sidecars);
+    let machine = Machine::new(config, clock.now(), Live::new(reader, &mut failed), sidecars, executors);
     match failed {
         Some(error) => Err(error.into()),
         None => Ok(machine),

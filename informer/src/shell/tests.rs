@@ -19,8 +19,14 @@ use std::task::{Context, Poll, Waker};
 use tokio::sync::mpsc;
 
 /// Beats so far apart that no lease ends during a test.
-pub(super) const OPTIONS: Options =
-    Options { beat_ms: 60_000, lease_ms: 180_000, fence_grace_ms: 1000, accept_restored: false };
+pub(super) const OPTIONS: Options = Options {
+    beat_ms: 60_000,
+    lease_ms: 180_000,
+    fence_grace_ms: 1000,
+    accept_restored: false,
+    shares: std::collections::BTreeMap::new(),
+    log_policy: proto::v1::LogPolicy::Never,
+};
 
 /// A disk and an informer on it.
 struct World {

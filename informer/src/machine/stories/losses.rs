@@ -214,6 +214,7 @@ fn a_restart_finds_everything_again() {
         now,
         batch.tasks.iter().map(TaskChange::whole),
         batch.sidecars,
+        [],
     );
     world.now = now;
     world.machine.check().expect("invariants hold");
@@ -269,7 +270,7 @@ fn a_beat_writes_nothing() {
 #[test]
 fn an_operator_may_vouch_for_a_restored_store() {
     let mut world = World::new();
-    world.machine = Machine::new(Config { accept_restored: true, ..config() }, world.now, [], []);
+    world.machine = Machine::new(Config { accept_restored: true, ..config() }, world.now, [], [], []);
     let seen = v1::Identity { lineage: "l".into(), epoch: 4, commit_seq: 77 };
     world.submit(store::Facts { exclusive: true, stop_on_disconnect: true, ..facts() });
     world.link_as(Hello { seen: Some(seen), ..World::hello(1, 1) }, 1, vec![]);

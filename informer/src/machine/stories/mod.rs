@@ -1,7 +1,11 @@
-//! Short stories about the machine, by what they are about: `lifecycle` and `losses`. Each arranges a world in a few lines, tell it one event, take the effects, check all invariants.
+//! Short stories about the machine, one file a subject. Each arranges a world in a few lines, tells it one event, takes the effects, and
+//! checks all invariants.
 
+mod arrays;
 mod lifecycle;
 mod losses;
+mod operations;
+mod queue;
 
 use super::*;
 use proto::{bounds, store, v1};
@@ -29,6 +33,8 @@ fn config() -> Config {
         epoch: 1,
         commit_seq: 0,
         accept_restored: false,
+        shares: BTreeMap::new(),
+        log_policy: v1::LogPolicy::Always,
         #[cfg(feature = "seeded-bugs")]
         bug: None,
     }
@@ -51,7 +57,7 @@ fn staged() -> v1::Ending {
 impl World {
     fn new() -> Self {
         let now = Now { mono_ms: 10_000, wall_ms: 1_000_000, entropy: 7 };
-        let machine = Machine::new(config(), now, [], []);
+        let machine = Machine::new(config(), now, [], [], []);
         Self { machine, now, effects: Vec::new(), seq: 0, next_id: 0, reports: BTreeMap::new() }
     }
 

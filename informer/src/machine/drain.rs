@@ -1,0 +1,76 @@
+//! Drains: a sidecar takes no new work. What it has is finished there, handed back as far as it has not started, or stopped.
+//!
+//! | mode | assigned, not started | running |
+//! |---|---|---|
+//! | finish | finished there | finished there |
+//! | hand back | goes elsewhere, charged to nobody | finished there |
+//! | stop | goes elsewhere, charged to nobody | is stopped; the loss is the infrastructure's |
+
+use super::effect::{Effect, Rejection, Reply};
+use super::event::{Now, SessionId, Ticket};
+use super::task::{Phase, WaitsFor};
+use super::{Cx, Machine};
+use proto::id::{AttemptId, SidecarId};
+use proto::v1;
+use v1::DrainMode;
+use v1::informer_message::Message;
+
+impl Machine {
+    pub(super) fn on_drain_requested(&mut self, cx: &mut Cx<'_>, ticket: Ticket, id: SidecarId, mode: DrainMode) {
+        let reply = if self.sidecars.contains_key(&id) {
+            self.drain(cx, id, mode);
+            let now: Now = cx.now;
+            self.sidecar(now, id).map_or(Reply::Rejected(Rejection::UnknownSidecar { sidecar: id }), |sidecar| {
+                Reply::Sidecar(Box::new(sidecar))
+            })
+        } else {
+            Reply::Rejected(Rejection::UnknownSidecar { sidecar: id })
+        };
+        cx.effects.push(Effect::Reply { ticket, reply });
+    }
+
+    fn drain(&mut self, cx: &mut Cx<'_>, id: SidecarId, mode: DrainMode) {
+        let Some(sidecar) = self.sidecars.get_mut(&id) else { return };
+        if sidecar.drain != mode {
+            sidecar.drain = mode;
+            self.touch_sidecar(id);
+        }
+        if let Some(session) = self.sidecars.get(&id).and_then(super::Sidecar::session) {
+            self.tell_drain(cx, id, session);
+        }
+        self.refresh(id);
+        self.empty(cx, id);
+    }
+
+    /// Its sidecar says `closed` from its next beat on.
+    pub(super) fn tell_drain(&mut self, cx: &mut Cx<'_>, id: SidecarId, session: SessionId) {
+        let on = self.sidecars.get(&id).is_some_and(super::Sidecar::is_draining);
+        self.send(cx, session, Message::Drain(v1::Drain { on, stop_running: false }));
+    }
+
+    /// Takes from a draining sidecar what its mode says; also after it came back, since it may have been told in vain.
+    pub(super) fn empty(&mut self, cx: &mut Cx<'_>, id: SidecarId) {
+        let Some(sidecar) = self.sidecars.get(&id) else { return };
+        let mode = sidecar.drain;
+        if !matches!(mode, DrainMode::HandBack | DrainMode::Stop) || sidecar.session().is_none() {
+            return;
+        }
+        let held: Vec<AttemptId> = sidecar.taken.keys().copied().collect();
+        for attempt_id in held {
+            let Some(task) = self.tasks.get(&attempt_id.task) else { continue };
+            let Some(attempt) = task.attempt(attempt_id.number).filter(|attempt| !attempt.fenced) else { continue };
+            match attempt.phase {
+                Phase::Assigned if !task.is_stopping() => self.hand_back(cx, attempt_id),
+                Phase::Running if mode == DrainMode::Stop => self.order_stop(cx, attempt_id, v1::Reason::Drained),
+                _ => {}
+            }
+        }
+    }
+
+    /// An attempt that has not started, as far as is known, is revoked, and its task goes elsewhere at once.
+    fn hand_back(&mut self, cx: &mut Cx<'_>, id: AttemptId) {
+        self.note(cx, id, "handed_back", "its sidecar drains");
+        self.fence(cx, id, v1::Reason::Revoked);
+        self.make_waiting(cx, id.task, cx.now.mono_ms, WaitsFor::OldCopy);
+    }
+}
