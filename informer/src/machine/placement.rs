@@ -97,13 +97,16 @@ impl Machine {
 
     /// Assigns whatever fits, after an event.
     pub(super) fn place(&mut self, cx: &mut Cx<'_>) {
-        for id in std::mem::take(&mut self.freed) {
-            self.fill(cx, id);
-        }
-        for task in std::mem::take(&mut self.fresh) {
-            // An array has a place for each of its members.
-            while let Some(sidecar) = self.pick(task) {
-                self.assign(cx, task, sidecar);
+        // Giving one its place may free another: room that was kept for it.
+        while !self.freed.is_empty() || !self.fresh.is_empty() {
+            for id in std::mem::take(&mut self.freed) {
+                self.fill(cx, id);
+            }
+            for task in std::mem::take(&mut self.fresh) {
+                // An array has a place for each of its members.
+                while let Some(sidecar) = self.pick(task) {
+                    self.assign(cx, task, sidecar);
+                }
             }
         }
     }
@@ -125,8 +128,7 @@ impl Machine {
             let lane = self.tasks.get(&task)?.lane;
             return self.fits(id, lane.class).then_some(task);
         }
-        let next = self.ready.next(&self.shared.owners, |class| self.fits(id, class));
-        next
+        self.ready.next(&self.shared.owners, |class| self.fits(id, class))
     }
 
     fn fits(&self, id: SidecarId, class: ClassId) -> bool {
@@ -248,7 +250,10 @@ impl Machine {
         cx.effects.extend(self.send_assign(session, attempt, fence));
         self.touch_task(task_id);
         self.note(cx, attempt, "assigned", detail);
-        self.refresh(sidecar_id);
+        // It has less room than before: nobody else need be looked for, only whether it still has any.
+        if self.sidecars.get(&sidecar_id).is_some_and(|sidecar| sidecar.closed_because().is_some()) {
+            self.refresh(sidecar_id);
+        }
     }
 
     /// Puts a task into the queue for sidecars.

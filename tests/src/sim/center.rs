@@ -14,7 +14,7 @@ use v1::informer_message::Message;
 #[derive(Debug, Default, Clone)]
 pub(super) struct Store {
     pub tasks: BTreeMap<TaskId, store::TaskRow>,
-    sidecars: BTreeMap<String, store::SidecarRow>,
+    pub sidecars: BTreeMap<String, store::SidecarRow>,
     keys: BTreeMap<String, KeyHit>,
     pub seq: u64,
     epoch: u64,
@@ -26,7 +26,8 @@ impl Store {
             let row = &change.row;
             let id = TaskId::from_bytes(&row.id).expect("rows carry 16 bytes");
             if !row.key.is_empty() {
-                let digest = row.payload.as_slice().try_into().expect("handles are 32 bytes");
+                let digest = if row.key_digest.is_empty() { &row.payload } else { &row.key_digest };
+                let digest = digest.as_slice().try_into().expect("handles are 32 bytes");
                 self.keys.insert(row.key.clone(), KeyHit { task: id, digest });
             }
             self.tasks.insert(id, change.whole());
@@ -98,10 +99,12 @@ impl World {
             epoch: center.store.epoch,
             commit_seq: center.store.seq,
             accept_restored: false,
+            shares: [("heavy".to_owned(), 3)].into(),
+            log_policy: v1::LogPolicy::Never,
             bug: center.bug,
         };
         let live = center.store.tasks.values().filter(|row| !super::truth::is_terminal(row)).cloned();
-        center.machine = Some(Machine::new(config, now, live, center.store.sidecars.values().cloned()));
+        center.machine = Some(Machine::new(config, now, live, center.store.sidecars.values().cloned(), []));
         self.tell_center(Event::TimePassed)
     }
 
@@ -239,6 +242,9 @@ impl World {
         if self.rng.chance(120) {
             self.cancel_something()?;
         }
+        if self.rng.chance(100) && !self.faults.has_ended() {
+            self.drain_something()?;
+        }
         let Some((asked, facts)) = self.truth.draw_submit(&mut self.rng, self.agenda.now_ms) else { return Ok(()) };
         self.center.next_ticket += 1;
         let ticket = Ticket(self.center.next_ticket);
@@ -256,12 +262,36 @@ impl World {
             key: Some(key),
             payload,
             digest: payload,
-            array: None,
+            array: self.truth.array_of_payload(payload[0]),
             facts: Box::new(facts),
             start_after_unix_ms: 0,
             known,
         };
         self.tell_center(Event::Submitted(Box::new(submit)))
+    }
+
+    /// An operator drains a box, in one way or another, or takes that back.
+    fn drain_something(&mut self) -> Result<(), String> {
+        use v1::DrainMode as M;
+        let n = self.rng.range(0, self.boxes.len() as u64 - 1) as usize;
+        let mode = [M::Unspecified, M::Finish, M::HandBack, M::Stop][self.rng.range(0, 3) as usize];
+        self.drain_box(n, mode)
+    }
+
+    fn drain_box(&mut self, n: usize, mode: v1::DrainMode) -> Result<(), String> {
+        self.center.next_ticket += 1;
+        let ticket = Ticket(self.center.next_ticket);
+        self.tell_center(Event::DrainRequested { ticket, sidecar: self.boxes[n].id, mode })
+    }
+
+    /// No drain lasts for ever: the operator asks until it is durable.
+    pub(super) fn on_undrain(&mut self) -> Result<(), String> {
+        let drained = |row: &&store::SidecarRow| row.drain() != v1::DrainMode::Unspecified;
+        if self.center.machine.is_some() && !self.center.store.sidecars.values().any(|row| drained(&row)) {
+            return Ok(());
+        }
+        self.agenda.after(700, Step::Undrain);
+        (0..self.boxes.len()).try_for_each(|n| self.drain_box(n, v1::DrainMode::Unspecified))
     }
 
     fn cancel_something(&mut self) -> Result<(), String> {

@@ -84,6 +84,10 @@ impl Faults {
         if until_ms > now_ms { until_ms } else { 0 }
     }
 
+    pub(super) fn has_ended(&self) -> bool {
+        self.ended
+    }
+
     fn pick(&self, rng: &mut Rng) -> Option<Kind> {
         let total: u64 = self.weights.iter().sum();
         let mut left = rng.range(0, total.max(1) - 1);

@@ -105,6 +105,8 @@ enum Step {
     Fault,
     /// The last fault is over.
     Calm,
+    /// The operator takes his drains back.
+    Undrain,
 }
 
 /// The scheduler: virtual time and what is to come.
@@ -229,8 +231,9 @@ impl World {
             Step::Fault => self.on_fault(),
             Step::Calm => {
                 self.end_faults();
-                Ok(())
+                self.on_undrain()
             }
+            Step::Undrain => self.on_undrain(),
         }
     }
 }

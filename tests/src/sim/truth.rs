@@ -3,7 +3,7 @@
 
 use super::center::Store;
 use super::{BEAT_MS, Reached, Rng, World};
-use informer::machine::{Batch, Rejection};
+use informer::machine::{Batch, NewArray, Rejection};
 use proto::id::{AttemptId, SidecarId, TaskId};
 use proto::{store, v1};
 use std::collections::{BTreeMap, BTreeSet};
@@ -30,6 +30,8 @@ pub(super) struct Plan {
 pub(super) struct Truth {
     /// Facts by payload.
     facts: Vec<store::Facts>,
+    /// Those that are arrays, by payload.
+    arrays: BTreeMap<u8, NewArray>,
     /// What clients were told: key → task.
     acknowledged: BTreeMap<String, (u8, TaskId)>,
     /// Submits that a client still waits for, to be repeated.
@@ -65,12 +67,25 @@ impl Truth {
             None if self.facts.len() < MOST_TASKS => {
                 let payload = u8::try_from(self.facts.len()).expect("there are fewer than 256 tasks");
                 self.facts.push(draw_facts(rng));
+                if rng.chance(200) {
+                    let max_failures = rng.chance(400).then(|| rng.range(0, 2) as u32);
+                    let (first, count) = (rng.range(0, 3) as u32, rng.range(1, 5) as u32);
+                    self.arrays.insert(payload, NewArray { first, count, items: false, max_failures });
+                }
                 Asked { key: format!("key-{payload}"), payload }
             }
             None => return None,
         };
         let facts = self.facts[usize::from(asked.payload)].clone();
         Some((asked, facts))
+    }
+
+    pub(super) fn array_of_payload(&self, payload: u8) -> Option<NewArray> {
+        self.arrays.get(&payload).copied()
+    }
+
+    fn array_of(&self, task: TaskId) -> Option<NewArray> {
+        self.payloads.get(&task).and_then(|payload| self.array_of_payload(*payload))
     }
 
     pub(super) fn expect_answer(&mut self, asked: Asked, at_ms: u64) {
@@ -86,7 +101,13 @@ impl Truth {
     pub(super) fn draw_acknowledged(&self, rng: &mut Rng) -> Option<TaskId> {
         let count = self.acknowledged.len() as u64;
         let nth = rng.range(0, count.max(1) - 1) as usize;
-        self.acknowledged.values().nth(nth).map(|(_, task)| *task)
+        let task = self.acknowledged.values().nth(nth).map(|(_, task)| *task)?;
+        // Of an array, the whole or a member.
+        let member = self
+            .array_of(task)
+            .filter(|_| rng.chance(600))
+            .and_then(|array| task.at(array.first + rng.range(0, u64::from(array.count) - 1) as u32));
+        Some(member.unwrap_or(task))
     }
 
     pub(super) fn on_cancel_asked(&mut self, task: TaskId) {
@@ -119,7 +140,8 @@ impl Truth {
     }
 
     fn facts_of(&self, store_task: TaskId) -> store::Facts {
-        self.payloads.get(&store_task).map(|payload| self.facts_of_payload(*payload)).unwrap_or_default()
+        let task = store_task.array().unwrap_or(store_task);
+        self.payloads.get(&task).map(|payload| self.facts_of_payload(*payload)).unwrap_or_default()
     }
 
     pub(super) fn draw_process(&self, rng: &mut Rng, attempt: AttemptId) -> Plan {
@@ -219,20 +241,44 @@ impl Truth {
         Ok(())
     }
 
+    /// An array ends when all of its members have, as they have.
+    fn check_array(&self, id: TaskId, array: &store::ArrayRow, row: &store::TaskRow) -> Result<(), String> {
+        if is_terminal(row) && (array.live > 0 || !array.pending.is_empty()) {
+            return Err(format!("{id} has ended and its members have not: {array:?}"));
+        }
+        let all = array.succeeded == array.count;
+        if (row.state() == v1::TaskState::Succeeded) != all {
+            return Err(format!("{id} is {:?} with {array:?}", row.state()));
+        }
+        Ok(())
+    }
+
+    fn may_be_cancelled(&self, id: TaskId) -> bool {
+        let by_array = |array: TaskId| {
+            self.cancelled.contains(&array) || self.array_of(array).is_some_and(|array| array.max_failures.is_some())
+        };
+        // An array is called cancelled too if its members were, one by one.
+        let one_by_one = self.array_of(id).is_some() && self.cancelled.iter().any(|task| task.array() == Some(id));
+        self.cancelled.contains(&id) || one_by_one || id.array().is_some_and(by_array)
+    }
+
     fn check_winner(&self, id: TaskId, row: &store::TaskRow) -> Result<(), String> {
+        if let Some(array) = &row.array {
+            self.check_array(id, array, row)?;
+        }
         let won = |state| matches!(state, v1::AttemptState::Succeeded | v1::AttemptState::Committing);
         let winners: Vec<_> = row.attempts.iter().filter(|attempt| won(attempt.state())).collect();
         if winners.len() > 1 {
             return Err(format!("{id}: two results are accepted"));
         }
-        if row.state() == v1::TaskState::Succeeded {
+        if row.state() == v1::TaskState::Succeeded && row.array.is_none() {
             let winner = winners.first().ok_or_else(|| format!("{id} succeeded without a winner"))?;
             let attempt = AttemptId { task: id, number: winner.number };
             if self.ended.get(&attempt).and_then(|ending| ending.exit_code) != Some(0) {
                 return Err(format!("{attempt} is said to have succeeded, and did not"));
             }
         }
-        if row.state() == v1::TaskState::Cancelled && !self.cancelled.contains(&id) {
+        if row.state() == v1::TaskState::Cancelled && !self.may_be_cancelled(id) {
             return Err(format!("{id} is cancelled, and nobody asked for it"));
         }
         Ok(())
@@ -264,6 +310,7 @@ fn draw_facts(rng: &mut Rng) -> store::Facts {
         name: if rng.chance(250) { "publishes" } else { "job" }.to_owned(),
         kind: "command".to_owned(),
         cpu_millis: rng.range(1, 4) * 250,
+        owner: if rng.chance(500) { "heavy" } else { "light" }.to_owned(),
         priority: rng.range(0, 2) as i32,
         retry: Some(retry),
         exclusive,
@@ -281,7 +328,33 @@ impl World {
                 return Err(format!("{task} was acknowledged under {key} and is lost"));
             }
         }
+        for (id, row) in &self.center.store.tasks {
+            if let Some(array) = &row.array {
+                self.judge_members(*id, array)?;
+            }
+        }
         Ok(())
+    }
+
+    /// What an array counts is what is stored.
+    fn judge_members(&self, id: TaskId, array: &store::ArrayRow) -> Result<(), String> {
+        use v1::TaskState as S;
+        let rows = (array.first..array.first + array.count)
+            .filter_map(|index| id.at(index))
+            .filter_map(|member| self.center.store.tasks.get(&member));
+        let (mut live, mut ended) = (0, [0; 3]);
+        for row in rows {
+            match row.state() {
+                S::Succeeded => ended[0] += 1,
+                S::Failed => ended[1] += 1,
+                S::Cancelled => ended[2] += 1,
+                _ => live += 1,
+            }
+        }
+        if (live, ended) == (array.live, [array.succeeded, array.failed, array.cancelled_rows]) {
+            return Ok(());
+        }
+        Err(format!("{id} counts {array:?}, and there are {live} live and {ended:?} ended members"))
     }
 
     /// Whether nothing is left to happen that a user waits for.

@@ -423,7 +423,8 @@ impl World {
                 self.send_up(link, Up::Pong(v1::Pong { nonce: m.nonce }));
                 return Ok(());
             }
-            Some(Message::Drain(_) | Message::Log(_) | Message::Executors(_) | Message::Callback(_)) | None => {
+            Some(Message::Drain(m)) => Heard::Drain { on: m.on, stop_running: m.stop_running },
+            Some(Message::Log(_) | Message::Executors(_) | Message::Callback(_)) | None => {
                 return Ok(());
             }
         };

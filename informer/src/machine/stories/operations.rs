@@ -10,11 +10,11 @@ impl World {
 
     fn put(&mut self, executor: v1::Executor, replace: bool) -> Reply {
         self.tell(Event::ExecutorPut { ticket: Ticket(8), executor: Box::new(executor), replace });
-        let replies = self.effects.iter().filter_map(|effect| match effect {
+        let reply = self.effects.iter().rev().find_map(|effect| match effect {
             Effect::Reply { reply, .. } => Some(reply.clone()),
             _ => None,
         });
-        let reply = replies.last().expect("there is an answer");
+        let reply = reply.expect("there is an answer");
         self.effects.clear();
         reply
     }
