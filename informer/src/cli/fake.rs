@@ -28,6 +28,17 @@ pub(crate) struct Script {
     pub(crate) logs: Mutex<VecDeque<Result<Answer<LogsChunk>, Status>>>,
     pub(crate) submitted: Mutex<Vec<SubmitRequest>>,
     pub(crate) asked: Mutex<Vec<LogsRequest>>,
+    pub(crate) arrays: Mutex<Vec<Sealed>>,
+}
+
+/// An array that arrived whole.
+#[derive(Debug, Default)]
+pub(crate) struct Sealed {
+    pub(crate) head: v1::ArrayHead,
+    pub(crate) items: Vec<String>,
+    pub(crate) chunks: usize,
+    /// Encoded bytes of the largest chunk.
+    pub(crate) largest: usize,
 }
 
 /// Listens, and is connected to. The server ends with the test's runtime.
@@ -110,9 +121,24 @@ impl informer_server::Informer for Fake {
 
     async fn submit_array(
         &self,
-        _: Request<tonic::Streaming<v1::SubmitArrayRequest>>,
+        request: Request<tonic::Streaming<v1::SubmitArrayRequest>>,
     ) -> Result<Response<SubmitResponse>, Status> {
-        unscripted()
+        use v1::submit_array_request::Part;
+        let mut parts = request.into_inner();
+        let mut array = Sealed::default();
+        while let Some(message) = parts.message().await? {
+            match message.part {
+                Some(Part::Head(head)) => array.head = head,
+                Some(Part::Items(items)) => {
+                    array.chunks += 1;
+                    array.largest = array.largest.max(prost::Message::encoded_len(&items));
+                    array.items.extend(items.items);
+                }
+                None => return Err(Status::invalid_argument("an empty part")),
+            }
+        }
+        self.0.arrays.lock().expect("a lock").push(array);
+        self.0.submits.lock().expect("a lock").pop_front().unwrap_or_else(unscripted).map(Response::new)
     }
 
     async fn cancel_many(&self, _: Request<v1::ManyRequest>) -> Result<Response<v1::ManyResponse>, Status> {

@@ -9,6 +9,7 @@
 //! | `words`, `text`, `json`, `screen` | what is shown |
 //! | `error`, `exit` | what goes wrong, and exit statuses |
 
+mod array;
 mod books;
 mod cancel;
 mod client;
@@ -17,6 +18,7 @@ mod error;
 mod exit;
 mod file;
 mod follow;
+mod items;
 mod json;
 mod list;
 mod logs;
@@ -30,6 +32,7 @@ mod serve;
 mod show;
 mod sidecars;
 mod submit;
+mod tally;
 mod text;
 mod units;
 mod wait;
