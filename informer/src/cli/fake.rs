@@ -29,6 +29,11 @@ pub(crate) struct Script {
     pub(crate) submitted: Mutex<Vec<SubmitRequest>>,
     pub(crate) asked: Mutex<Vec<LogsRequest>>,
     pub(crate) arrays: Mutex<Vec<Sealed>>,
+    pub(crate) manys: Mutex<VecDeque<Result<v1::ManyResponse, Status>>>,
+    pub(crate) many: Mutex<Vec<v1::ManyRequest>>,
+    pub(crate) retried: Mutex<Vec<v1::RetryRequest>>,
+    /// Ids that are in no state to be retried.
+    pub(crate) refused: Mutex<Vec<String>>,
 }
 
 /// An array that arrived whole.
@@ -103,8 +108,13 @@ impl informer_server::Informer for Fake {
         unscripted()
     }
 
-    async fn retry(&self, _: Request<v1::RetryRequest>) -> Result<Response<v1::RetryResponse>, Status> {
-        unscripted()
+    async fn retry(&self, request: Request<v1::RetryRequest>) -> Result<Response<v1::RetryResponse>, Status> {
+        let request = request.into_inner();
+        if self.0.refused.lock().expect("a lock").contains(&request.id) {
+            return Err(Status::failed_precondition("it runs"));
+        }
+        self.0.retried.lock().expect("a lock").push(request);
+        Ok(Response::new(v1::RetryResponse::default()))
     }
 
     async fn why(&self, _: Request<v1::WhyRequest>) -> Result<Response<v1::WhyResponse>, Status> {
@@ -141,8 +151,9 @@ impl informer_server::Informer for Fake {
         self.0.submits.lock().expect("a lock").pop_front().unwrap_or_else(unscripted).map(Response::new)
     }
 
-    async fn cancel_many(&self, _: Request<v1::ManyRequest>) -> Result<Response<v1::ManyResponse>, Status> {
-        unscripted()
+    async fn cancel_many(&self, request: Request<v1::ManyRequest>) -> Result<Response<v1::ManyResponse>, Status> {
+        self.0.many.lock().expect("a lock").push(request.into_inner());
+        self.0.manys.lock().expect("a lock").pop_front().unwrap_or_else(unscripted).map(Response::new)
     }
 
     async fn retry_many(&self, _: Request<v1::ManyRequest>) -> Result<Response<v1::ManyResponse>, Status> {
