@@ -115,8 +115,16 @@ pub(crate) async fn submit(client: &Client, request: SubmitRequest, array: &Arra
             Ok(stored) => return Ok(stored),
             Err(status) => status,
         };
-        if !error::is_passing(&status) || array.members.is_stdin() {
+        if !error::is_passing(&status) {
             return Err(client.failed("submit the array", &status));
+        }
+        if array.members.is_stdin() {
+            let message = format!(
+                "{}; standard input cannot be read again: repeat it with --key {}, which gives the same array if it is stored",
+                error::cause(&status),
+                head.key
+            );
+            return Err(Error::Refused { attempted: "submit the array".into(), code: status.code(), message });
         }
         patience.pause(&status).await?;
     }
