@@ -45,10 +45,10 @@ struct Put {
     #[arg(long, conflicts_with_all = ["argv", "embedded"])]
     url: Option<String>,
     /// How often it is polled [default: 1s]
-    #[arg(long, value_name = "D", value_parser = units::limit_ms, requires = "url")]
+    #[arg(long, value_name = "D", value_parser = units::limit_ms, requires = "url", conflicts_with_all = ["argv", "embedded"])]
     poll: Option<u64>,
     /// The service may report by itself; it is told where
-    #[arg(long, requires = "url")]
+    #[arg(long, requires = "url", conflicts_with_all = ["argv", "embedded"])]
     callback: bool,
     /// Code within a sidecar that was built around our library
     #[arg(long, conflicts_with = "argv")]

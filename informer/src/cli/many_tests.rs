@@ -98,7 +98,7 @@ async fn of_several_ids_the_refused_ones_are_told() {
     let mut keys: Vec<String> = script.retried.lock().expect("a lock").iter().map(|retry| retry.key.clone()).collect();
     keys.sort();
     keys.dedup();
-    assert_eq!(keys.len(), 3, "a key for each");
+    assert_eq!(keys.len(), 2, "a key for each that was taken");
     let result = targets(&format!("{ARRAY}.1-3")).perform(&client, action, true).await;
     assert_eq!(result.expect("told"), exit::FAILURE);
 }

@@ -129,6 +129,7 @@ impl TaskOptions {
     /// # Errors
     /// A file that cannot be read or understood, or nothing to run.
     pub(crate) fn order(&self) -> Result<Order, Error> {
+        self.work.check()?;
         let form = match &self.file {
             Some(path) => {
                 let mut form = file::read(path)?;

@@ -166,7 +166,14 @@ fn work_that_contradicts_itself_is_refused() {
         let words = std::iter::once("x").chain(line.split_whitespace());
         assert!(Line::try_parse_from(words).is_err(), "{line}");
     }
-    for line in ["--input x -- true", "--executable e --cwd /tmp", "--max-failures 1 -- true", "--image /i"] {
+    for line in [
+        "--input x -- true",
+        "--executable e --cwd /tmp",
+        "--max-failures 1 -- true",
+        "--image /i",
+        "--type t --network host",
+        "-f x --interpreter sh",
+    ] {
         let words = std::iter::once("x").chain(line.split_whitespace());
         let options = Line::try_parse_from(words).unwrap_or_else(|error| panic!("{error}")).task;
         assert_eq!(options.order().expect_err(line).exit(), 2, "{line}");

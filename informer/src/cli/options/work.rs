@@ -64,6 +64,21 @@ impl WorkOptions {
         self.executable.is_some()
     }
 
+    /// Refuses what is only of use beside an option that is not there. The parser lets it pass where that option would contradict
+    /// another one.
+    ///
+    /// # Errors
+    /// [`Error::Misuse`] names the option that is missing.
+    pub(super) fn check(&self) -> Result<(), Error> {
+        if self.image.is_none() && (!self.mounts.is_empty() || self.network.is_some() || self.user.is_some()) {
+            return Err(Error::Misuse("--mount, --network and --user are for containers; add --image DIR".into()));
+        }
+        if self.script.is_none() && self.interpreter.is_some() {
+            return Err(Error::Misuse("--interpreter is for scripts; add --script FILE".into()));
+        }
+        Ok(())
+    }
+
     /// What is to be run, and the executable that must be there for it.
     ///
     /// # Errors
