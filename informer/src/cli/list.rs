@@ -20,8 +20,6 @@ pub(crate) const HEADER: [&str; 8] = ["ID", "STATE", "NAME", "OWNER", "AGE", "SI
 /// Arguments of `list`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    #[command(flatten)]
-    filter: Filter,
     /// Ended for this reason
     #[arg(long, value_name = "REASON", value_parser = words::parse_reason, help_heading = "Filters")]
     reason: Option<Reason>,
@@ -37,6 +35,8 @@ pub(crate) struct Args {
     /// Print a JSON array; with --watch one object a line
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    filter: Filter,
 }
 
 pub(crate) async fn run(args: Args, context: &Context) -> Result<u8, Error> {

@@ -25,14 +25,14 @@ pub(crate) struct Targets {
     /// Tasks, arrays, or members of an array: ID, ID.7, ID.3-9
     #[arg(value_name = "ID")]
     ids: Vec<String>,
-    #[command(flatten)]
-    filter: Filter,
     /// Every task there is
     #[arg(long)]
     all: bool,
     /// Do not ask
     #[arg(short, long)]
     yes: bool,
+    #[command(flatten)]
+    filter: Filter,
 }
 
 /// What is done to them.

@@ -15,14 +15,14 @@ use super::{
 /// Arguments of `retry`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    #[command(flatten)]
-    targets: Targets,
     /// Idempotency key: a repeat with it starts each task once
     #[arg(long)]
     key: Option<String>,
     /// Print the task, or of several how many there were, as a JSON document
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    targets: Targets,
 }
 
 pub(crate) async fn run(args: Args, context: &Context) -> Result<u8, Error> {
