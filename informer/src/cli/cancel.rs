@@ -1,4 +1,4 @@
-//! `informer cancel`: a task is not wanted any more.
+//! `informer cancel`: tasks are not wanted any more.
 
 use proto::v1::{CancelRequest, Task};
 
@@ -7,6 +7,7 @@ use super::{
     client::Client,
     error::Error,
     json,
+    many::{Action, Targets},
     screen::{Form, Screen},
     words,
 };
@@ -14,25 +15,28 @@ use super::{
 /// Arguments of `cancel`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// The task
-    #[arg(value_name = "ID")]
-    id: String,
-    /// Why, for its history
+    /// Why, for the history
     #[arg(long, default_value = "", hide_default_value = true)]
     reason: String,
-    /// Print the task as a JSON document
+    /// Print the task, or of several how many there were, as a JSON document
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    targets: Targets,
 }
 
 pub(crate) async fn run(args: Args, context: &Context) -> Result<u8, Error> {
     let client = context.connect().await?;
-    let task = cancel(&client, &args.id, &args.reason).await?;
+    let Some(id) = args.targets.only() else {
+        return args.targets.perform(&client, Action::Cancel { reason: args.reason }, args.json).await;
+    };
+    let task = cancel(&client, id, &args.reason).await?;
     if args.json {
         super::print_json(&json::task(&task))?;
     } else if task.cancelling && !words::is_terminal(task.state()) {
+        let what = if task.array.is_some() { "its members are" } else { "its process is" };
         Screen::new(context.verbose, Form::Bytes)
-            .note(&format!("its process is being stopped; `informer wait {}` waits for it", args.id));
+            .note(&format!("{what} being stopped; `informer wait {id}` waits for it"));
     } else if words::is_terminal(task.state()) {
         Screen::new(context.verbose, Form::Bytes).note(&words::task_state(task.state()));
     }

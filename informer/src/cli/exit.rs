@@ -19,6 +19,10 @@ const SIGKILL: i32 = 9;
 
 /// What `run` and `wait` exit with for a task that ended.
 pub(crate) fn of_task(task: &Task) -> u8 {
+    if task.array.is_some() {
+        // However its members ended: all of them well, or not.
+        return if task.state() == TaskState::Succeeded { 0 } else { FAILURE };
+    }
     let ending = task.ending.clone().unwrap_or_default();
     match task.state() {
         TaskState::Succeeded => 0,
@@ -78,6 +82,11 @@ mod tests {
         assert_eq!(task(TaskState::Succeeded), 0);
         assert_eq!(task(TaskState::Cancelled), 130);
         assert_eq!(task(TaskState::Running), 125);
+        let array = |state: TaskState| {
+            of_task(&Task { state: state.into(), array: Some(proto::v1::ArrayStatus::default()), ..Task::default() })
+        };
+        assert_eq!(array(TaskState::Succeeded), 0);
+        assert_eq!((array(TaskState::Failed), array(TaskState::Cancelled)), (1, 1));
         let table = [
             (Reason::ExitCode, Some(3), None, 3),
             (Reason::ExitCode, Some(255), None, 255),

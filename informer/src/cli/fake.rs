@@ -28,6 +28,22 @@ pub(crate) struct Script {
     pub(crate) logs: Mutex<VecDeque<Result<Answer<LogsChunk>, Status>>>,
     pub(crate) submitted: Mutex<Vec<SubmitRequest>>,
     pub(crate) asked: Mutex<Vec<LogsRequest>>,
+    pub(crate) arrays: Mutex<Vec<Sealed>>,
+    pub(crate) manys: Mutex<VecDeque<Result<v1::ManyResponse, Status>>>,
+    pub(crate) many: Mutex<Vec<v1::ManyRequest>>,
+    pub(crate) retried: Mutex<Vec<v1::RetryRequest>>,
+    /// Ids that are in no state to be retried.
+    pub(crate) refused: Mutex<Vec<String>>,
+}
+
+/// An array that arrived whole.
+#[derive(Debug, Default)]
+pub(crate) struct Sealed {
+    pub(crate) head: v1::ArrayHead,
+    pub(crate) items: Vec<String>,
+    pub(crate) chunks: usize,
+    /// Encoded bytes of the largest chunk.
+    pub(crate) largest: usize,
 }
 
 /// Listens, and is connected to. The server ends with the test's runtime.
@@ -92,8 +108,13 @@ impl informer_server::Informer for Fake {
         unscripted()
     }
 
-    async fn retry(&self, _: Request<v1::RetryRequest>) -> Result<Response<v1::RetryResponse>, Status> {
-        unscripted()
+    async fn retry(&self, request: Request<v1::RetryRequest>) -> Result<Response<v1::RetryResponse>, Status> {
+        let request = request.into_inner();
+        if self.0.refused.lock().expect("a lock").contains(&request.id) {
+            return Err(Status::failed_precondition("it runs"));
+        }
+        self.0.retried.lock().expect("a lock").push(request);
+        Ok(Response::new(v1::RetryResponse::default()))
     }
 
     async fn why(&self, _: Request<v1::WhyRequest>) -> Result<Response<v1::WhyResponse>, Status> {
@@ -110,13 +131,29 @@ impl informer_server::Informer for Fake {
 
     async fn submit_array(
         &self,
-        _: Request<tonic::Streaming<v1::SubmitArrayRequest>>,
+        request: Request<tonic::Streaming<v1::SubmitArrayRequest>>,
     ) -> Result<Response<SubmitResponse>, Status> {
-        unscripted()
+        use v1::submit_array_request::Part;
+        let mut parts = request.into_inner();
+        let mut array = Sealed::default();
+        while let Some(message) = parts.message().await? {
+            match message.part {
+                Some(Part::Head(head)) => array.head = head,
+                Some(Part::Items(items)) => {
+                    array.chunks += 1;
+                    array.largest = array.largest.max(prost::Message::encoded_len(&items));
+                    array.items.extend(items.items);
+                }
+                None => return Err(Status::invalid_argument("an empty part")),
+            }
+        }
+        self.0.arrays.lock().expect("a lock").push(array);
+        self.0.submits.lock().expect("a lock").pop_front().unwrap_or_else(unscripted).map(Response::new)
     }
 
-    async fn cancel_many(&self, _: Request<v1::ManyRequest>) -> Result<Response<v1::ManyResponse>, Status> {
-        unscripted()
+    async fn cancel_many(&self, request: Request<v1::ManyRequest>) -> Result<Response<v1::ManyResponse>, Status> {
+        self.0.many.lock().expect("a lock").push(request.into_inner());
+        self.0.manys.lock().expect("a lock").pop_front().unwrap_or_else(unscripted).map(Response::new)
     }
 
     async fn retry_many(&self, _: Request<v1::ManyRequest>) -> Result<Response<v1::ManyResponse>, Status> {

@@ -9,6 +9,7 @@ use super::*;
 use crate::cli::{
     books,
     fake::{self, Answer, Script},
+    options::Order,
     screen::Form,
     submit,
 };
@@ -141,7 +142,7 @@ async fn a_submit_is_repeated_with_its_key_until_there_is_an_answer() {
         [Err(Status::unavailable("restarting")), Err(Status::resource_exhausted("busy")), Ok(id)].into();
     let client = fake::serve(Arc::clone(&script)).await;
     let request = SubmitRequest { key: "k".into(), ..SubmitRequest::default() };
-    assert_eq!(submit::submit(&client, request).await.expect("an id").id, "t");
+    assert_eq!(submit::submit(&client, Order { request, array: None }).await.expect("an id").id, "t");
     let keys: Vec<String> =
         script.submitted.lock().expect("a lock").iter().map(|request| request.key.clone()).collect();
     assert_eq!(keys, ["k", "k", "k"]);

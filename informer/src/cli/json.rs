@@ -1,7 +1,8 @@
 //! The documents of `--json`. Keys are part of what users touch: they are added to, never renamed.
 
 use proto::v1::{
-    Attempt, Ending, HistoryEvent, LogStream, LogsChunk, Progress, Resources, Sidecar, Task, TaskState, WhyResponse,
+    ArrayStatus, Attempt, Ending, Executor, HistoryEvent, LogStream, LogsChunk, Progress, Resources, Sidecar, Task,
+    TaskState, WhyResponse, executor::Mode,
 };
 use serde_json::{Value, json};
 
@@ -42,6 +43,23 @@ pub(crate) fn task(task: &Task) -> Value {
         "created_unix_ms": time(task.created_unix_ms),
         "not_before_unix_ms": time(task.not_before_unix_ms),
         "ended_unix_ms": time(task.ended_unix_ms),
+        "eta_unix_ms": time(task.eta_unix_ms),
+        "array": task.array.as_ref().map(array),
+        "item": (!task.item.is_empty()).then_some(&task.item),
+    })
+}
+
+fn array(array: &ArrayStatus) -> Value {
+    json!({
+        "first": array.first,
+        "count": array.count,
+        "pending": array.pending,
+        "running": array.live,
+        "succeeded": array.succeeded,
+        "failed": array.failed,
+        "cancelled": array.cancelled,
+        "max_failures": array.limited.then_some(array.max_failures),
+        "items": array.items,
     })
 }
 
@@ -64,6 +82,7 @@ fn attempt(attempt: &Attempt) -> Value {
         "assigned_unix_ms": time(attempt.assigned_unix_ms),
         "started_unix_ms": time(attempt.started_unix_ms),
         "ended_unix_ms": time(attempt.ended_unix_ms),
+        "expected_ms": (attempt.expected_ms > 0).then_some(attempt.expected_ms),
     })
 }
 
@@ -99,6 +118,7 @@ pub(crate) fn sidecar(sidecar: &Sidecar) -> Value {
     json!({
         "id": sidecar.id,
         "state": words::sidecar_state(sidecar.state()),
+        "drain": words::drain_mode(sidecar.drain()),
         "host": sidecar.host,
         "labels": sidecar.labels,
         "slots": sidecar.slots,
@@ -120,6 +140,32 @@ pub(crate) fn sidecar(sidecar: &Sidecar) -> Value {
         "fencing": sidecar.fencing,
         "version": sidecar.version,
     })
+}
+
+/// A registered executor.
+pub(crate) fn executor(executor: &Executor) -> Value {
+    let mut value = json!({
+        "type": executor.r#type,
+        "id": executor.id,
+        "description": executor.description,
+        "registered_unix_ms": time(executor.registered_unix_ms),
+        "mode": Value::Null,
+    });
+    match &executor.mode {
+        None => {}
+        Some(Mode::Command(command)) => {
+            value["mode"] = json!("command");
+            value["argv"] = json!(command.argv);
+        }
+        Some(Mode::Service(service)) => {
+            value["mode"] = json!("service");
+            value["url"] = json!(service.url);
+            value["poll_ms"] = json!(service.poll_ms);
+            value["callback"] = json!(service.callback);
+        }
+        Some(Mode::Embedded(_)) => value["mode"] = json!("embedded"),
+    }
+    value
 }
 
 fn resources(resources: Option<&Resources>) -> Value {
@@ -180,6 +226,20 @@ mod tests {
         assert_eq!((&value["health"], &value["exit_code"]), (&json!("healthy"), &Value::Null));
         assert_eq!(value["progress"]["percent"], json!(42.1));
         assert_eq!(value["ended_unix_ms"], Value::Null);
+    }
+
+    #[test]
+    fn an_array_is_counted_and_an_executor_told() {
+        let counts = ArrayStatus { count: 3, live: 1, succeeded: 2, limited: true, ..ArrayStatus::default() };
+        let value = task(&Task { array: Some(counts), item: "x".into(), ..Task::default() });
+        let expected = (&json!(3), &json!(1), &json!(2), &json!(0));
+        let told = &value["array"];
+        assert_eq!((&told["count"], &told["running"], &told["succeeded"], &told["max_failures"]), expected);
+        assert_eq!((&value["item"], &task(&Task::default())["array"]), (&json!("x"), &Value::Null));
+        let command = proto::v1::Command { argv: vec!["a".into()] };
+        let put = Executor { r#type: "t".into(), mode: Some(Mode::Command(command)), ..Executor::default() };
+        let value = executor(&put);
+        assert_eq!((&value["type"], &value["mode"], &value["argv"]), (&json!("t"), &json!("command"), &json!(["a"])));
     }
 
     #[test]

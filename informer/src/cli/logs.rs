@@ -39,6 +39,13 @@ enum Stream {
 pub(crate) async fn run(args: Args, context: &Context) -> Result<u8, Error> {
     let client = context.connect().await?;
     let (keeper, books) = books::open(&client, &args.id).await?;
+    if let Some(array) = &books.borrow().array {
+        let first = array.first;
+        return Err(Error::Misuse(format!(
+            "{0} is an array, and each of its members has a log of its own: `informer logs {0}.{first}`",
+            args.id
+        )));
+    }
     let latest = latest(&books.borrow());
     let form = match (args.json, args.follow) {
         (false, _) => Form::Bytes,

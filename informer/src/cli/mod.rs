@@ -4,22 +4,33 @@
 //! |---|---|
 //! | one per verb | its arguments and what it does |
 //! | `options`, `file`, `units`, `owner` | what the user wrote → a `TaskSpec` |
+//! | `array`, `items` | the members of an array, from where they stand to the informer |
+//! | `filter`, `many` | which tasks are meant, and doing it to many |
 //! | `client` | the connection, and the patience to outlive the informer's restart |
 //! | `books`, `follow` | a task's state and log, followed over restarts |
+//! | `changes`, `tally` | a list, or an array's counts, followed |
 //! | `words`, `text`, `json`, `screen` | what is shown |
 //! | `error`, `exit` | what goes wrong, and exit statuses |
 
+mod array;
 mod books;
 mod cancel;
+mod changes;
 mod client;
 mod dev;
+mod drain;
 mod error;
+mod executor;
 mod exit;
 mod file;
+mod filter;
 mod follow;
+mod history;
+mod items;
 mod json;
 mod list;
 mod logs;
+mod many;
 mod options;
 mod owner;
 mod place;
@@ -30,6 +41,7 @@ mod serve;
 mod show;
 mod sidecars;
 mod submit;
+mod tally;
 mod text;
 mod units;
 mod wait;
@@ -98,14 +110,22 @@ enum Verb {
     /// Wait until a task has ended, exit as it exited
     #[command(after_help = run::EXIT_STATUS)]
     Wait(wait::Args),
-    /// Cancel a task
+    /// Cancel tasks: by id, or all that filters name
     Cancel(cancel::Args),
-    /// Start a task that has ended again
+    /// Start tasks that have ended again: by id, or all that filters name
     Retry(retry::Args),
     /// Say why a task is not running
     Why(why::Args),
+    /// Tell what happened to a task
+    History(history::Args),
     /// List sidecars
     Sidecars(sidecars::Args),
+    /// Let a sidecar finish what it has, and give it nothing new
+    Drain(drain::Args),
+    /// Give a sidecar work again
+    Undrain(drain::UndrainArgs),
+    /// Register how tasks of a type are run
+    Executor(executor::Args),
 }
 
 /// What a verb is given besides its own arguments.
@@ -161,6 +181,10 @@ fn dispatch(cli: Cli) -> Result<u8, Error> {
         Verb::Cancel(args) => client_runtime(cancel::run(args, &context)),
         Verb::Retry(args) => client_runtime(retry::run(args, &context)),
         Verb::Why(args) => client_runtime(why::run(args, &context)),
+        Verb::History(args) => client_runtime(history::run(args, &context)),
+        Verb::Drain(args) => client_runtime(drain::run(args, &context)),
+        Verb::Undrain(args) => client_runtime(drain::undrain(args, &context)),
+        Verb::Executor(args) => client_runtime(executor::run(args, &context)),
         Verb::Sidecars(args) => client_runtime(sidecars::run(args, &context)),
     }
 }
@@ -280,7 +304,7 @@ mod tests {
 
     #[test]
     fn an_id_is_required_where_one_is_meant() {
-        for verb in ["show", "logs", "wait", "cancel", "retry", "why"] {
+        for verb in ["show", "logs", "wait", "why", "history", "drain", "undrain"] {
             assert!(Cli::try_parse_from(["informer", verb]).is_err(), "{verb}");
             assert!(Cli::try_parse_from(["informer", verb, "x"]).is_ok(), "{verb}");
         }

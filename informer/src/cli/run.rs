@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use proto::v1::{LogStream, Reason, Task, TaskState};
+use proto::v1::{ArrayStatus, LogStream, Reason, Task, TaskState};
 use tokio::{sync::Mutex, time::MissedTickBehavior};
 
 use super::{
@@ -15,7 +15,9 @@ use super::{
     follow::Follower,
     options::TaskOptions,
     screen::{Form, Screen},
-    submit, words,
+    submit,
+    tally::{self, Pace, failures},
+    words,
 };
 
 /// Help on exit statuses, for the verbs that exit as the task.
@@ -34,29 +36,30 @@ pub(crate) struct Args {
 }
 
 pub(crate) async fn run(args: Args, context: &Context) -> Result<u8, Error> {
-    let mut request = args.task.request()?;
+    let mut order = args.task.order()?;
     // Somebody is watching, who will sooner try again by hand than wait for a back-off.
-    let retry = request.spec.get_or_insert_default().retry.get_or_insert_default();
+    let retry = order.request.spec.get_or_insert_default().retry.get_or_insert_default();
     if retry.max_attempts == 0 {
         retry.max_attempts = 1;
     }
     let client = context.connect().await?;
     // Ctrl-C is caught from here on: a task that was just submitted must not be left behind by it.
     let mut interrupts = Interrupts::new()?;
-    let key = request.key.clone();
+    let key = order.request.key.clone();
+    let is_array = order.array.is_some();
     let id = tokio::select! {
         biased;
-        stored = submit::submit(&client, request) => stored?.id,
+        stored = submit::submit(&client, order) => stored?.id,
         _ = interrupts.0.recv() => return Err(Error::Interrupted { key }),
     };
     let screen = Mutex::new(Screen::new(context.verbose, Form::Bytes));
-    screen.lock().await.note(&format!("task {id}"));
+    screen.lock().await.note(&format!("{} {id}", if is_array { "array" } else { "task" }));
 
     let task = tokio::select! {
         ended = attend(&client, &id, &screen) => ended.map_err(|error| unattended(error, &id))?,
         left = interrupts.cancel(&client, &id, &screen) => return Err(left),
     };
-    conclude(&screen, &task).await;
+    conclude(&client, &screen, &task).await;
     Ok(exit::of_task(&task))
 }
 
@@ -73,7 +76,13 @@ async fn attend(client: &Client, id: &str, screen: &Mutex<Screen>) -> Result<Tas
             grpc.get(proto::v1::GetRequest { id: id.to_owned() }).await
         })
         .await?;
+    let is_array = task.array.is_some();
     let (keeper, books) = tokio::sync::watch::channel(task);
+    if is_array {
+        // Each member has a log of its own; all of them at once would be nobody's.
+        let (task, ()) = tokio::try_join!(books::keep(client, id, &keeper), report(client, id, books, screen))?;
+        return Ok(task);
+    }
     let mut follower = Follower { client, id, only: LogStream::Unspecified, books: books.clone(), screen };
     let (task, (), ()) =
         tokio::try_join!(books::keep(client, id, &keeper), follower.follow(1), report(client, id, books, screen),)?;
@@ -111,14 +120,17 @@ impl Interrupts {
 /// Tells of a task's attempts, health and progress until it has ended.
 pub(crate) async fn report(client: &Client, id: &str, mut books: Books, screen: &Mutex<Screen>) -> Result<(), Error> {
     let mut known = Task::default();
+    let (mut pace, began) = (Pace::default(), tokio::time::Instant::now());
     let mut look = tokio::time::interval(LOOK);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         let mut task = books.borrow_and_update().clone();
-        if task.state() == TaskState::Running && has_progress(&task) {
+        let looks = !words::is_terminal(task.state()) && has_progress(&task);
+        if looks {
             // A look that fails is no news: whoever keeps the books notices an informer that is away.
             if let Ok(fresh) = client.grpc().get(proto::v1::GetRequest { id: id.to_owned() }).await {
-                task.progress = fresh.into_inner().progress;
+                let fresh = fresh.into_inner();
+                (task.progress, task.array) = (fresh.progress, fresh.array);
             }
         }
         let mut shown = screen.lock().await;
@@ -128,11 +140,14 @@ pub(crate) async fn report(client: &Client, id: &str, mut books: Books, screen: 
         if let Some(progress) = &task.progress {
             shown.progress(progress);
         }
+        if let Some(array) = &task.array {
+            let tally = pace.tally(array, began.elapsed());
+            shown.tally(&tally);
+        }
         drop(shown);
         if words::is_terminal(task.state()) {
             return Ok(());
         }
-        let looks = task.state() == TaskState::Running && has_progress(&task);
         known = task;
         tokio::select! {
             changed = books.changed() => if changed.is_err() { return Ok(()) },
@@ -141,16 +156,26 @@ pub(crate) async fn report(client: &Client, id: &str, mut books: Books, screen: 
     }
 }
 
-/// Kinds that tell how far they are, or how healthy.
+/// What tells how far it is, or how healthy.
 fn has_progress(task: &Task) -> bool {
-    matches!(task.kind.as_str(), "transcode" | "service")
+    task.array.is_some()
+        || (task.state() == TaskState::Running && task.progress.is_some())
+        || (task.state() == TaskState::Running && matches!(task.kind.as_str(), "transcode" | "service"))
 }
 
 /// The last line about a task, where its exit status alone would not say enough.
-pub(crate) async fn conclude(screen: &Mutex<Screen>, task: &Task) {
+pub(crate) async fn conclude(client: &Client, screen: &Mutex<Screen>, task: &Task) {
+    let failed = match &task.array {
+        Some(array) => {
+            let failed = if array.failed > 0 { failures(client, &task.id).await } else { Vec::new() };
+            conclude_array(screen, task, array, &failed).await;
+            return;
+        }
+        None => task.state() == TaskState::Failed,
+    };
     let mut screen = screen.lock().await;
     screen.close(task.state() == TaskState::Succeeded);
-    if task.state() != TaskState::Failed {
+    if !failed {
         screen.note(&format!("task {} {}", task.id, words::task_state(task.state())));
         return;
     }
@@ -160,6 +185,24 @@ pub(crate) async fn conclude(screen: &Mutex<Screen>, task: &Task) {
         screen.note(&line);
     } else {
         screen.line(&format!("error: {line}"));
+    }
+}
+
+async fn conclude_array(screen: &Mutex<Screen>, task: &Task, array: &ArrayStatus, failed: &[Task]) {
+    let mut screen = screen.lock().await;
+    let done = task.state() == TaskState::Succeeded;
+    screen.close(done);
+    let line = format!("array {} {}: {}", task.id, words::task_state(task.state()), tally::counts(array));
+    if done {
+        screen.note(&line);
+        return;
+    }
+    screen.line(&format!("error: {line}"));
+    for member in failed {
+        screen.line(&format!("  {}  {}", member.id, words::end(&member.ending.clone().unwrap_or_default())));
+    }
+    if array.failed as usize > failed.len() {
+        screen.line(&format!("  ... `informer list --array {} --state failed` shows all", task.id));
     }
 }
 

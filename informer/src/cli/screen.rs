@@ -9,7 +9,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use proto::v1::{LogStream, LogsChunk, Progress};
 use tokio::io::{AsyncWrite, AsyncWriteExt as _};
 
-use super::{error, json, text};
+use super::{error, json, tally::Tally, text};
 
 /// A plain progress line is due after this many permille, or ...
 const STEP_PERMILLE: u32 = 100;
@@ -135,6 +135,19 @@ impl Screen {
         } else if self.is_notable(progress.permille) {
             self.last = Some((progress.permille, Instant::now()));
             self.line(&plain(progress));
+        }
+    }
+
+    /// Shows how far an array is, in the same way.
+    pub(crate) fn tally(&mut self, tally: &Tally) {
+        let permille = tally.permille();
+        if self.terminal {
+            let bar = self.bar.get_or_insert_with(bar);
+            bar.set_position(u64::from(permille));
+            bar.set_message(tally.to_string());
+        } else if self.is_notable(permille) {
+            self.last = Some((permille, Instant::now()));
+            self.line(&format!("progress {}% {tally}", permille / 10));
         }
     }
 

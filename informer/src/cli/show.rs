@@ -2,12 +2,9 @@
 
 use std::fmt::Write as _;
 
-use proto::v1::{self, Attempt, HistoryEvent, HistoryRequest, Task, TaskSpec, TaskState, task_spec::Kind};
+use proto::v1::{self, Attempt, Task, TaskSpec, TaskState, task_spec::Kind};
 
-use super::{Context, books, client::Client, error, error::Error, json, text, words};
-
-/// Events asked for at once.
-const PAGE: u32 = 500;
+use super::{Context, books, error, error::Error, history, json, list, tally, text, words};
 
 /// Arguments of `show`.
 #[derive(Debug, clap::Args)]
@@ -26,11 +23,18 @@ pub(crate) struct Args {
 pub(crate) async fn run(args: Args, context: &Context) -> Result<u8, Error> {
     let client = context.connect().await?;
     let task = books::get(&client, &args.id, "show").await?;
-    let events = if args.history { history(&client, &args.id).await? } else { Vec::new() };
+    let events = if args.history { history::read(&client, &args.id).await? } else { Vec::new() };
+    let failed = match &task.array {
+        Some(array) if array.failed > 0 => tally::failures(&client, &args.id).await,
+        _ => Vec::new(),
+    };
     if args.json {
         let mut value = json::task(&task);
         if args.history {
             value["history"] = events.iter().map(json::event).collect();
+        }
+        if task.array.is_some() {
+            value["array"]["first_failed"] = failed.iter().map(|member| member.id.as_str()).collect();
         }
         super::print_json(&value)?;
         return Ok(0);
@@ -38,27 +42,13 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<u8, Error> {
     let now = text::now_unix_ms();
     let mut shown = described(&task, now);
     shown.push_str(&attempts(&task));
+    shown.push_str(&failures(&failed));
     if args.history {
-        shown.push_str(&happened(&events));
+        shown.push_str("history\n");
+        shown.push_str(&history::table(&events));
     }
     super::print(&shown)?;
     Ok(0)
-}
-
-async fn history(client: &Client, id: &str) -> Result<Vec<HistoryEvent>, Error> {
-    let mut events = Vec::new();
-    let mut page_token = String::new();
-    loop {
-        let request = HistoryRequest { id: id.to_owned(), page_size: PAGE, page_token };
-        let answer = client.grpc().history(request).await;
-        let answer =
-            answer.map_err(|status| client.failed(&format!("show the history of task {id}"), &status))?.into_inner();
-        events.extend(answer.events);
-        page_token = answer.next_page_token;
-        if page_token.is_empty() {
-            return Ok(events);
-        }
-    }
 }
 
 /// Lines `name  value`, without those that have nothing to say.
@@ -87,6 +77,9 @@ fn described(task: &Task, now_unix_ms: u64) -> String {
         ("kind", task.kind.clone()),
         ("state", state),
         ("result", ended.unwrap_or_default()),
+        ("members", task.array.as_ref().map(members).unwrap_or_default()),
+        ("", task.array.as_ref().map(tally::bar).unwrap_or_default()),
+        ("item", task.item.clone()),
         ("health", health.unwrap_or_default()),
         ("progress", text::progress(far.as_ref())),
         ("note", task.progress.as_ref().map(|progress| progress.note.clone()).unwrap_or_default()),
@@ -95,12 +88,46 @@ fn described(task: &Task, now_unix_ms: u64) -> String {
         ("priority", if task.priority == 0 { String::new() } else { task.priority.to_string() }),
         ("created", when(task.created_unix_ms)),
         ("not before", if waits { text::time(task.not_before_unix_ms) } else { String::new() }),
+        ("expected", list::eta(task, now_unix_ms).map(|ms| expected(task, ms)).unwrap_or_default()),
         ("ended", when(task.ended_unix_ms)),
     ];
     if let Some(spec) = &task.spec {
         rows.extend(asked_for(spec));
     }
     lines(&rows)
+}
+
+/// `37/100 done, 2 failed, 8 running; 1 to 100, with items; more than 3 failures cancel the rest`.
+fn members(array: &v1::ArrayStatus) -> String {
+    let last = array.first.saturating_add(array.count.saturating_sub(1));
+    let items = if array.items { ", with items" } else { "" };
+    let most = match (array.limited, array.max_failures) {
+        (false, _) => String::new(),
+        (true, 0) => "; a failure cancels the rest".to_owned(),
+        (true, most) => format!("; more than {most} failures cancel the rest"),
+    };
+    format!("{}; {} to {last}{items}{most}", tally::counts(array), array.first)
+}
+
+/// When it should end, going by how long such tasks took before.
+fn expected(task: &Task, left_ms: u64) -> String {
+    match left_ms {
+        0 => format!("to have ended at {}; it takes longer than such tasks did", text::time(task.eta_unix_ms)),
+        _ => format!("to end in {}, at {}", text::span(left_ms), text::time(task.eta_unix_ms)),
+    }
+}
+
+fn failures(failed: &[Task]) -> String {
+    if failed.is_empty() {
+        return String::new();
+    }
+    let mut shown = String::from("first failures\n");
+    for member in failed {
+        let ending = member.ending.clone().unwrap_or_default();
+        // Writing to a String cannot fail.
+        let _ = writeln!(shown, "  {}  {}", member.id, words::end(&ending));
+    }
+    shown
 }
 
 fn pairs(map: &std::collections::BTreeMap<String, String>) -> String {
@@ -128,6 +155,8 @@ fn asked_for(spec: &TaskSpec) -> Vec<(&'static str, String)> {
         ("timeouts", spec.timeouts.as_ref().map(timeouts).unwrap_or_default()),
         ("tries", if is_service(spec) { String::new() } else { spec.retry.as_ref().map(retries).unwrap_or_default() }),
         ("restarts", restarts(spec)),
+        ("takes in", spec.inputs.iter().map(input).collect::<Vec<_>>().join(", ")),
+        ("leaves", spec.outputs.iter().map(output).collect::<Vec<_>>().join(", ")),
         ("exclusive", if spec.exclusive { "at most one copy runs".into() } else { String::new() }),
     ]);
     if spec.on_disconnect() == v1::OnDisconnect::Stop {
@@ -161,9 +190,31 @@ fn what(kind: Option<&Kind>) -> Vec<(&'static str, String)> {
         ],
         Some(Kind::Typed(typed)) => vec![("type", typed.r#type.clone()), ("input", typed.input.clone())],
         Some(Kind::Container(container)) => {
-            vec![("image", container.image.clone()), ("command", quoted(&container.argv))]
+            let mounts: Vec<String> = container.mounts.iter().map(mount).collect();
+            let network = if container.network() == v1::container::Network::Host { "host" } else { "none" };
+            vec![
+                ("image", container.image.clone()),
+                ("command", quoted(&container.argv)),
+                ("mounts", mounts.join(", ")),
+                ("network", network.to_owned()),
+                ("user", container.user.clone()),
+            ]
         }
     }
+}
+
+fn mount(mount: &v1::container::Mount) -> String {
+    format!("{}:{}{}", mount.source, mount.target, if mount.writable { ":rw" } else { "" })
+}
+
+fn input(input: &v1::Input) -> String {
+    let executable = if input.executable { " (executable)" } else { "" };
+    format!("{} as {}{executable}", input.source, input.path)
+}
+
+fn output(output: &v1::Output) -> String {
+    let optional = if output.optional { " (if it is there)" } else { "" };
+    format!("{} to {}{optional}", output.path, output.destination)
 }
 
 fn probe(probe: &v1::health_check::Probe) -> String {
@@ -175,7 +226,7 @@ fn probe(probe: &v1::health_check::Probe) -> String {
 }
 
 /// Words that a shell would read back as the same list.
-fn quoted(argv: &[String]) -> String {
+pub(crate) fn quoted(argv: &[String]) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "_-./=:,+@%".contains(c);
     let quote = |word: &String| match !word.is_empty() && word.chars().all(plain) {
         true => word.clone(),
@@ -268,19 +319,10 @@ fn one_attempt(attempt: &Attempt) -> String {
         for output in &ending.outputs {
             let _ = write!(line, "  {} ({})", output.path, text::size(output.size_bytes));
         }
+    } else if attempt.expected_ms > 0 {
+        let _ = write!(line, "  expected to take {}", text::span(attempt.expected_ms));
     }
     line
-}
-
-fn happened(events: &[HistoryEvent]) -> String {
-    let rows: Vec<Vec<String>> = events
-        .iter()
-        .map(|event| {
-            let attempt = if event.attempt == 0 { "-".to_owned() } else { event.attempt.to_string() };
-            vec![text::time(event.unix_ms), attempt, event.kind.clone(), event.detail.clone()]
-        })
-        .collect();
-    format!("history\n{}", text::table(&["TIME", "ATTEMPT", "WHAT", "DETAIL"], &rows))
 }
 
 #[cfg(test)]
@@ -338,10 +380,80 @@ mod tests {
     }
 
     #[test]
-    fn history_is_a_table() {
-        let event =
-            HistoryEvent { seq: 1, unix_ms: 1_000, kind: "submitted".into(), attempt: 0, detail: "by ops".into() };
-        let expected = "history\nTIME                  ATTEMPT  WHAT       DETAIL\n1970-01-01T00:00:01Z  -        submitted  by ops\n";
-        assert_eq!(happened(&[event]), expected);
+    fn an_array_is_shown_with_counts_bar_and_first_failures() {
+        let array = v1::ArrayStatus {
+            first: 1,
+            count: 4,
+            pending: 1,
+            live: 1,
+            succeeded: 1,
+            failed: 1,
+            limited: true,
+            max_failures: 2,
+            items: true,
+            ..v1::ArrayStatus::default()
+        };
+        let task = Task {
+            id: "a".into(),
+            name: "greet".into(),
+            state: TaskState::Running.into(),
+            array: Some(array),
+            eta_unix_ms: 66_000,
+            ..Task::default()
+        };
+        let ending = Ending { reason: Reason::ExitCode.into(), exit_code: Some(3), ..Ending::default() };
+        let member = Task { id: "a.2".into(), ending: Some(ending), ..Task::default() };
+        let shown = described(&task, 1_000) + &failures(&[member]);
+        insta::assert_snapshot!(shown, @r"
+        task        a
+        name        greet
+        state       running
+        members     2/4 done, 1 failed, 1 running; 1 to 4, with items; more than 2 failures cancel the rest
+                    [====================                    ] 50%
+        expected    to end in 1m05s, at 1970-01-01T00:01:06Z
+        first failures
+          a.2  exit code 3
+        ");
+    }
+
+    #[test]
+    fn a_member_and_a_container_tell_what_they_were_given() {
+        let mount = v1::container::Mount { source: "/a".into(), target: "/b".into(), writable: true };
+        let container = v1::Container {
+            image: "/img".into(),
+            argv: vec!["ls".into()],
+            mounts: vec![mount],
+            user: "0:0".into(),
+            ..v1::Container::default()
+        };
+        let input = v1::Input { source: "/t".into(), path: "t".into(), executable: true, ..v1::Input::default() };
+        let output = v1::Output { path: "o".into(), destination: "/o".into(), optional: true };
+        let kind = Some(Kind::Container(container));
+        let spec = TaskSpec { kind, inputs: vec![input], outputs: vec![output], ..TaskSpec::default() };
+        let attempt =
+            Attempt { number: 1, state: AttemptState::Running.into(), expected_ms: 65_000, ..Attempt::default() };
+        let task = Task {
+            id: "a.2".into(),
+            state: TaskState::Running.into(),
+            item: "b.mp4".into(),
+            attempts: vec![attempt],
+            spec: Some(spec),
+            ..Task::default()
+        };
+        let shown = described(&task, 1_000) + &attempts(&task);
+        insta::assert_snapshot!(shown, @r"
+        task        a.2
+        state       running
+        item        b.mp4
+        image       /img
+        command     ls
+        mounts      /a:/b:rw
+        network     none
+        user        0:0
+        takes in    /t as t (executable)
+        leaves      o to /o (if it is there)
+        attempts
+          1  running  expected to take 1m05s
+        ");
     }
 }

@@ -2,7 +2,7 @@
 
 use proto::v1::{Sidecar, SidecarsRequest};
 
-use super::{Context, error::Error, json, text, words};
+use super::{Context, drain, error::Error, json, text};
 
 /// Arguments of `sidecars`.
 #[derive(Debug, clap::Args)]
@@ -36,7 +36,7 @@ fn row(sidecar: &Sidecar) -> Vec<String> {
     let labels: Vec<String> = sidecar.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
     vec![
         sidecar.id.clone(),
-        words::sidecar_state(sidecar.state()),
+        drain::state(sidecar),
         text::or_dash(&sidecar.host),
         format!("{}/{}", sidecar.running, sidecar.slots),
         sidecar.window.to_string(),

@@ -1,9 +1,14 @@
-//! `informer submit`: stores a task and prints its id.
+//! `informer submit`: stores a task, or an array of them, and prints its id.
 
 use proto::v1::SubmitResponse;
 use serde_json::json;
 
-use super::{Context, client::Client, error::Error, options::TaskOptions};
+use super::{
+    Context, array,
+    client::Client,
+    error::Error,
+    options::{Order, TaskOptions},
+};
 
 /// Arguments of `submit`.
 #[derive(Debug, clap::Args)]
@@ -16,9 +21,9 @@ pub(crate) struct Args {
 }
 
 pub(crate) async fn run(args: Args, context: &Context) -> Result<u8, Error> {
-    let request = args.task.request()?;
+    let order = args.task.order()?;
     let client = context.connect().await?;
-    let answer = submit(&client, request).await?;
+    let answer = submit(&client, order).await?;
     if args.json {
         super::print_json(&json!({"id": answer.id, "existed": answer.existed}))?;
     } else {
@@ -27,7 +32,11 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<u8, Error> {
     Ok(0)
 }
 
-/// Stores a task. The request carries a key, so asking again after a lost answer makes no second task.
-pub(crate) async fn submit(client: &Client, request: proto::v1::SubmitRequest) -> Result<SubmitResponse, Error> {
-    client.persist("submit the task", async |mut grpc| grpc.submit(request.clone()).await).await
+/// Stores a task or an array. The request carries a key, so asking again after a lost answer makes no second one.
+pub(crate) async fn submit(client: &Client, order: Order) -> Result<SubmitResponse, Error> {
+    let Order { request, array } = order;
+    match array {
+        Some(array) => array::submit(client, request, &array).await,
+        None => client.persist("submit the task", async |mut grpc| grpc.submit(request.clone()).await).await,
+    }
 }

@@ -17,6 +17,10 @@ pub(crate) enum Error {
     Signal(String),
     #[error("{0:?} is not a pair; write KEY=VALUE")]
     Pair(String),
+    #[error("{0:?} is not a range of indices; write one like 1-100, the first and the last")]
+    Range(String),
+    #[error("{0:?} is neither a date nor a time ago; write one like 2026-11-21, 2026-11-21T08:30:00Z or 2h")]
+    Moment(String),
     #[error("{0:?} is not a point in time; write one like 2026-11-21T08:30:00Z or 2026-11-21T09:30:00+01:00")]
     Time(String),
 }
@@ -172,6 +176,27 @@ pub(crate) fn unix_ms(text: &str) -> Result<u64, Error> {
     u64::try_from(time.as_millisecond()).map_err(|_| wrong())
 }
 
+/// A point in time, a date (its first moment, UTC), or a duration before `now`.
+pub(crate) fn moment(text: &str, now_unix_ms: u64) -> Result<u64, Error> {
+    if let Some(ago) = duration_with(text, None) {
+        return Ok(now_unix_ms.saturating_sub(ago));
+    }
+    unix_ms(text).or_else(|_| unix_ms(&format!("{text}T00:00:00Z"))).map_err(|_| Error::Moment(text.to_owned()))
+}
+
+/// `A-B`: the first index, and how many there are.
+pub(crate) fn range(text: &str) -> Result<(u32, u32), Error> {
+    let ends = text.split_once('-').and_then(|(first, last)| Some((index(first)?, index(last)?)));
+    let counted = ends.and_then(|(first, last)| Some((first, last.checked_sub(first)?.checked_add(1)?)));
+    counted.ok_or_else(|| Error::Range(text.to_owned()))
+}
+
+/// An index, in digits alone: `+1` and ` 1` are no other spellings of it.
+pub(crate) fn index(text: &str) -> Option<u32> {
+    let digits = text.bytes().all(|byte| byte.is_ascii_digit());
+    text.parse().ok().filter(|index| digits && *index <= proto::id::INDEX_MAX)
+}
+
 /// A duration in a task file: a text with a unit, or a number of milliseconds as the gRPC field of that name has it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Millis(pub(crate) u64);
@@ -278,6 +303,27 @@ mod tests {
         assert_eq!(pair("a=b=c"), Ok(("a".into(), "b=c".into())));
         assert_eq!(pair("a="), Ok(("a".into(), String::new())));
         assert!(pair("=b").is_err() && pair("ab").is_err());
+    }
+
+    #[test]
+    fn ranges_have_two_ends_in_order() {
+        assert_eq!(range("1-100"), Ok((1, 100)));
+        assert_eq!(range("0-0"), Ok((0, 1)));
+        assert_eq!(range("7-9"), Ok((7, 3)));
+        for text in ["", "5", "9-7", "-1-2", "1-", "1-+2", "1 - 2", "0-4294967295", "1-99999999999"] {
+            assert!(range(text).is_err(), "{text:?} was read as a range");
+        }
+    }
+
+    #[test]
+    fn moments_are_dates_or_times_ago() {
+        const HOUR: u64 = 3_600_000;
+        assert_eq!(moment("2h", 5 * HOUR), Ok(3 * HOUR));
+        assert_eq!(moment("1970-01-01T01:00:00Z", 0), Ok(HOUR));
+        assert_eq!(moment("1970-01-02", 0), Ok(24 * HOUR));
+        for text in ["", "5", "yesterday", "1970-13-01"] {
+            assert!(moment(text, 0).is_err(), "{text:?} was read as a moment");
+        }
     }
 
     #[test]

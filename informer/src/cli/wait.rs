@@ -26,7 +26,7 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<u8, Error> {
     let screen = Mutex::new(Screen::new(context.verbose, Form::Bytes));
     let (task, ()) =
         tokio::try_join!(books::keep(&client, &args.id, &keeper), run::report(&client, &args.id, books, &screen),)?;
-    run::conclude(&screen, &task).await;
+    run::conclude(&client, &screen, &task).await;
     if args.json {
         super::print_json(&json::task(&task))?;
     }

@@ -1,6 +1,6 @@
 //! The schema's enums as the words people and scripts read: lower case, without the prefix of the proto name.
 
-use proto::v1::{AttemptState, Ending, Health, Reason, SidecarState, TaskState};
+use proto::v1::{AttemptState, DrainMode, Ending, Health, Reason, SidecarState, TaskState};
 
 use super::{error, units};
 
@@ -39,6 +39,21 @@ pub(crate) fn parse_task_state(text: &str) -> Result<TaskState, String> {
         .find(|(_, word)| *word == text)
         .map(|(state, _)| state)
         .ok_or_else(|| format!("{text:?} is not a state; write one of {}", words.join(", ")))
+}
+
+/// The reason of a word.
+pub(crate) fn parse_reason(text: &str) -> Result<Reason, String> {
+    let all = (1..).map_while(|number| Reason::try_from(number).ok());
+    let words: Vec<String> = all.clone().filter_map(reason).collect();
+    all.zip(&words)
+        .find(|(_, word)| *word == text)
+        .map(|(reason, _)| reason)
+        .ok_or_else(|| format!("{text:?} is not a reason; write one of {}", words.join(", ")))
+}
+
+/// What a sidecar does before it takes work again; `None` where it takes work.
+pub(crate) fn drain_mode(mode: DrainMode) -> Option<String> {
+    (mode != DrainMode::Unspecified).then(|| word(mode.as_str_name(), "DRAIN_MODE_"))
 }
 
 /// Nothing more will happen to a task in this state, unless somebody retries it.
@@ -106,6 +121,15 @@ mod tests {
         assert_eq!(parse_task_state("cancelled"), Ok(TaskState::Cancelled));
         let error = parse_task_state("dead").expect_err("no such state");
         assert!(error.contains("waiting, ready") && error.contains("cancelled"), "{error}");
+    }
+
+    #[test]
+    fn reasons_are_read_back() {
+        assert_eq!(parse_reason("exit_code"), Ok(Reason::ExitCode));
+        assert_eq!(parse_reason("max_failures"), Ok(Reason::MaxFailures));
+        assert!(parse_reason("bad luck").expect_err("no such reason").contains("oom"));
+        assert_eq!(drain_mode(DrainMode::HandBack).as_deref(), Some("hand_back"));
+        assert_eq!(drain_mode(DrainMode::Unspecified), None);
     }
 
     #[test]

@@ -1,6 +1,9 @@
 //! Task files, good and bad.
 
+use proto::v1::task_spec::Kind;
+
 use super::*;
+use crate::cli::array::Members;
 
 fn parsed(name: &str, text: &str) -> Result<Task, String> {
     parse(Path::new(name), text, Path::new("/jobs")).map_err(|error| error.to_string())
@@ -117,6 +120,71 @@ fn what_is_wrong_is_told_with_file_and_line() {
     }
 }
 
+const FILES: &str = r#"
+[array]
+items = ["a b", 7, { w = 1 }]
+max_failures = 2
+[typed]
+type = "resize"
+input = { width = 640, tags = ["x"] }
+[[inputs]]
+source = "../film.mp4"
+path = "in.mp4"
+[[inputs]]
+source = "http://h/tool?x=1"
+sha256 = "00"
+executable = true
+[[outputs]]
+path = "out.mp4"
+destination = "out/b.mp4"
+optional = true
+"#;
+
+#[test]
+fn files_types_and_members_read_as_the_grpc_form() {
+    let task = parsed("a.toml", FILES).expect("a task");
+    let array = task.array.expect("an array");
+    let items = ["a b", "7", "{\"w\":1}"].map(String::from).to_vec();
+    assert_eq!((array.members, array.max_failures), (Members::Listed(items), Some(2)));
+    let Some(Kind::Typed(typed)) = task.spec.kind else { panic!("not of a type") };
+    assert_eq!(typed.r#type, "resize");
+    let input: serde_json::Value = serde_json::from_str(&typed.input).expect("JSON");
+    assert_eq!(input, serde_json::json!({"width": 640, "tags": ["x"]}));
+    let [film, tool] = task.spec.inputs.as_slice() else { panic!("{:?}", task.spec.inputs) };
+    assert_eq!((film.source.as_str(), film.path.as_str(), film.executable), ("/film.mp4", "in.mp4", false));
+    assert_eq!((tool.source.as_str(), tool.sha256.as_str(), tool.executable), ("http://h/tool?x=1", "00", true));
+    let output = v1::Output { path: "out.mp4".into(), destination: "/jobs/out/b.mp4".into(), optional: true };
+    assert_eq!(task.spec.outputs, [output]);
+}
+
+#[test]
+fn members_come_from_a_range_or_a_file_beside_the_task() {
+    let members = |table: &str| {
+        let text = format!("[command]\nargv = [\"a\"]\n[array]\n{table}\n");
+        parsed("a.toml", &text).map(|task| task.array.map(|array| array.members))
+    };
+    assert_eq!(members("range = \"0-9\""), Ok(Some(Members::Range { first: 0, count: 10 })));
+    assert_eq!(members("each_line = \"../films\""), Ok(Some(Members::Lines("/films".into()))));
+    assert_eq!(members("each_line = \"-\""), Ok(Some(Members::Lines("-".into()))));
+    assert_eq!(members("from_json = \"f.json\""), Ok(Some(Members::Json("/jobs/f.json".into()))));
+    for (table, problem) in
+        [("", "a.toml:3: an array needs exactly one"), ("range = \"9\"", "a.toml:4: \"9\" is not a range")]
+    {
+        let error = members(table).expect_err(table);
+        assert!(error.starts_with(problem), "{error}");
+    }
+}
+
+#[test]
+fn a_container_reads_as_the_grpc_form() {
+    let text = "[container]\nimage = \"root\"\nargv = [\"ls\"]\nnetwork = \"host\"\nuser = \"1:2\"\n\
+                mounts = [{ source = \"media\", target = \"/media\", writable = true }]\n";
+    let Some(Kind::Container(container)) = parsed("a.toml", text).expect("a task").spec.kind else { panic!("none") };
+    assert_eq!((container.image.as_str(), container.network()), ("/jobs/root", v1::container::Network::Host));
+    let mount = v1::container::Mount { source: "/jobs/media".into(), target: "/media".into(), writable: true };
+    assert_eq!((container.mounts, container.user.as_str()), (vec![mount], "1:2"));
+}
+
 #[test]
 fn garbage_is_refused_and_never_panics() {
     for text in ["\u{0}", "}{", "[[[[", "\"", "é=é", "a.b.c.d = 1\n", "{\"a\":{\"a\":{\"a\":1}}}"] {
@@ -143,5 +211,5 @@ fn the_examples_are_task_files() {
         read(&path).unwrap_or_else(|error| panic!("{error}"));
         seen += 1;
     }
-    assert!(seen >= 4, "{seen} examples");
+    assert!(seen >= 7, "{seen} examples");
 }

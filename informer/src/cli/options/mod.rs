@@ -1,25 +1,28 @@
 //! The task options of `submit` and `run`: flags, or a task file with flags on top, become one `TaskSpec`.
 
+mod files;
+mod work;
+
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
-use proto::v1::{self, SubmitRequest, TaskSpec, task_spec::Kind};
+use proto::v1::{self, SubmitRequest, TaskSpec};
 
-use super::{error::Error, file, owner, text, units};
+use super::{
+    array::{Array, ArrayOptions},
+    error::Error,
+    file, owner, text, units,
+};
 
 /// What a task is, and how it is to be run.
 #[derive(Debug, Default, Args)]
 #[command(next_help_heading = "Task options")]
 pub(crate) struct TaskOptions {
     /// Read the task from a TOML or JSON file ("-": standard input); flags override what it says
-    #[arg(short = 'f', long = "file", value_name = "FILE", conflicts_with_all = ["script", "command"])]
+    #[arg(short = 'f', long = "file", value_name = "FILE", conflicts_with_all = ["script", "type_name", "image", "executable", "command"])]
     pub(crate) file: Option<PathBuf>,
-    /// Run this file as a script; ARGs after -- are its arguments
-    #[arg(long, value_name = "FILE")]
-    pub(crate) script: Option<PathBuf>,
-    /// What runs the script [default: /bin/sh]
-    #[arg(long, value_name = "PROGRAM", requires = "script")]
-    pub(crate) interpreter: Option<String>,
+    #[command(flatten)]
+    pub(crate) work: work::WorkOptions,
     /// Idempotency key: a repeat with the same task gives the same id
     #[arg(long, value_parser = clap::builder::NonEmptyStringValueParser::new())]
     pub(crate) key: Option<String>,
@@ -98,9 +101,17 @@ pub(crate) struct TaskOptions {
     /// Not before this much time has passed
     #[arg(long, value_name = "D", value_parser = units::duration_ms)]
     pub(crate) delay: Option<u64>,
-    /// The program and its arguments
-    #[arg(last = true, value_name = "CMD ARG")]
-    pub(crate) command: Vec<String>,
+    #[command(flatten)]
+    pub(crate) files: files::FileOptions,
+    #[command(flatten)]
+    pub(crate) members: ArrayOptions,
+}
+
+/// What is to be submitted: a task, or the template of an array.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Order {
+    pub(crate) request: SubmitRequest,
+    pub(crate) array: Option<Array>,
 }
 
 /// `--on-disconnect`.
@@ -112,50 +123,52 @@ pub(crate) enum OnDisconnect {
     Stop,
 }
 
-/// Longest script taken from a file, in bytes: the informer refuses larger payloads; reading stops there rather than at the end
-/// of somebody's disk image.
-const SCRIPT_BYTES: u64 = proto::bounds::PAYLOAD_BYTES as u64;
-
 impl TaskOptions {
     /// The request for these options. Carries an idempotency key in any case, so that it may be sent again after a lost answer.
     ///
     /// # Errors
     /// A file that cannot be read or understood, or nothing to run.
-    pub(crate) fn request(&self) -> Result<SubmitRequest, Error> {
+    pub(crate) fn order(&self) -> Result<Order, Error> {
+        self.work.check()?;
         let form = match &self.file {
-            Some(path) => file::read(path)?,
-            None => file::Task {
-                spec: TaskSpec { kind: Some(self.kind()?), ..TaskSpec::default() },
-                key: None,
-                delay_ms: None,
-            },
+            Some(path) => {
+                let mut form = file::read(path)?;
+                self.work.override_input(&mut form.spec)?;
+                form
+            }
+            None => file::Task { spec: self.of_flags()?, key: None, delay_ms: None, array: None },
         };
+        let array = self.members.over(form.array)?;
+        if self.file.as_deref() == Some(Path::new("-")) && array.as_ref().is_some_and(|array| array.members.is_stdin())
+        {
+            return Err(Error::Misuse(
+                "standard input is either the task or its items; put one of them into a file".into(),
+            ));
+        }
         let mut spec = form.spec;
         self.describe(&mut spec);
         self.constrain(&mut spec);
         self.protect(&mut spec);
+        spec.inputs.extend(self.files.inputs()?);
+        spec.outputs.extend(self.files.outputs()?);
         if let Some(at) = self.start_at {
             spec.start_after_unix_ms = at;
         } else if let Some(delay) = self.delay.or(form.delay_ms) {
             spec.start_after_unix_ms = text::now_unix_ms().saturating_add(delay);
         }
         let key = self.key.clone().or(form.key).unwrap_or_else(|| uuid::Uuid::now_v7().to_string());
-        Ok(SubmitRequest { spec: Some(spec), key })
+        Ok(Order { request: SubmitRequest { spec: Some(spec), key }, array })
     }
 
     /// What is to be run, by flags alone.
-    fn kind(&self) -> Result<Kind, Error> {
-        if let Some(path) = &self.script {
-            let interpreter = self.interpreter.clone().unwrap_or_default();
-            return Ok(Kind::Script(v1::Script { interpreter, body: read_script(path)?, args: self.command.clone() }));
-        }
-        if self.command.is_empty() {
+    fn of_flags(&self) -> Result<TaskSpec, Error> {
+        if self.work.has_executable() && self.cwd.is_some() {
             return Err(Error::Misuse(
-                "there is nothing to run; give a program after --, as in `informer run -- echo hello`, or --script FILE, or -f FILE"
-                    .into(),
+                "--executable is started from the attempt's own directory, where it is put; leave --cwd out".into(),
             ));
         }
-        Ok(Kind::Command(v1::Command { argv: self.command.clone() }))
+        let (kind, executable) = self.work.kind()?;
+        Ok(TaskSpec { kind: Some(kind), inputs: executable.into_iter().collect(), ..TaskSpec::default() })
     }
 
     /// Names, labels, environment.
@@ -166,7 +179,7 @@ impl TaskOptions {
             spec.owner = owner::current();
         }
         if spec.name.is_empty()
-            && let Some(name) = self.script.as_deref().and_then(Path::file_name)
+            && let Some(name) = self.work.script.as_deref().and_then(Path::file_name)
         {
             spec.name = name.to_string_lossy().into_owned();
         }
@@ -230,130 +243,5 @@ fn set<T>(field: &mut T, given: Option<T>) {
     }
 }
 
-fn read_script(path: &Path) -> Result<String, Error> {
-    file::read_bounded(path, SCRIPT_BYTES)
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use clap::Parser;
-
-    #[derive(Parser)]
-    struct Line {
-        #[command(flatten)]
-        task: TaskOptions,
-    }
-
-    fn request(line: &str) -> SubmitRequest {
-        let words = std::iter::once("x").chain(line.split_whitespace());
-        let line = Line::try_parse_from(words).unwrap_or_else(|error| panic!("{error}"));
-        line.task.request().expect("a request")
-    }
-
-    fn spec(line: &str) -> TaskSpec {
-        request(line).spec.expect("a spec")
-    }
-
-    #[test]
-    fn a_bare_command_says_nothing_but_what_and_who() {
-        let request = request("-- echo -n hi");
-        let spec = request.spec.expect("a spec");
-        let owner = spec.owner.clone();
-        assert!(!owner.is_empty());
-        let argv = ["echo", "-n", "hi"].map(String::from).to_vec();
-        let kind = Some(Kind::Command(v1::Command { argv }));
-        assert_eq!(spec, TaskSpec { owner, kind, ..TaskSpec::default() });
-    }
-
-    #[test]
-    fn a_key_is_made_when_none_is_given_and_never_twice_the_same() {
-        let (one, two) = (request("-- true").key, request("-- true").key);
-        assert!(!one.is_empty() && one != two);
-        assert_eq!(request("--key k -- true").key, "k");
-    }
-
-    #[test]
-    fn every_option_reaches_its_field() {
-        let spec = spec(
-            "--name n --owner o --label a=1 --label b=2 --require gpu=yes --cpu 500 --memory 512MiB --priority -5 --tries 7 \
-             --timeout 90s --queue-timeout 1m --total-timeout 1h --progress-timeout 10s --env A=b=c --cwd /tmp --exclusive \
-             --on-disconnect stop --accept-weak-fencing --stop-signal INT --stop-grace 3s --log-cap 1MiB --memory-limit 1GiB \
-             --cpu-limit 2000 --pids-limit 64 --start-at 1970-01-01T00:00:05Z -- true",
-        );
-        let map = |pairs: &[(&str, &str)]| pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
-        let expected = TaskSpec {
-            inputs: Vec::new(),
-            outputs: Vec::new(),
-            name: "n".into(),
-            owner: "o".into(),
-            labels: map(&[("a", "1"), ("b", "2")]),
-            require: map(&[("gpu", "yes")]),
-            resources: Some(v1::Resources { cpu_millis: 500, memory_bytes: 512 << 20 }),
-            priority: -5,
-            retry: Some(v1::Retry { max_attempts: 7, ..v1::Retry::default() }),
-            timeouts: Some(v1::Timeouts {
-                queue_ms: 60_000,
-                attempt_ms: 90_000,
-                total_ms: 3_600_000,
-                progress_ms: 10_000,
-            }),
-            on_disconnect: v1::OnDisconnect::Stop.into(),
-            exclusive: true,
-            accept_weak_fencing: true,
-            stop: Some(v1::Stop { signal: 2, grace_ms: 3_000, main_only: false }),
-            env: map(&[("A", "b=c")]),
-            cwd: "/tmp".into(),
-            limits: Some(v1::Limits { cpu_millis: 2000, memory_bytes: 1 << 30, pids: 64 }),
-            start_after_unix_ms: 5_000,
-            log_cap_bytes: 1 << 20,
-            replace_after_ms: 0,
-            kind: Some(Kind::Command(v1::Command { argv: vec!["true".into()] })),
-        };
-        assert_eq!(spec, expected);
-    }
-
-    #[test]
-    fn a_delay_counts_from_now() {
-        let before = text::now_unix_ms();
-        let at = spec("--delay 1h -- true").start_after_unix_ms;
-        assert!(at >= before + 3_600_000 && at <= text::now_unix_ms() + 3_600_000);
-    }
-
-    #[test]
-    fn nothing_to_run_and_contradictions_are_refused() {
-        let empty = TaskOptions::default().request().expect_err("nothing to run");
-        assert_eq!(empty.exit(), 2);
-        for line in [
-            "-f x -- true",
-            "-f x --script y",
-            "--interpreter sh -- true",
-            "--delay 1s --start-at 1970-01-01T00:00:05Z -- true",
-        ] {
-            let words = std::iter::once("x").chain(line.split_whitespace());
-            assert!(Line::try_parse_from(words).is_err(), "{line}");
-        }
-    }
-
-    #[test]
-    fn a_script_brings_its_text_its_arguments_and_its_name() {
-        let path = std::env::temp_dir().join(format!("hello-{}.sh", std::process::id()));
-        std::fs::write(&path, "echo $1\n").expect("a file");
-        let words =
-            ["x", "--script", &path.to_string_lossy(), "--interpreter", "/bin/bash", "--", "a"].map(String::from);
-        let spec =
-            Line::try_parse_from(words).ok().and_then(|line| line.task.request().ok()).and_then(|request| request.spec);
-        std::fs::remove_file(&path).expect("removed");
-        let spec = spec.expect("a spec");
-        let script = v1::Script { interpreter: "/bin/bash".into(), body: "echo $1\n".into(), args: vec!["a".into()] };
-        assert_eq!(spec.kind, Some(Kind::Script(script)));
-        assert_eq!(spec.name, path.file_name().expect("a name").to_string_lossy());
-    }
-
-    #[test]
-    fn a_missing_script_is_a_failure_that_names_it() {
-        let options = TaskOptions { script: Some("/nonexistent/x.sh".into()), ..TaskOptions::default() };
-        let error = options.request().expect_err("no such file");
-        assert!(error.to_string().starts_with("cannot read /nonexistent/x.sh: "), "{error}");
-    }
-}
+mod tests;

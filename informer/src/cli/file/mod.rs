@@ -1,8 +1,12 @@
 //! Task files: the TOML and JSON forms of the gRPC `TaskSpec`, with the same field names.
 //!
 //! Durations are texts like `"5m"` or numbers of milliseconds, sizes texts like `"512MiB"` or numbers of bytes; the unit at the
-//! end of a field's name may be left out (`attempt = "5m"` is `attempt_ms = 300000`). Paths (`script.file`, `transcode.input`,
-//! `transcode.output`, `cwd`) are relative to the file. A key that does not exist is refused: a typo must not become a default.
+//! end of a field's name may be left out (`attempt = "5m"` is `attempt_ms = 300000`). Paths (of scripts, films, inputs,
+//! outputs, images, items; `cwd`) are relative to the file. A key that does not exist is refused: a typo must not become a default.
+
+mod array;
+mod files;
+mod kind;
 
 use std::{
     collections::BTreeMap,
@@ -13,11 +17,12 @@ use std::{
 
 use proto::{
     bounds,
-    v1::{self, TaskSpec, task_spec::Kind},
+    v1::{self, TaskSpec},
 };
 use serde::Deserialize;
 
 use super::{
+    array::Array,
     error::Error,
     units::{self, Bytes, Millis},
 };
@@ -31,6 +36,7 @@ pub(crate) struct Task {
     pub(crate) spec: TaskSpec,
     pub(crate) key: Option<String>,
     pub(crate) delay_ms: Option<u64>,
+    pub(crate) array: Option<Array>,
 }
 
 /// Reads a task file; `-` is standard input.
@@ -43,6 +49,12 @@ pub(crate) fn read(path: &Path) -> Result<Task, Error> {
     let folder = std::path::absolute(if folder.as_os_str().is_empty() { Path::new(".") } else { folder })
         .map_err(|source| Error::Read { path: path.to_owned(), source })?;
     parse(path, &text, &folder)
+}
+
+/// A path on the command line as an absolute one, relative to where the user stands.
+pub(crate) fn absolute(path: &Path) -> Result<String, Error> {
+    let folder = std::env::current_dir().map_err(|source| Error::Read { path: path.to_owned(), source })?;
+    below(&folder, path, "").map_err(|_| Error::Misuse(format!("the path {} is not UTF-8", path.display())))
 }
 
 /// A whole text file of at most `most` bytes; `-` is standard input.
@@ -145,10 +157,15 @@ struct Form {
     log_cap_bytes: Option<Bytes>,
     #[serde(alias = "replace_after")]
     replace_after_ms: Option<Millis>,
-    command: Option<Command>,
-    script: Option<Script>,
-    service: Option<Service>,
-    transcode: Option<Transcode>,
+    command: Option<kind::Command>,
+    script: Option<kind::Script>,
+    service: Option<kind::Service>,
+    transcode: Option<kind::Transcode>,
+    typed: Option<kind::Typed>,
+    container: Option<kind::Container>,
+    inputs: Vec<files::Input>,
+    outputs: Vec<files::Output>,
+    array: Option<array::Array>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -223,89 +240,6 @@ enum Signal {
     Name(String),
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Command {
-    argv: Vec<String>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct Script {
-    interpreter: String,
-    body: Option<String>,
-    file: Option<PathBuf>,
-    args: Vec<String>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Service {
-    argv: Vec<String>,
-    health: Option<HealthCheck>,
-    restart: Option<RestartPolicy>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct HealthCheck {
-    command: Option<Command>,
-    http: Option<HttpProbe>,
-    tcp: Option<TcpProbe>,
-    #[serde(alias = "interval")]
-    interval_ms: Option<Millis>,
-    #[serde(alias = "timeout")]
-    timeout_ms: Option<Millis>,
-    failures: u32,
-    #[serde(alias = "start_period")]
-    start_period_ms: Option<Millis>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct HttpProbe {
-    url: String,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct TcpProbe {
-    address: String,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct RestartPolicy {
-    when: Option<When>,
-    #[serde(alias = "backoff")]
-    backoff_ms: Option<Millis>,
-    #[serde(alias = "backoff_cap")]
-    backoff_cap_ms: Option<Millis>,
-    max_restarts: u32,
-}
-
-#[derive(Debug, Clone, Copy, Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum When {
-    #[serde(alias = "WHEN_ALWAYS")]
-    Always,
-    #[serde(alias = "WHEN_ON_FAILURE", alias = "on-failure")]
-    OnFailure,
-    #[serde(alias = "WHEN_NEVER")]
-    Never,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Transcode {
-    input: PathBuf,
-    output: PathBuf,
-    #[serde(default)]
-    args: Vec<String>,
-    #[serde(default)]
-    preset: String,
-}
-
 /// 0 is the schema's word for "not said".
 fn ms(value: Option<Millis>) -> u64 {
     value.map_or(0, |value| value.0)
@@ -318,7 +252,15 @@ fn size(value: Option<Bytes>) -> u64 {
 impl Form {
     fn task(self, folder: &Path) -> Result<Task, Problem> {
         let start_after_unix_ms = self.start()?;
-        let kind = kind(self.command, self.script, self.service, self.transcode, folder)?;
+        let kinds = kind::Kinds {
+            command: self.command,
+            script: self.script,
+            service: self.service,
+            transcode: self.transcode,
+            typed: self.typed,
+            container: self.container,
+        };
+        let kind = kinds.wire(folder)?;
         let on_disconnect = self.on_disconnect.map_or(v1::OnDisconnect::Unspecified, |what| match what {
             OnDisconnect::Continue => v1::OnDisconnect::Continue,
             OnDisconnect::Stop => v1::OnDisconnect::Stop,
@@ -343,10 +285,11 @@ impl Form {
             log_cap_bytes: size(self.log_cap_bytes),
             replace_after_ms: ms(self.replace_after_ms),
             kind: Some(kind),
-            inputs: Vec::new(),
-            outputs: Vec::new(),
+            inputs: self.inputs.into_iter().map(|input| input.wire(folder)).collect::<Result<_, _>>()?,
+            outputs: self.outputs.into_iter().map(|output| output.wire(folder)).collect::<Result<_, _>>()?,
         };
-        Ok(Task { spec, key: self.key, delay_ms: self.delay.map(|delay| delay.0) })
+        let array = self.array.map(|array| array.members(folder)).transpose()?;
+        Ok(Task { spec, key: self.key, delay_ms: self.delay.map(|delay| delay.0), array })
     }
 
     fn start(&self) -> Result<u64, Problem> {
@@ -361,27 +304,6 @@ impl Form {
                 units::unix_ms(text).map_err(|error| Problem::Content { near: "start_at", problem: error.to_string() })
             }
         }
-    }
-}
-
-/// Exactly one of the kinds.
-fn kind(
-    command: Option<Command>,
-    script: Option<Script>,
-    service: Option<Service>,
-    transcode: Option<Transcode>,
-    folder: &Path,
-) -> Result<Kind, Problem> {
-    let wrong = |problem: &str| Problem::Content { near: "", problem: problem.to_owned() };
-    match (command, script, service, transcode) {
-        (Some(command), None, None, None) => Ok(Kind::Command(v1::Command { argv: command.argv })),
-        (None, Some(script), None, None) => script.wire(folder).map(Kind::Script),
-        (None, None, Some(service), None) => service.wire().map(Kind::Service),
-        (None, None, None, Some(transcode)) => transcode.wire(folder).map(Kind::Transcode),
-        (None, None, None, None) => {
-            Err(wrong("it does not say what to run; add one of the tables [command], [script], [service], [transcode]"))
-        }
-        _ => Err(wrong("it holds more than one of [command], [script], [service], [transcode]; a task is one of them")),
     }
 }
 
@@ -451,77 +373,5 @@ impl Stop {
     }
 }
 
-impl Script {
-    fn wire(self, folder: &Path) -> Result<v1::Script, Problem> {
-        let body = match (self.body, self.file) {
-            (Some(body), None) => body,
-            (None, Some(file)) => {
-                read_bounded(&folder.join(file), bounds::PAYLOAD_BYTES as u64).map_err(Problem::File)?
-            }
-            _ => {
-                let problem = "a script needs either `body`, its text, or `file`, where the text is".into();
-                return Err(Problem::Content { near: "script", problem });
-            }
-        };
-        Ok(v1::Script { interpreter: self.interpreter, body, args: self.args })
-    }
-}
-
-impl Service {
-    fn wire(self) -> Result<v1::Service, Problem> {
-        let restart = self.restart.map(|policy| v1::RestartPolicy {
-            when: policy.when.map_or(v1::restart_policy::When::Unspecified, When::wire).into(),
-            backoff_ms: ms(policy.backoff_ms),
-            backoff_cap_ms: ms(policy.backoff_cap_ms),
-            max_restarts: policy.max_restarts,
-        });
-        Ok(v1::Service { argv: self.argv, health: self.health.map(HealthCheck::wire).transpose()?, restart })
-    }
-}
-
-impl When {
-    fn wire(self) -> v1::restart_policy::When {
-        match self {
-            Self::Always => v1::restart_policy::When::Always,
-            Self::OnFailure => v1::restart_policy::When::OnFailure,
-            Self::Never => v1::restart_policy::When::Never,
-        }
-    }
-}
-
-impl HealthCheck {
-    fn wire(self) -> Result<v1::HealthCheck, Problem> {
-        use v1::health_check::Probe;
-        let probe = match (self.command, self.http, self.tcp) {
-            (Some(command), None, None) => Probe::Command(v1::CommandProbe { argv: command.argv }),
-            (None, Some(http), None) => Probe::Http(v1::HttpProbe { url: http.url }),
-            (None, None, Some(tcp)) => Probe::Tcp(v1::TcpProbe { address: tcp.address }),
-            _ => {
-                let problem = "a health check needs exactly one of `http`, `tcp` and `command`".into();
-                return Err(Problem::Content { near: "health", problem });
-            }
-        };
-        Ok(v1::HealthCheck {
-            probe: Some(probe),
-            interval_ms: ms(self.interval_ms),
-            timeout_ms: ms(self.timeout_ms),
-            failures: self.failures,
-            start_period_ms: ms(self.start_period_ms),
-        })
-    }
-}
-
-impl Transcode {
-    fn wire(self, folder: &Path) -> Result<v1::Transcode, Problem> {
-        Ok(v1::Transcode {
-            input: below(folder, &self.input, "input")?,
-            output: below(folder, &self.output, "output")?,
-            args: self.args,
-            preset: self.preset,
-        })
-    }
-}
-
 #[cfg(test)]
-#[path = "file_tests.rs"]
 mod tests;

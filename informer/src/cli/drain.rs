@@ -1,0 +1,215 @@
+//! `informer drain` and `undrain`: a sidecar takes no new work, or does again.
+
+use std::time::Duration;
+
+use proto::v1::{DrainMode, DrainRequest, Sidecar, SidecarState, SidecarsRequest};
+use tokio::time::MissedTickBehavior;
+use tonic::Code;
+
+use super::{
+    Context,
+    client::Client,
+    error::Error,
+    json,
+    screen::{Form, Screen},
+    words,
+};
+
+/// How often a draining sidecar is looked at: its books change with its beats, which come no more often.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// Arguments of `drain`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// The sidecar: its id, the beginning of it, or its host
+    #[arg(value_name = "ID")]
+    id: String,
+    /// What has not started yet goes elsewhere; what runs is finished [default: all that it has is finished there]
+    #[arg(long, conflicts_with = "stop")]
+    hand_back: bool,
+    /// What runs is stopped and goes elsewhere, too
+    #[arg(long)]
+    stop: bool,
+    /// Wait until nothing is left there
+    #[arg(long)]
+    wait: bool,
+    /// Print the sidecar as a JSON document
+    #[arg(long)]
+    json: bool,
+}
+
+/// Arguments of `undrain`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct UndrainArgs {
+    /// The sidecar: its id, the beginning of it, or its host
+    #[arg(value_name = "ID")]
+    id: String,
+    /// Print the sidecar as a JSON document
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) async fn run(args: Args, context: &Context) -> Result<u8, Error> {
+    let client = context.connect().await?;
+    let mode = match (args.hand_back, args.stop) {
+        (true, _) => DrainMode::HandBack,
+        (false, true) => DrainMode::Stop,
+        (false, false) => DrainMode::Finish,
+    };
+    let id = resolve(&client, &args.id).await?.id;
+    let mut sidecar = set(&client, "drain", &id, mode).await?;
+    let screen = Screen::new(context.verbose, Form::Bytes);
+    if args.wait {
+        sidecar = emptied(&client, &id, &screen).await?;
+    } else if !is_empty(&sidecar) {
+        screen.note(&format!("{} running there; `informer drain {id} --wait` waits for the end", sidecar.running));
+    }
+    if args.json {
+        super::print_json(&json::sidecar(&sidecar))?;
+    }
+    Ok(0)
+}
+
+pub(crate) async fn undrain(args: UndrainArgs, context: &Context) -> Result<u8, Error> {
+    let client = context.connect().await?;
+    let id = resolve(&client, &args.id).await?.id;
+    let sidecar = set(&client, "undrain", &id, DrainMode::Unspecified).await?;
+    if args.json {
+        super::print_json(&json::sidecar(&sidecar))?;
+    }
+    Ok(0)
+}
+
+/// Repeating it changes nothing, so a lost answer is asked for again.
+async fn set(client: &Client, verb: &str, id: &str, mode: DrainMode) -> Result<Sidecar, Error> {
+    let request = DrainRequest { sidecar: id.to_owned(), mode: mode.into() };
+    let attempted = format!("{verb} sidecar {id}");
+    let answer = client.persist(&attempted, async |mut grpc| grpc.drain(request.clone()).await).await?;
+    Ok(answer.sidecar.unwrap_or_default())
+}
+
+async fn all(client: &Client) -> Result<Vec<Sidecar>, Error> {
+    let request = SidecarsRequest { all: true };
+    let answer = client.persist("list sidecars", async |mut grpc| grpc.sidecars(request).await).await?;
+    Ok(answer.sidecars)
+}
+
+/// Nothing runs there, and nothing is on its way: the books hold no reservation.
+fn is_empty(sidecar: &Sidecar) -> bool {
+    let allocated = sidecar.allocated.unwrap_or_default();
+    sidecar.running == 0 && allocated.cpu_millis == 0 && allocated.memory_bytes == 0
+}
+
+async fn emptied(client: &Client, id: &str, screen: &Screen) -> Result<Sidecar, Error> {
+    let mut look = tokio::time::interval(LOOK);
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let refused = |code, message: &str| Error::Refused {
+        attempted: format!("wait until sidecar {id} is empty"),
+        code,
+        message: message.to_owned(),
+    };
+    let mut told = None;
+    loop {
+        look.tick().await;
+        let Some(sidecar) = all(client).await?.into_iter().find(|sidecar| sidecar.id == id) else {
+            return Err(refused(Code::NotFound, "the informer does not know it any more"));
+        };
+        if sidecar.drain() == DrainMode::Unspecified {
+            return Err(refused(Code::Aborted, "somebody undrained it meanwhile"));
+        }
+        if is_empty(&sidecar) {
+            return Ok(sidecar);
+        }
+        if sidecar.state() == SidecarState::Lost {
+            return Err(refused(Code::Unavailable, "it is lost; what ran there is tried again elsewhere"));
+        }
+        if told != Some(sidecar.running) {
+            told = Some(sidecar.running);
+            screen.note(&format!("{} still running on {}", sidecar.running, sidecar.host));
+        }
+    }
+}
+
+/// The sidecar that a person means: by its whole id, by its host, or by the beginning of its id.
+///
+/// # Errors
+/// None or several are named like that.
+pub(crate) async fn resolve(client: &Client, text: &str) -> Result<Sidecar, Error> {
+    choose(all(client).await?, text)
+}
+
+fn choose(sidecars: Vec<Sidecar>, text: &str) -> Result<Sidecar, Error> {
+    let refused = |code, message| Err(Error::Refused { attempted: format!("find sidecar {text:?}"), code, message });
+    // A host that came back under a new id leaves a lost one behind: who is there is meant first.
+    let is_here = |sidecar: &Sidecar| sidecar.state() != SidecarState::Lost;
+    let rules: [&dyn Fn(&Sidecar) -> bool; 4] = [
+        &|sidecar| sidecar.id == text,
+        &|sidecar| sidecar.host == text && is_here(sidecar),
+        &|sidecar| sidecar.id.starts_with(text) && is_here(sidecar),
+        &|sidecar| sidecar.host == text || sidecar.id.starts_with(text),
+    ];
+    for rule in rules.iter().filter(|_| !text.is_empty()) {
+        let mut named: Vec<&Sidecar> = sidecars.iter().filter(|sidecar| rule(sidecar)).collect();
+        match named.len() {
+            0 => {}
+            1 => return Ok(named.remove(0).clone()),
+            count => {
+                let ids = named.iter().take(3).map(|sidecar| sidecar.id.as_str()).collect::<Vec<_>>().join(", ");
+                let message = format!("{count} are named like that ({ids}); write more of the id");
+                return refused(Code::InvalidArgument, message);
+            }
+        }
+    }
+    refused(Code::NotFound, "none is named like that; `informer sidecars --all` lists them".to_owned())
+}
+
+/// `draining`, and how.
+pub(crate) fn state(sidecar: &Sidecar) -> String {
+    let state = words::sidecar_state(sidecar.state());
+    match words::drain_mode(sidecar.drain()) {
+        Some(mode) => format!("{state} ({})", mode.replace('_', " ")),
+        None => state,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sidecar(id: &str, host: &str, state: SidecarState) -> Sidecar {
+        Sidecar { id: id.into(), host: host.into(), state: state.into(), ..Sidecar::default() }
+    }
+
+    #[test]
+    fn a_sidecar_is_named_by_id_host_or_beginning() {
+        let known = || {
+            vec![
+                sidecar("abc1", "box", SidecarState::Live),
+                sidecar("abd2", "pair", SidecarState::Live),
+                sidecar("abe3", "pair", SidecarState::Live),
+                sidecar("xyz4", "box", SidecarState::Lost),
+            ]
+        };
+        let named = |text: &str| choose(known(), text).map(|sidecar| sidecar.id);
+        assert_eq!(named("abc1").expect("an id"), "abc1");
+        assert_eq!(named("abd").expect("a beginning"), "abd2");
+        assert_eq!(named("box").expect("the host that is there"), "abc1");
+        assert_eq!(named("xyz").expect("a lost one"), "xyz4");
+        let several = named("pair").expect_err("two");
+        assert!(several.to_string().contains("2 are named like that (abd2, abe3)") && several.exit() == 2, "{several}");
+        for text in ["", "nope"] {
+            assert_eq!(named(text).expect_err("none").exit(), 1);
+        }
+    }
+
+    #[test]
+    fn a_draining_sidecar_says_how() {
+        let mut one = sidecar("a", "h", SidecarState::Draining);
+        one.set_drain(DrainMode::HandBack);
+        assert_eq!(state(&one), "draining (hand back)");
+        assert!(is_empty(&one));
+        one.allocated = Some(proto::v1::Resources { cpu_millis: 1, memory_bytes: 0 });
+        assert!(!is_empty(&one), "an assignment is on its way");
+        assert_eq!(state(&sidecar("a", "h", SidecarState::Live)), "live");
+    }
+}
