@@ -165,6 +165,7 @@ impl Server {
                 lease_ms: options.beat_ms * options.lease_beats,
                 fence_grace_ms: options.fence_grace_ms,
                 accept_restored: options.accept_restored,
+                retention: shell::Retention::default(),
             },
         )?;
         let (stopping, told) = watch::channel(false);

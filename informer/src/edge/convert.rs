@@ -136,5 +136,5 @@ fn report(session: SessionId, mut wire: v1::Report) -> Result<Event, Faults> {
         Some(What::Refused(refused)) => Report::Refused(refused.why),
     };
     let fence = wire.fence.unwrap_or_default().into();
-    Ok(Event::Reported { session, seq: wire.seq, attempt, fence, report, stored: None })
+    Ok(Event::Reported { session, seq: wire.seq, attempt, fence, report, stored: Vec::new() })
 }

@@ -99,11 +99,14 @@ fn new_task(request: v1::SubmitRequest) -> Result<NewTask, Error> {
     let key = check::key(request.key)?;
     let checked = check::spec(request.spec.unwrap_or_default())?;
     let body = checked.spec.encode_to_vec();
+    let payload = PayloadHandle::from(Sha256::digest(&body));
     Ok(NewTask {
         task: fresh_id(),
         key,
-        payload: PayloadHandle::from(Sha256::digest(&body)),
+        payload,
         body: body.into(),
+        digest: payload,
+        array: None,
         start_after_unix_ms: checked.spec.start_after_unix_ms,
         facts: checked.facts,
     })

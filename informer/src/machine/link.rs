@@ -305,7 +305,13 @@ impl Machine {
             match attempt.phase {
                 Phase::Assigned if wanted && !attempt.fenced => {
                     let fence = attempt.fence;
-                    cx.effects.push(Effect::SendAssign { session, attempt: attempt_id, fence, payload, item: false });
+                    cx.effects.push(Effect::SendAssign {
+                        session,
+                        attempt: attempt_id,
+                        fence,
+                        payload,
+                        position: None,
+                    });
                 }
                 Phase::Committing => {
                     task.state = State::Running;

@@ -155,7 +155,7 @@ impl Machine {
         task.state = State::Assigned;
         sidecar.take(attempt, taken(task));
         let (payload, host) = (task.payload, sidecar.host.clone());
-        cx.effects.push(Effect::SendAssign { session, attempt, fence, payload, item: false });
+        cx.effects.push(Effect::SendAssign { session, attempt, fence, payload, position: None });
         self.touch_task(task_id);
         self.note(cx, attempt, "assigned", format!("to {host} ({sidecar_id})"));
         self.refresh(sidecar_id);

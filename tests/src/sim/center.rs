@@ -177,7 +177,7 @@ impl World {
         for effect in effects {
             match effect {
                 Effect::Reply { ticket, reply } => self.on_reply(ticket, reply)?,
-                Effect::SendAssign { session, attempt, fence, payload, item: _ } => {
+                Effect::SendAssign { session, attempt, fence, payload, position: _ } => {
                     let assign = v1::Assign {
                         attempt: Some(attempt.to_wire()),
                         fence: Some(fence.into()),
