@@ -14,20 +14,23 @@
 //! |---|---|
 //! | [`accept`] | the loop that takes connections, and their bounds |
 //! | [`front`] | the choice between gRPC and HTTP |
-//! | [`client`], [`submit`], [`watch`], [`logs`] | the service `Informer` |
+//! | [`client`], [`submit`], [`array`], [`list`], [`many`], [`watch`], [`logs`] | the service `Informer` |
 //! | [`link`] | the service `SidecarLink` |
 //! | [`convert`] | wire messages to events, rows to wire messages |
 //! | [`error`] | every refusal with its code; `docs/errors.md` explains each |
 //! | [`stream`] | a response stream that owns the task which fills it |
 
 pub(crate) mod accept;
+mod array;
 mod client;
 pub mod convert;
 pub(crate) mod error;
 pub(crate) mod front;
 mod http;
 mod link;
+mod list;
 pub(crate) mod logs;
+mod many;
 mod stream;
 mod submit;
 #[cfg(test)]
