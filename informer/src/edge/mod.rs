@@ -7,7 +7,7 @@
 //!                        │                                           ├─ logs     (Logs ◀── relay ── SendLog)
 //!                        │                                           ├─ link     (Link)
 //!                        │                                           └─ health, reflection
-//!                        └─ all else ─ axum ─ http  (/, /healthz, 404)
+//!                        └─ all else ─ axum ─ http  (/, /healthz, /metrics, /v1/callback, 404)
 //! ```
 //!
 //! | module | holds |
@@ -16,6 +16,7 @@
 //! | [`front`] | the choice between gRPC and HTTP |
 //! | [`client`], [`submit`], [`array`], [`list`], [`many`], [`watch`], [`logs`] | the service `Informer` |
 //! | [`link`] | the service `SidecarLink` |
+//! | [`http`], [`metrics`] | what plain HTTP is told |
 //! | [`convert`] | wire messages to events, rows to wire messages |
 //! | [`error`] | every refusal with its code; `docs/errors.md` explains each |
 //! | [`stream`] | a response stream that owns the task which fills it |
@@ -31,6 +32,7 @@ mod link;
 mod list;
 pub(crate) mod logs;
 mod many;
+mod metrics;
 mod stream;
 mod submit;
 #[cfg(test)]

@@ -87,6 +87,7 @@ fn settle(settled: Option<Settled>, results: &mut [v1::SubmitResult], room: &mut
 
 fn failure(error: &Error, room: &mut usize) -> v1::SubmitResult {
     error.log_ours();
+    error.count();
     let mut message = error.to_string();
     match room.checked_sub(message.len()) {
         Some(left) => *room = left,
