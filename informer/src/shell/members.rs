@@ -113,8 +113,8 @@ fn merge(page: Page, told: impl Iterator<Item = TaskRow>, most: usize) -> Page {
     let mut merged = Vec::new();
     loop {
         let next = match (rows.peek(), told.peek()) {
-            // What follows the last row of a page may have a row on the next one.
-            (None, _) if more_rows.is_some() => break,
+            // What follows the end of the store's page may have a row on the next one.
+            (None, Some(other)) if more_rows.is_some_and(|next| *other.id > *next.to_bytes()) => break,
             (Some(row), Some(other)) if row.id == other.id => {
                 told.next();
                 rows.next()
@@ -218,6 +218,16 @@ mod tests {
             assert_eq!(pages.concat(), whole, "pages of {size}");
         }
         assert_eq!(pages(&rows, &all, 10).len(), 1, "no empty page follows a full one");
+    }
+
+    #[test]
+    fn a_page_of_rows_that_ends_early_hides_no_other_member() {
+        let array = array();
+        let all = Filter { array: Some(ARRAY), ..Filter::default() };
+        // The store has looked as far as 7 and found one row that the filter shows.
+        let page = Page { rows: vec![started(2)], next: ARRAY.at(7) };
+        let page = merge(page, told(&array, array.array.as_ref().unwrap(), &all), 100);
+        assert_eq!((indices(&page.rows), page.next), (vec![2, 3, 6, 7], ARRAY.at(7)));
     }
 
     #[test]
