@@ -41,6 +41,7 @@ impl Shell {
     pub fn start(store: Box<dyn Store>, options: Options) -> Result<(Handle, Self), Error> {
         let mut clock = Clock::new();
         let mut reader = store.reader()?;
+        let pruning = Pruning::new(options.retention);
         let mut tally = Tally::default();
         let machine = load(&*store, &mut *reader, options, &mut clock, &mut tally)?;
         let published = Arc::new(Published::new(v1::IdentityResponse {
@@ -56,7 +57,6 @@ impl Shell {
         let (stop, stopping) = watch::channel(false);
         let (reason, stopped) = watch::channel(None);
         let (end, ended) = watch::channel(None);
-        let pruning = Pruning::new(options.retention);
         let core = Core::new(Loaded { machine, tally }, clock, reader, Arc::clone(&published), pruning);
         let running = Running {
             core,
