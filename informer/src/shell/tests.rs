@@ -124,8 +124,18 @@ async fn welcomed(handle: &Handle) -> (SessionId, mpsc::Receiver<InformerMessage
     (session, messages)
 }
 
+/// The next message but for executors, which follow a welcome; none when the link has ended.
+async fn told(messages: &mut mpsc::Receiver<InformerMessage>) -> Option<Message> {
+    loop {
+        match messages.recv().await?.message.unwrap() {
+            Message::Executors(_) => {}
+            other => return Some(other),
+        }
+    }
+}
+
 async fn next(messages: &mut mpsc::Receiver<InformerMessage>) -> Message {
-    messages.recv().await.expect("the link is open").message.unwrap()
+    told(messages).await.expect("the link is open")
 }
 
 pub(super) fn beat(session: SessionId, seq: u64, credit: u32) -> Event {
@@ -240,7 +250,7 @@ async fn after_a_failed_commit_nothing_is_told() {
         assert!(why.contains("commit"), "{why}");
         assert_eq!(stopped(second.await), why);
         assert_eq!(world.shell.stopped().await, why);
-        assert_eq!(messages.recv().await, None, "the link was ended without a word");
+        assert_eq!(told(&mut messages).await, None, "the link was ended without a word");
         assert_eq!(stopped(world.handle.submit(task(3)).await), why);
         assert_eq!(stopped(world.handle.get(TaskId::from_u128(1)).await), why);
         assert_eq!(stopped(world.handle.link_event(beat(session, 1, 1)).await), why);
@@ -271,7 +281,7 @@ async fn a_full_link_is_dropped() {
         world.handle.sidecars(true).await.unwrap();
     }
     assert!(matches!(next(&mut messages).await, Message::Welcome(_)));
-    assert_eq!(messages.recv().await, None);
+    assert_eq!(told(&mut messages).await, None);
     let id = SidecarId::from_u128(1).to_string();
     assert_eq!(world.handle.session_of(id).await.unwrap(), None, "the machine knows");
     let log = InformerMessage { message: Some(Message::Log(v1::LogRequest::default())) };
@@ -290,7 +300,7 @@ async fn messages_of_ours_go_down_an_open_link_only() {
     world.handle.link_closed(session);
     while world.handle.session_of(id.clone()).await.unwrap().is_some() {}
     assert_eq!(world.handle.send(session, log).await, Err(Error::NoLink));
-    assert_eq!(messages.recv().await, None);
+    assert_eq!(told(&mut messages).await, None);
 }
 
 #[tokio::test]
@@ -340,6 +350,7 @@ async fn a_missing_payload_is_reported_and_ends_the_informer() {
     let mut store = disk.open().unwrap();
     let mut row = crate::store::conformance::row(1, TaskState::Ready);
     row.facts = Some(task(1).facts);
+    row.version = 1;
     let batch = Batch { tasks: vec![crate::store::conformance::change(row)], ..Batch::default() };
     store.commit(1, &Commit { seq: 1, batch, ..Commit::default() }).unwrap();
     let world = World::on(disk);
@@ -359,7 +370,7 @@ async fn an_orderly_stop_answers_what_was_taken_in() {
     drop(hold);
     stop.await;
     submit.await.unwrap();
-    assert_eq!(messages.recv().await, None);
+    assert_eq!(told(&mut messages).await, None);
     assert!(stopped(world.handle.submit(task(2)).await).contains("told to stop"));
 }
 
