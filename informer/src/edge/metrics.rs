@@ -3,7 +3,7 @@
 //! The text format is a line a value, so it is written here: a client library would bring a registry, locks and a derive for what
 //! are atomics already. Nothing here passes the loop, so that a scrape answers even when the loop is behind.
 
-use super::error;
+use super::{error, traffic};
 use crate::shell::{COMMIT_BUCKETS_US, Handle, Numbers, TABLES};
 use proto::v1::{SidecarState, TaskState};
 use rustix::time::{ClockId, clock_gettime};
@@ -14,11 +14,15 @@ use std::fs;
 pub(super) fn page(handle: &Handle) -> String {
     let mut page = Page::default();
     about(&mut page, handle);
-    work(&mut page, &handle.numbers());
-    commits(&mut page, &handle.numbers());
-    let refused: Vec<_> = error::refused().collect();
+    let numbers = handle.numbers();
+    work(&mut page, &numbers);
+    commits(&mut page, &numbers);
+    page.family("informer_network_bytes_total", "counter", "Bytes over all connections, by direction.");
+    for (direction, bytes) in traffic::bytes() {
+        page.labelled("direction", direction, bytes);
+    }
     page.family("informer_refused_calls_total", "counter", "Calls refused, by code (docs/errors.md).");
-    for (code, count) in refused {
+    for (code, count) in error::refused() {
         page.labelled("code", code, count);
     }
     process(&mut page);

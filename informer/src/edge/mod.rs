@@ -16,7 +16,7 @@
 //! | [`front`] | the choice between gRPC and HTTP |
 //! | [`client`], [`submit`], [`array`], [`list`], [`many`], [`watch`], [`logs`] | the service `Informer` |
 //! | [`link`] | the service `SidecarLink` |
-//! | [`http`], [`metrics`] | what plain HTTP is told |
+//! | [`http`], [`metrics`], [`traffic`] | what plain HTTP is told |
 //! | [`convert`] | wire messages to events, rows to wire messages |
 //! | [`error`] | every refusal with its code; `docs/errors.md` explains each |
 //! | [`stream`] | a response stream that owns the task which fills it |
@@ -37,6 +37,7 @@ mod stream;
 mod submit;
 #[cfg(test)]
 mod tests;
+mod traffic;
 mod watch;
 
 use crate::shell::Handle;

@@ -27,6 +27,7 @@ async fn metrics_tell_what_happened() {
     assert!(value("informer_commits_total ") >= 1.0);
     assert!(value("informer_committed_rows_total{table=\"tasks\"} ") >= 1.0);
     assert!(value("informer_refused_calls_total{code=\"invalid\"} ") >= 1.0);
+    assert!(value("informer_network_bytes_total{direction=\"sent\"} ") > 0.0);
     assert!(value("process_resident_memory_bytes ") > 1e6);
     assert!(value("process_open_fds ") >= 3.0);
     let documented = include_str!("../../../../docs/metrics.md");
