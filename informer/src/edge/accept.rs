@@ -2,6 +2,7 @@
 //! hold has a bound here: connections, streams, resets, headers, and the time until the first request can be read.
 
 use super::front::Front;
+use super::traffic::Counted;
 use http::Request;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -120,7 +121,7 @@ async fn serve(
     stream.set_nodelay(true).map_err(|error| error.to_string())?;
     let peer = stream.peer_addr().ok();
     let io = timeout(HEADER_TIME, opened(stream)).await.map_err(|_| "nothing said in time".to_owned())?;
-    let io = TokioIo::new(io.map_err(|error| error.to_string())?);
+    let io = TokioIo::new(Counted(io.map_err(|error| error.to_string())?));
     let service = service_fn(move |mut request: Request<Incoming>| {
         // What tonic's own server would tell its services.
         request.extensions_mut().insert(TcpConnectInfo { local_addr: None, remote_addr: peer });

@@ -2,18 +2,14 @@
 
 use super::error::Error;
 use super::stream::Produced;
-use super::{Edge, convert, logs, submit, watch};
+use super::{Edge, array, convert, list, logs, many, submit, watch};
 use crate::machine::PayloadHandle;
-use crate::store::Filter;
 use prost::Message as _;
-use proto::id::TaskId;
+use proto::check::{self, Fault};
+use proto::id::{SidecarId, TaskId};
 use proto::v1::informer_server::Informer;
-use proto::{bounds, check, store, v1};
+use proto::{store, v1};
 use tonic::{Request, Response, Status, Streaming};
-
-/// Encoded tasks of one page, bytes: half a message, since attempts with long messages could make a full page exceed it. The page
-/// then ends early and its token goes on from there.
-const PAGE_BYTES: usize = bounds::MESSAGE_BYTES / 2;
 
 /// What clients call.
 pub(crate) struct Client {
@@ -36,37 +32,9 @@ impl Client {
         let handle = PayloadHandle::try_from(row.payload.as_slice()).map_err(|_| Error::Payload(id))?;
         let body = self.edge.handle.payload(handle).await?.ok_or(Error::Payload(id))?;
         let spec = v1::TaskSpec::decode(body).map_err(|_| Error::Payload(id))?;
-        Ok(v1::Task { spec: Some(spec), ..convert::task(&self.edge.handle, &row) })
-    }
-
-    async fn page(&self, request: v1::ListRequest) -> Result<v1::ListResponse, Error> {
-        let before = if request.page_token.is_empty() { None } else { Some(request.page_token.parse()?) };
-        check::label_filter(&request.labels)?;
-        let filter = Filter {
-            states: states(&request.states)?,
-            owner: Some(request.owner).filter(|owner| !owner.is_empty()),
-            name: Some(request.name).filter(|name| !name.is_empty()),
-            labels: request.labels,
-            page_size: check::page_size(request.page_size)?,
-            before,
-            ..Filter::default()
-        };
-        let page = self.edge.handle.list(filter).await?;
-        let next_page_token = page.next.map(|id| id.to_string()).unwrap_or_default();
-        let mut answer = v1::ListResponse { tasks: Vec::with_capacity(page.rows.len()), next_page_token };
-        let mut bytes = 0;
-        for row in &page.rows {
-            let task = convert::task(&self.edge.handle, row);
-            bytes += task.encoded_len();
-            if bytes > PAGE_BYTES
-                && let Some(last) = answer.tasks.last()
-            {
-                answer.next_page_token.clone_from(&last.id);
-                break;
-            }
-            answer.tasks.push(task);
-        }
-        Ok(answer)
+        let item = if id.array().is_some() { self.edge.handle.item(id).await? } else { None };
+        let task = convert::task(&self.edge.handle, &row);
+        Ok(v1::Task { spec: Some(spec), item: item.unwrap_or_default(), ..task })
     }
 
     async fn events(&self, request: v1::HistoryRequest) -> Result<v1::HistoryResponse, Error> {
@@ -74,7 +42,7 @@ impl Client {
         let limit = check::page_size(request.page_size)?;
         let after = match request.page_token.as_str() {
             "" => 0,
-            token => token.parse().map_err(|_| token_fault())?,
+            token => token.parse().map_err(|_| list::token_fault())?,
         };
         let rows = self.edge.handle.history(id, after, limit).await?;
         let full = rows.len() >= limit as usize;
@@ -94,27 +62,12 @@ impl Client {
     }
 }
 
-fn token_fault() -> Error {
-    Error::Field(check::Fault {
-        field: "page_token".to_owned(),
-        problem: "it is none of ours".to_owned(),
-        remedy: "use the token of the page before, or none".to_owned(),
+fn mode_fault(mode: i32) -> Error {
+    Error::Field(Fault {
+        field: "mode".to_owned(),
+        problem: format!("{mode} is no way to drain"),
+        remedy: "use the numbers of informer.v1.DrainMode".to_owned(),
     })
-}
-
-fn states(wire: &[i32]) -> Result<Vec<v1::TaskState>, Error> {
-    let state = |number: &i32| match v1::TaskState::try_from(*number) {
-        Ok(v1::TaskState::Unspecified) | Err(_) => Err(Error::Field(check::Fault {
-            field: "states".to_owned(),
-            problem: format!("{number} is no state"),
-            remedy: "use the numbers of informer.v1.TaskState, or none".to_owned(),
-        })),
-        Ok(state) => Ok(state),
-    };
-    let mut states = wire.iter().map(state).collect::<Result<Vec<_>, _>>()?;
-    states.sort_unstable();
-    states.dedup();
-    Ok(states)
 }
 
 /// The answer, or the error as a status.
@@ -143,7 +96,7 @@ impl Informer for Client {
     }
 
     async fn list(&self, request: Request<v1::ListRequest>) -> Result<Response<v1::ListResponse>, Status> {
-        answer(self.page(request.into_inner()).await)
+        answer(list::page(&self.edge, request.into_inner()).await)
     }
 
     async fn watch(&self, request: Request<v1::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
@@ -191,39 +144,58 @@ impl Informer for Client {
 
     async fn submit_array(
         &self,
-        _: Request<Streaming<v1::SubmitArrayRequest>>,
+        request: Request<Streaming<v1::SubmitArrayRequest>>,
     ) -> Result<Response<v1::SubmitResponse>, Status> {
-        Err(Status::unimplemented("arrays"))
+        array::submit(&self.edge.handle, request.into_inner()).await.map(Response::new)
     }
 
-    async fn cancel_many(&self, _: Request<v1::ManyRequest>) -> Result<Response<v1::ManyResponse>, Status> {
-        Err(Status::unimplemented("cancel_many"))
+    async fn cancel_many(&self, request: Request<v1::ManyRequest>) -> Result<Response<v1::ManyResponse>, Status> {
+        answer(many::cancel(&self.edge, request.into_inner()).await)
     }
 
-    async fn retry_many(&self, _: Request<v1::ManyRequest>) -> Result<Response<v1::ManyResponse>, Status> {
-        Err(Status::unimplemented("retry_many"))
+    async fn retry_many(&self, request: Request<v1::ManyRequest>) -> Result<Response<v1::ManyResponse>, Status> {
+        answer(many::retry(&self.edge, request.into_inner()).await)
     }
 
-    async fn drain(&self, _: Request<v1::DrainRequest>) -> Result<Response<v1::DrainResponse>, Status> {
-        Err(Status::unimplemented("drain"))
+    async fn drain(&self, request: Request<v1::DrainRequest>) -> Result<Response<v1::DrainResponse>, Status> {
+        let request = request.into_inner();
+        let drain = async {
+            let sidecar: SidecarId = request.sidecar.parse()?;
+            let mode = v1::DrainMode::try_from(request.mode).map_err(|_| mode_fault(request.mode))?;
+            let sidecar = self.edge.handle.drain(sidecar, mode).await?;
+            Ok(v1::DrainResponse { sidecar: Some(sidecar) })
+        };
+        answer(drain.await)
     }
 
     async fn put_executor(
         &self,
-        _: Request<v1::PutExecutorRequest>,
+        request: Request<v1::PutExecutorRequest>,
     ) -> Result<Response<v1::PutExecutorResponse>, Status> {
-        Err(Status::unimplemented("put_executor"))
+        let request = request.into_inner();
+        let put = async {
+            let executor = v1::Executor {
+                id: uuid::Uuid::now_v7().to_string(),
+                registered_unix_ms: convert::wall_ms(),
+                ..check::executor(request.executor.unwrap_or_default())?
+            };
+            let (executor, existed) = self.edge.handle.put_executor(executor, request.replace).await?;
+            Ok(v1::PutExecutorResponse { executor: Some(executor), existed })
+        };
+        answer(put.await)
     }
 
     async fn delete_executor(
         &self,
-        _: Request<v1::DeleteExecutorRequest>,
+        request: Request<v1::DeleteExecutorRequest>,
     ) -> Result<Response<v1::DeleteExecutorResponse>, Status> {
-        Err(Status::unimplemented("delete_executor"))
+        let deleted = self.edge.handle.delete_executor(request.into_inner().r#type).await;
+        answer(deleted.map(|existed| v1::DeleteExecutorResponse { existed }).map_err(Error::from))
     }
 
     async fn executors(&self, _: Request<v1::ExecutorsRequest>) -> Result<Response<v1::ExecutorsResponse>, Status> {
-        Err(Status::unimplemented("executors"))
+        let executors = self.edge.handle.executors().await;
+        answer(executors.map(|executors| v1::ExecutorsResponse { executors }).map_err(Error::from))
     }
 
     async fn identity(&self, _: Request<v1::IdentityRequest>) -> Result<Response<v1::IdentityResponse>, Status> {

@@ -5,6 +5,7 @@ use crate::shell::Handle;
 use proto::check::{self, Faults};
 use proto::id::{Fence, SidecarId, TaskId};
 use proto::{store, v1};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 /// The id in a row; rows come from our own store, so that another length is corruption, and shows as the nil id.
 pub(super) fn task_id(row: &store::TaskRow) -> TaskId {
@@ -20,6 +21,7 @@ pub(super) fn is_terminal(row: &store::TaskRow) -> bool {
 pub(super) fn task(handle: &Handle, row: &store::TaskRow) -> v1::Task {
     let id = task_id(row);
     let facts = row.facts.clone().unwrap_or_default();
+    let progress = if is_terminal(row) { None } else { handle.progress(id) };
     v1::Task {
         id: id.to_string(),
         name: facts.name,
@@ -31,16 +33,74 @@ pub(super) fn task(handle: &Handle, row: &store::TaskRow) -> v1::Task {
         created_unix_ms: row.created_unix_ms,
         ended_unix_ms: row.ended_unix_ms,
         not_before_unix_ms: row.not_before_unix_ms,
-        progress: if is_terminal(row) { None } else { handle.progress(id) },
         priority: facts.priority,
         labels: facts.labels,
         kind: facts.kind,
         attempts_dropped: row.attempts_dropped,
         cancelling: row.cancelling,
-        array: None,
+        array: row.array.as_ref().map(array_status),
         item: String::new(),
-        eta_unix_ms: 0,
+        eta_unix_ms: eta_unix_ms(row, progress.as_ref(), wall_ms()),
+        progress,
     }
+}
+
+/// The counts of an array's members.
+fn array_status(array: &store::ArrayRow) -> v1::ArrayStatus {
+    v1::ArrayStatus {
+        first: array.first,
+        count: array.count,
+        pending: members_of(&array.pending),
+        live: array.live,
+        succeeded: array.succeeded,
+        failed: array.failed,
+        cancelled: array.cancelled_rows + members_of(&array.cancelled),
+        max_failures: array.max_failures,
+        limited: array.limited,
+        items: array.items,
+    }
+}
+
+fn members_of(runs: &[store::Run]) -> u32 {
+    runs.iter().map(|run| run.count).sum()
+}
+
+/// When a task should have ended; 0: nobody can say.
+fn eta_unix_ms(row: &store::TaskRow, progress: Option<&v1::Progress>, now_unix_ms: u64) -> u64 {
+    if is_terminal(row) {
+        return 0;
+    }
+    if let Some(array) = &row.array {
+        return array_eta_unix_ms(row, array, now_unix_ms);
+    }
+    if row.state() != v1::TaskState::Running {
+        return 0;
+    }
+    // What the process itself says is worth more than what others like it took.
+    if let Some(left_ms) = progress.map(|progress| progress.eta_ms).filter(|left_ms| *left_ms > 0) {
+        return now_unix_ms.saturating_add(left_ms);
+    }
+    let running =
+        row.attempts.iter().rev().find(|attempt| attempt.state() == v1::AttemptState::Running && !attempt.fenced);
+    running
+        .filter(|attempt| attempt.expected_ms > 0 && attempt.started_unix_ms > 0)
+        .map_or(0, |attempt| attempt.started_unix_ms.saturating_add(attempt.expected_ms))
+}
+
+/// The members that are left take as long, each, as those that have ended did: their number over the time since the start, so that
+/// it counts how many run at once.
+fn array_eta_unix_ms(row: &store::TaskRow, array: &store::ArrayRow, now_unix_ms: u64) -> u64 {
+    let ended = u64::from(array.succeeded) + u64::from(array.failed);
+    let left = u64::from(members_of(&array.pending)) + u64::from(array.live);
+    let since = row.run_since_unix_ms.max(row.created_unix_ms).max(row.not_before_unix_ms);
+    let elapsed_ms = now_unix_ms.saturating_sub(since);
+    elapsed_ms.saturating_mul(left).checked_div(ended).map_or(0, |left_ms| now_unix_ms.saturating_add(left_ms))
+}
+
+/// Unix time, milliseconds.
+pub(super) fn wall_ms() -> u64 {
+    // Before 1970 only if nobody has set the clock.
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
 
 fn attempt(row: &store::AttemptRow) -> v1::Attempt {
@@ -136,5 +196,58 @@ fn report(session: SessionId, mut wire: v1::Report) -> Result<Event, Faults> {
         Some(What::Refused(refused)) => Report::Refused(refused.why),
     };
     let fence = wire.fence.unwrap_or_default().into();
-    Ok(Event::Reported { session, seq: wire.seq, attempt, fence, report, stored: None })
+    Ok(Event::Reported { session, seq: wire.seq, attempt, fence, report, stored: Vec::new() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: u64 = 1_000_000;
+
+    #[test]
+    fn an_end_is_expected_by_what_is_known_best() {
+        let attempt = store::AttemptRow {
+            state: v1::AttemptState::Running.into(),
+            started_unix_ms: NOW - 500,
+            expected_ms: 800,
+            ..Default::default()
+        };
+        let state = v1::TaskState::Running.into();
+        let row = store::TaskRow { state, attempts: vec![attempt], ..Default::default() };
+        assert_eq!(eta_unix_ms(&row, None, NOW), NOW + 300);
+        let says = v1::Progress { eta_ms: 90, ..Default::default() };
+        assert_eq!(eta_unix_ms(&row, Some(&says), NOW), NOW + 90);
+        let silent = v1::Progress::default();
+        assert_eq!(eta_unix_ms(&row, Some(&silent), NOW), NOW + 300);
+        let unknown = store::TaskRow { attempts: Vec::new(), ..row.clone() };
+        assert_eq!(eta_unix_ms(&unknown, None, NOW), 0);
+        let ended = store::TaskRow { state: v1::TaskState::Failed.into(), ..row };
+        assert_eq!(eta_unix_ms(&ended, None, NOW), 0);
+    }
+
+    #[test]
+    fn an_array_is_counted_and_expected_by_its_pace() {
+        let run = |first, count| store::Run { first, count };
+        let array = store::ArrayRow {
+            first: 1,
+            count: 100,
+            pending: vec![run(61, 30), run(95, 6)],
+            cancelled: vec![run(91, 4)],
+            live: 10,
+            succeeded: 45,
+            failed: 3,
+            cancelled_rows: 2,
+            ..Default::default()
+        };
+        let status = array_status(&array);
+        assert_eq!((status.pending, status.cancelled), (36, 6));
+        let counted = status.pending + status.live + status.succeeded + status.failed + status.cancelled;
+        assert_eq!(counted, status.count);
+        let state = v1::TaskState::Running.into();
+        let mut row = store::TaskRow { state, created_unix_ms: NOW - 4800, array: Some(array), ..Default::default() };
+        assert_eq!(eta_unix_ms(&row, None, NOW), NOW + 4600, "100 ms a member, 46 of them");
+        row.array = Some(store::ArrayRow { count: 5, pending: vec![run(0, 5)], ..Default::default() });
+        assert_eq!(eta_unix_ms(&row, None, NOW), 0, "nothing has ended yet");
+    }
 }

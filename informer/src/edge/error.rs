@@ -3,9 +3,41 @@
 use crate::{machine::Rejection, shell};
 use proto::check::{Fault, Faults};
 use proto::id::TaskId;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
+
+/// Every code, in the order of docs/errors.md.
+const CODES: [&str; 19] = [
+    "invalid",
+    "unknown_task",
+    "key_conflict",
+    "state",
+    "scattered",
+    "full",
+    "busy",
+    "lagged",
+    "not_started",
+    "log_gone",
+    "unlinked",
+    "log_readers",
+    "unknown_sidecar",
+    "unknown_type",
+    "executor_conflict",
+    "stopping",
+    "internal",
+    "silent",
+    "no_reader",
+];
+/// Refusals by code since the process began, over all informers in it: a refusal becomes a status in many places, not all of which
+/// know whose it is.
+static REFUSED: [AtomicU64; CODES.len()] = [const { AtomicU64::new(0) }; CODES.len()];
+
+/// How often each code was told.
+pub(super) fn refused() -> impl Iterator<Item = (&'static str, u64)> {
+    CODES.into_iter().zip(REFUSED.iter().map(|count| count.load(Relaxed)))
+}
 
 /// Domain of the codes in an `ErrorInfo`.
 pub(crate) const DOMAIN: &str = "informer.v1";
@@ -109,6 +141,13 @@ impl Error {
         }
     }
 
+    /// Counts a refusal that is told to a peer.
+    pub(super) fn count(&self) {
+        if let Some(at) = CODES.iter().position(|code| *code == self.code()) {
+            REFUSED[at].fetch_add(1, Relaxed);
+        }
+    }
+
     fn retry_after(&self) -> Option<Duration> {
         match self.code() {
             "busy" => Some(RETRY_BUSY),
@@ -127,6 +166,7 @@ impl From<Fault> for Error {
 impl From<Error> for Status {
     fn from(error: Error) -> Self {
         error.log_ours();
+        error.count();
         let mut details = ErrorDetails::new();
         details.set_error_info(error.code(), DOMAIN, [("docs".to_owned(), "docs/errors.md".to_owned())]);
         if let Some(delay) = error.retry_after() {
@@ -151,8 +191,18 @@ mod tests {
     fn all() -> Vec<Error> {
         let task = TaskId::from_u128(1);
         let state = Rejection::State { task, state: "running", why: "it must have ended" };
-        let rejected =
-            [Rejection::KeyConflict { task }, Rejection::Unknown { task }, state, Rejection::Full { limit: 1 }];
+        let r#type = "thumb".to_owned();
+        let rejected = [
+            Rejection::KeyConflict { task },
+            Rejection::Unknown { task },
+            state,
+            Rejection::Full { limit: 1 },
+            Rejection::UnknownSidecar { sidecar: proto::id::SidecarId::from_u128(1) },
+            Rejection::UnknownType { r#type: r#type.clone() },
+            Rejection::ExecutorConflict { r#type },
+            Rejection::ExecutorsFull { limit: 1 },
+            Rejection::Scattered { task, limit: 1 },
+        ];
         let mut all: Vec<Error> = rejected.map(|rejection| Error::Shell(shell::Error::Rejected(rejection))).into();
         all.extend([
             Error::Shell(shell::Error::Busy),
@@ -179,6 +229,7 @@ mod tests {
         let docs = include_str!("../../../docs/errors.md");
         for error in all() {
             let code = error.code();
+            assert!(CODES.contains(&code), "{code} is not counted");
             assert!(docs.contains(&format!("| `{code}` |")), "docs/errors.md does not explain {code}");
             let hint = error.retry_after();
             let status = Status::from(error);

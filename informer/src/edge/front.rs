@@ -31,6 +31,7 @@ impl Front {
         let client = InformerServer::new(client::Client::new(edge.clone()))
             .max_decoding_message_size(MESSAGE_BYTES)
             .max_encoding_message_size(MESSAGE_BYTES);
+        let http = plain::router(edge.clone());
         let link = SidecarLinkServer::new(link::Links::new(edge))
             .max_decoding_message_size(MESSAGE_BYTES)
             .max_encoding_message_size(MESSAGE_BYTES);
@@ -42,7 +43,7 @@ impl Front {
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
             .build_v1()?;
         let grpc = Routes::new(client).add_service(link).add_service(health).add_service(reflection).prepare();
-        Ok((Self { grpc, http: plain::router() }, reporter))
+        Ok((Self { grpc, http }, reporter))
     }
 
     /// Answers one request.

@@ -7,31 +7,37 @@
 //!                        │                                           ├─ logs     (Logs ◀── relay ── SendLog)
 //!                        │                                           ├─ link     (Link)
 //!                        │                                           └─ health, reflection
-//!                        └─ all else ─ axum ─ http  (/, /healthz, 404)
+//!                        └─ all else ─ axum ─ http  (/, /healthz, /metrics, /v1/callback, 404)
 //! ```
 //!
 //! | module | holds |
 //! |---|---|
 //! | [`accept`] | the loop that takes connections, and their bounds |
 //! | [`front`] | the choice between gRPC and HTTP |
-//! | [`client`], [`submit`], [`watch`], [`logs`] | the service `Informer` |
+//! | [`client`], [`submit`], [`array`], [`list`], [`many`], [`watch`], [`logs`] | the service `Informer` |
 //! | [`link`] | the service `SidecarLink` |
+//! | [`http`], [`metrics`], [`traffic`] | what plain HTTP is told |
 //! | [`convert`] | wire messages to events, rows to wire messages |
 //! | [`error`] | every refusal with its code; `docs/errors.md` explains each |
 //! | [`stream`] | a response stream that owns the task which fills it |
 
 pub(crate) mod accept;
+mod array;
 mod client;
 pub mod convert;
 pub(crate) mod error;
 pub(crate) mod front;
 mod http;
 mod link;
+mod list;
 pub(crate) mod logs;
+mod many;
+mod metrics;
 mod stream;
 mod submit;
 #[cfg(test)]
 mod tests;
+mod traffic;
 mod watch;
 
 use crate::shell::Handle;

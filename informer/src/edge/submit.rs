@@ -3,8 +3,10 @@
 use super::error::Error;
 use crate::machine::PayloadHandle;
 use crate::shell::{Handle, NewTask};
+use bytes::Bytes;
 use prost::Message as _;
 use proto::id::TaskId;
+use proto::store::Facts;
 use proto::{bounds, check, v1};
 use sha2::{Digest as _, Sha256};
 use std::future::{Future as _, poll_fn};
@@ -85,6 +87,7 @@ fn settle(settled: Option<Settled>, results: &mut [v1::SubmitResult], room: &mut
 
 fn failure(error: &Error, room: &mut usize) -> v1::SubmitResult {
     error.log_ours();
+    error.count();
     let mut message = error.to_string();
     match room.checked_sub(message.len()) {
         Some(left) => *room = left,
@@ -97,20 +100,47 @@ fn failure(error: &Error, room: &mut usize) -> v1::SubmitResult {
 /// A checked task under a fresh id.
 fn new_task(request: v1::SubmitRequest) -> Result<NewTask, Error> {
     let key = check::key(request.key)?;
-    let checked = check::spec(request.spec.unwrap_or_default())?;
+    Ok(template(request.spec.unwrap_or_default())?.task(fresh_id(), key))
+}
+
+/// A checked spec, encoded: what a task, or each member of an array, is made of.
+pub(super) struct Template {
+    pub(super) payload: PayloadHandle,
+    body: Bytes,
+    facts: Facts,
+    start_after_unix_ms: u64,
+}
+
+impl Template {
+    /// The task that is submitted alone.
+    pub(super) fn task(self, task: TaskId, key: Option<String>) -> NewTask {
+        NewTask {
+            task,
+            key,
+            payload: self.payload,
+            body: self.body,
+            digest: self.payload,
+            array: None,
+            start_after_unix_ms: self.start_after_unix_ms,
+            facts: self.facts,
+        }
+    }
+}
+
+/// Checks a spec and fills in its defaults.
+pub(super) fn template(spec: v1::TaskSpec) -> Result<Template, Error> {
+    let checked = check::spec(spec)?;
     let body = checked.spec.encode_to_vec();
-    Ok(NewTask {
-        task: fresh_id(),
-        key,
+    Ok(Template {
         payload: PayloadHandle::from(Sha256::digest(&body)),
         body: body.into(),
-        start_after_unix_ms: checked.spec.start_after_unix_ms,
         facts: checked.facts,
+        start_after_unix_ms: checked.spec.start_after_unix_ms,
     })
 }
 
 /// A version 7 UUID: later submits have greater ids, within one process strictly.
-fn fresh_id() -> TaskId {
+pub(super) fn fresh_id() -> TaskId {
     TaskId::from_u128(uuid::Uuid::now_v7().as_u128())
 }
 

@@ -2,10 +2,14 @@
 //!
 //! Subscribe first, read the rows then, follow last: a change between reading and following is in the subscription. A row that is
 //! not newer than the last one told is skipped, so that what is in both is told once.
+//!
+//! A member of an array that has no row of its own is told from its array's row, at version 0; each change of that row is looked at
+//! for the members of it that are watched.
 
 use super::error::Error;
 use super::stream::Produced;
 use super::{Edge, convert};
+use crate::shell;
 use proto::id::TaskId;
 use proto::{bounds, check, store, v1};
 use std::collections::BTreeMap;
@@ -65,7 +69,7 @@ struct Watch {
 /// What the watcher knows of one task.
 #[derive(Default)]
 struct Told {
-    /// Row version; rows count from 1.
+    /// Row version; rows count from 1, and 0 is a member without one.
     version: u64,
     row: Option<Arc<store::TaskRow>>,
     progress: Option<v1::Progress>,
@@ -86,7 +90,10 @@ impl Watch {
         while !self.told.values().all(Told::is_terminal) {
             tokio::select! {
                 changed = self.changes.recv() => match changed {
-                    Ok(row) => self.tell(row).await?,
+                    Ok(row) => {
+                        self.tell_members(&row).await?;
+                        self.tell(row).await?;
+                    }
                     Err(RecvError::Lagged(_)) => self.read_all().await?,
                     Err(RecvError::Closed) => return Err(Error::Stopping),
                 },
@@ -116,9 +123,31 @@ impl Watch {
         Ok(())
     }
 
+    /// Tells the watched members of an array that its row tells, and that are others now.
+    async fn tell_members(&mut self, array: &store::TaskRow) -> Result<(), Error> {
+        if array.array.is_none() {
+            return Ok(());
+        }
+        let id = convert::task_id(array);
+        // A member's id follows its array's directly.
+        let members = self.told.range(id..).skip_while(|(task, _)| **task == id).map_while(|(task, told)| {
+            task.array().filter(|array| *array == id)?;
+            Some(task.index().filter(|_| told.version == 0))
+        });
+        let changed: Vec<_> = members.flatten().filter_map(|index| shell::member(array, index)).collect();
+        for row in changed {
+            self.tell(Arc::new(row)).await?;
+        }
+        Ok(())
+    }
+
     async fn tell(&mut self, row: Arc<store::TaskRow>) -> Result<(), Error> {
         let Some(told) = self.told.get_mut(&convert::task_id(&row)) else { return Ok(()) };
-        if told.row.is_some() && row.version <= told.version {
+        let known = told.row.as_ref().is_some_and(|known| {
+            // Version 0 is a member without a row, of which only the state can change.
+            if row.version == 0 && told.version == 0 { row.state == known.state } else { row.version <= told.version }
+        });
+        if known {
             return Ok(());
         }
         let task = convert::task(&self.edge.handle, &row);

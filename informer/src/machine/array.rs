@@ -323,7 +323,8 @@ impl Machine {
     ) -> Option<Effect> {
         let payload = self.tasks.get(&attempt.task)?.payload;
         let members = attempt.task.array().and_then(|array| self.tasks.get(&array)).and_then(Task::members);
-        let item = members.is_some_and(|members| members.items);
-        Some(Effect::SendAssign { session, attempt, fence, payload, item })
+        let items = members.filter(|members| members.items);
+        let position = items.zip(attempt.task.index()).map(|(members, index)| index - members.first);
+        Some(Effect::SendAssign { session, attempt, fence, payload, position })
     }
 }

@@ -25,8 +25,8 @@ pub enum Effect {
         fence: Fence,
         /// Its payload.
         payload: PayloadHandle,
-        /// It is the member of an array whose members have items: the shell fetches its item too.
-        item: bool,
+        /// Of a member whose array has items: the position of its item, from 0. The shell fetches it.
+        position: Option<u32>,
     },
     /// Send any other message; its content is complete.
     Send {

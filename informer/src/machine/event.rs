@@ -16,11 +16,11 @@ pub struct Now {
 }
 
 /// Names a caller who waits for a [`super::Reply`]. Made by the shell; means nothing to the machine.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Ticket(pub u64);
 
 /// One link, from its opening to its end; never used again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SessionId(pub u64);
 
 /// SHA-256 of the encoded `TaskSpec`: the name of its body in the content table.
@@ -86,7 +86,7 @@ pub enum Event {
         hello: Box<Hello>,
         /// Its whole inventory.
         held: Vec<Held>,
-        /// Rows of tasks in `held` that the store has and the machine does not hold.
+        /// Rows of tasks in `held`, and of their arrays, that the store has and the machine does not hold.
         stored: BTreeMap<TaskId, store::TaskRow>,
     },
     /// A link ended, for whatever reason.
@@ -123,8 +123,8 @@ pub enum Event {
         fence: Fence,
         /// The fact.
         report: Report,
-        /// The task's row if the store has one and the machine does not hold the task.
-        stored: Option<Box<store::TaskRow>>,
+        /// The rows that the store has and the machine does not hold: the task's, and its array's.
+        stored: Vec<store::TaskRow>,
     },
     /// An answer to a ping: the path works in both directions.
     PongReceived {

@@ -195,7 +195,7 @@ impl Machine {
                 self.on_beat(cx, session, seq, beat::Beat { load, limit, progress });
             }
             Event::Reported { session, seq, attempt, fence, report, stored } => {
-                self.hydrate(attempt.task, stored);
+                self.hydrate_all(stored);
                 self.on_reported(cx, session, report::Reported { seq, attempt, fence, report });
             }
             Event::PongReceived { session } => self.on_pong(session),

@@ -42,6 +42,16 @@ impl Machine {
             .find_map(|a| a.progress.as_deref())
     }
 
+    /// How many sidecars are in each state, by the number of [`v1::SidecarState`].
+    #[must_use]
+    pub fn sidecar_states(&self) -> [u64; 6] {
+        let mut counts = [0; 6];
+        for sidecar in self.sidecars.values() {
+            counts[state(sidecar) as usize] += 1;
+        }
+        counts
+    }
+
     /// How many tasks are held, and how many of them are ready.
     #[must_use]
     pub fn counts(&self) -> (usize, usize) {
@@ -49,17 +59,20 @@ impl Machine {
     }
 }
 
-fn describe(id: SidecarId, sidecar: &Sidecar, now: Now) -> v1::Sidecar {
-    let state = match sidecar.link {
+fn state(sidecar: &Sidecar) -> v1::SidecarState {
+    match sidecar.link {
         Link::Lost => v1::SidecarState::Lost,
         Link::Down | Link::Up { suspect: true, .. } => v1::SidecarState::Suspect,
         Link::Up { .. } if sidecar.is_draining() => v1::SidecarState::Draining,
         Link::Up { .. } if sidecar.quarantined => v1::SidecarState::Quarantined,
         Link::Up { .. } => v1::SidecarState::Live,
-    };
+    }
+}
+
+fn describe(id: SidecarId, sidecar: &Sidecar, now: Now) -> v1::Sidecar {
     v1::Sidecar {
         id: id.to_string(),
-        state: state.into(),
+        state: state(sidecar).into(),
         host: sidecar.host.clone(),
         labels: sidecar.labels.clone(),
         total: Some(v1::Resources { cpu_millis: sidecar.cpu_millis, memory_bytes: sidecar.memory_bytes }),

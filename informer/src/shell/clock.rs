@@ -36,7 +36,7 @@ pub(super) fn mono_ms() -> u64 {
     u64::try_from(now.tv_sec).unwrap_or(0) * 1000 + u64::try_from(now.tv_nsec).unwrap_or(0) / 1_000_000
 }
 
-fn wall_ms() -> u64 {
+pub(super) fn wall_ms() -> u64 {
     // Before 1970 only if nobody has set the clock.
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }

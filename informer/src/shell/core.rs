@@ -10,14 +10,17 @@
 
 use super::clock::{self, Clock};
 use super::handle::NewTask;
-use super::message::{ClientCall, LinkCall};
+use super::message::{ClientCall, ItemCall, LinkCall};
+use super::numbers::Tally;
 use super::outside::Outside;
 use super::published::Published;
+use super::retention::{PRUNED, Pruning};
 use super::writer::Done;
 use crate::failpoint;
 use crate::machine::{Effect, Event, Held, Hello, Machine, PayloadHandle, Reply, SessionId, Submit};
-use crate::store::{Commit, Error, Read};
+use crate::store::{Commit, Error, ItemChunk, Read};
 use bytes::Bytes;
+use proto::bounds;
 use proto::id::TaskId;
 use proto::store::TaskRow;
 use proto::v1::InformerMessage;
@@ -31,6 +34,17 @@ pub(super) const CLIENT_EVENTS: usize = 8192;
 /// Link events in one batch: room for beats and reports long after clients are held back. What sidecars may report without an
 /// acknowledgement is bounded too (`bounds::REPORTS_IN_FLIGHT`), so a fleet of 64 with all of it in flight still fits.
 const LINK_EVENTS: usize = 65_536;
+/// Bytes of items in one batch: 64 chunks share an fsync, and with it the commit still takes little longer than without.
+const ITEM_BATCH_BYTES: usize = 64 * bounds::ITEM_CHUNK_BYTES;
+/// Time between two looks at the gauges, ms. A scrape every few seconds sees them fresh; counting a large fleet takes a tenth of a
+/// millisecond.
+const GAUGES_MS: u64 = 1_000;
+
+/// What was loaded from the store.
+pub(super) struct Loaded {
+    pub(super) machine: Machine,
+    pub(super) tally: Tally,
+}
 
 /// Everything the loop owns except its queues.
 pub(super) struct Core {
@@ -40,8 +54,13 @@ pub(super) struct Core {
     outside: Outside,
     published: Arc<Published>,
     filling: Filling,
-    /// Effects of the batch that commits.
-    committing: Option<Vec<Effect>>,
+    committing: Option<Committing>,
+    pruning: Pruning,
+    tally: Tally,
+    /// `mono_ms` of the last look at the gauges.
+    gauged_ms: u64,
+    /// Something has happened since.
+    gauges_stale: bool,
     /// Tasks whose progress may have changed in this turn.
     advanced: BTreeSet<TaskId>,
     sessions: u64,
@@ -54,12 +73,39 @@ pub(super) struct Core {
 struct Filling {
     effects: Vec<Effect>,
     payloads: Vec<(PayloadHandle, Bytes)>,
+    items: Vec<ItemChunk>,
+    item_bytes: usize,
+    /// Those who wait for `items`.
+    keepers: Vec<oneshot::Sender<()>>,
+    prune: Vec<TaskId>,
     client_events: usize,
     link_events: usize,
 }
 
+/// The batch that commits.
+struct Committing {
+    effects: Vec<Effect>,
+    keepers: Vec<oneshot::Sender<()>>,
+    /// What it removes: the store still has their rows, but nobody may build on these.
+    prune: BTreeSet<TaskId>,
+}
+
+impl Filling {
+    /// There is something to commit besides what the machine decided.
+    fn changes_something(&self) -> bool {
+        !self.items.is_empty() || !self.prune.is_empty()
+    }
+}
+
 impl Core {
-    pub(super) fn new(machine: Machine, clock: Clock, reader: Box<dyn Read>, published: Arc<Published>) -> Self {
+    pub(super) fn new(
+        loaded: Loaded,
+        clock: Clock,
+        reader: Box<dyn Read>,
+        published: Arc<Published>,
+        pruning: Pruning,
+    ) -> Self {
+        let Loaded { machine, tally } = loaded;
         let (epoch, seq) = (machine.config().epoch, machine.config().commit_seq);
         Self {
             machine,
@@ -69,6 +115,10 @@ impl Core {
             published,
             filling: Filling::default(),
             committing: None,
+            pruning,
+            tally,
+            gauged_ms: 0,
+            gauges_stale: true,
             advanced: BTreeSet::new(),
             // Unique in the lineage: no other start has this epoch, and none opens four billion links.
             sessions: epoch << 32,
@@ -94,9 +144,23 @@ impl Core {
         self.filling.link_events < LINK_EVENTS
     }
 
-    /// Milliseconds until the machine wants to know the time.
+    pub(super) fn takes_items(&self) -> bool {
+        self.filling.item_bytes < ITEM_BATCH_BYTES
+    }
+
+    /// Milliseconds until something is to be done though nothing happens: the machine wants to know the time, ended tasks may go,
+    /// or the gauges are to follow what happened last.
     pub(super) fn sleep_ms(&self) -> Option<u64> {
-        self.machine.next_wakeup().map(|at| at.saturating_sub(clock::mono_ms()))
+        let gauges = self.gauges_stale.then_some(self.gauged_ms + GAUGES_MS);
+        // The end of a commit is a turn of its own.
+        let prune = self.pruning.due().filter(|_| !self.is_committing());
+        let next = self.machine.next_wakeup().into_iter().chain(gauges).chain(prune).min();
+        next.map(|at| at.saturating_sub(clock::mono_ms()))
+    }
+
+    /// From here on nothing is removed any more.
+    pub(super) fn stop_pruning(&mut self) {
+        self.pruning.stop();
     }
 
     /// A client's call. Questions change nothing, so their answers wait for no commit; whoever no longer waits for one has no use
@@ -106,14 +170,26 @@ impl Core {
         match call {
             ClientCall::Submit { new, reply } => self.on_submit(*new, reply)?,
             ClientCall::Cancel { task, reason, reply } => {
-                let stored = self.stored(task)?.into_iter().collect();
+                let stored = self.stored(task)?;
                 let ticket = self.outside.ticket(reply);
                 self.apply(Event::CancelRequested { ticket, task, stored, reason });
             }
             ClientCall::Retry { task, key, reply } => {
-                let stored = self.stored(task)?.into_iter().collect();
+                let stored = self.stored(task)?;
                 let ticket = self.outside.ticket(reply);
                 self.apply(Event::RetryRequested { ticket, task, stored, key });
+            }
+            ClientCall::Drain { sidecar, mode, reply } => {
+                let ticket = self.outside.ticket(reply);
+                self.apply(Event::DrainRequested { ticket, sidecar, mode });
+            }
+            ClientCall::PutExecutor { executor, replace, reply } => {
+                let ticket = self.outside.ticket(reply);
+                self.apply(Event::ExecutorPut { ticket, executor, replace });
+            }
+            ClientCall::DeleteExecutor { r#type, reply } => {
+                let ticket = self.outside.ticket(reply);
+                self.apply(Event::ExecutorDeleted { ticket, r#type });
             }
             ClientCall::Why { task, reply } => {
                 let _ = reply.send(self.machine.why(self.clock.now(), task));
@@ -139,8 +215,8 @@ impl Core {
             task: new.task,
             key: new.key,
             payload: new.payload,
-            digest: new.payload,
-            array: None,
+            digest: new.digest,
+            array: new.array,
             facts: Box::new(new.facts),
             start_after_unix_ms: new.start_after_unix_ms,
             known,
@@ -149,6 +225,23 @@ impl Core {
         if self.apply(Event::Submitted(Box::new(submit))) {
             self.outside.bodies.keep(new.payload, new.body.clone());
             self.filling.payloads.push((new.payload, new.body));
+        }
+        Ok(())
+    }
+
+    /// Items of an array that is yet to be submitted.
+    pub(super) fn on_items(&mut self, call: ItemCall) {
+        self.filling.item_bytes += call.chunk.items.iter().map(String::len).sum::<usize>();
+        self.filling.items.push(call.chunk);
+        self.filling.keepers.push(call.reply);
+    }
+
+    /// An array whose items were kept is not going to be submitted.
+    pub(super) fn on_items_dropped(&mut self, array: TaskId) -> Result<(), Error> {
+        self.filling.items.retain(|chunk| chunk.array != array);
+        // Its client may have left while the answer was under way: then it is a task like any other.
+        if !self.machine.holds(array) && self.reader.get(array)?.is_none() {
+            self.filling.prune.push(array);
         }
         Ok(())
     }
@@ -162,7 +255,7 @@ impl Core {
                 return self.on_sign_of_life(event);
             }
             LinkCall::Event(Event::Reported { session, seq, attempt, fence, report, .. }) => {
-                let stored = self.stored(attempt.task)?.map(Box::new);
+                let stored = self.stored(attempt.task)?;
                 self.apply(Event::Reported { session, seq, attempt, fence, report, stored });
             }
             LinkCall::Event(event) => {
@@ -181,10 +274,9 @@ impl Core {
     ) -> Result<(), Error> {
         let mut stored = BTreeMap::new();
         for task in held.iter().map(|held| held.attempt.task) {
-            if !stored.contains_key(&task)
-                && let Some(row) = self.stored(task)?
-            {
-                stored.insert(task, row);
+            if !stored.contains_key(&task) {
+                let rows = self.stored(task)?;
+                stored.extend(rows.into_iter().filter_map(|row| Some((crate::store::id_of(&row)?, row))));
             }
         }
         self.advanced.extend(held.iter().map(|held| held.attempt.task));
@@ -222,7 +314,7 @@ impl Core {
 
     /// Tells the machine the time if it asked for it.
     pub(super) fn on_time(&mut self) {
-        if self.sleep_ms() == Some(0) {
+        if self.machine.next_wakeup().is_some_and(|at| at <= clock::mono_ms()) {
             self.apply(Event::TimePassed);
         }
     }
@@ -230,13 +322,18 @@ impl Core {
     /// The end of a turn: what may start now? The answer is a batch to be committed under [`Core::epoch`].
     pub(super) fn take(&mut self) -> Result<Option<Commit>, Error> {
         self.publish_progress();
+        self.publish_gauges();
         if self.is_committing() {
             return Ok(None);
         }
-        while !self.machine.dirty() {
+        while !self.machine.dirty() && !self.filling.changes_something() {
             if self.filling.effects.is_empty() {
                 self.filling = Filling::default();
-                return Ok(None);
+                self.look_for_ended()?;
+                if self.filling.prune.is_empty() {
+                    return Ok(None);
+                }
+                break;
             }
             // Nothing to commit: what was decided rests on what is on disk already.
             let effects = std::mem::take(&mut self.filling.effects);
@@ -244,16 +341,34 @@ impl Core {
         }
         let batch = self.machine.take_batch(self.seq + 1);
         let filling = std::mem::take(&mut self.filling);
-        self.committing = Some(filling.effects);
-        self.advanced.extend(batch.tasks.iter().filter_map(|change| crate::store::id_of(&change.row)));
+        self.committing = Some(Committing {
+            effects: filling.effects,
+            keepers: filling.keepers,
+            prune: filling.prune.iter().copied().collect(),
+        });
+        let changed = batch.tasks.iter().filter_map(|change| crate::store::id_of(&change.row));
+        self.advanced.extend(self.published.with_progress(changed));
         self.publish_progress();
-        Ok(Some(Commit { seq: self.seq + 1, batch, payloads: filling.payloads, ..Commit::default() }))
+        let Filling { payloads, items, prune, .. } = filling;
+        Ok(Some(Commit { seq: self.seq + 1, batch, payloads, items, prune }))
+    }
+
+    /// Ended tasks that may go, once in a while and only when there is nothing else to do.
+    fn look_for_ended(&mut self) -> Result<(), Error> {
+        let Some((ended_before, keep)) = self.pruning.ask(clock::wall_ms()) else { return Ok(()) };
+        let found = self.reader.prunable(ended_before, keep, PRUNED)?;
+        let free: Vec<TaskId> = found.iter().copied().filter(|task| !self.machine.holds(*task)).collect();
+        // Tasks that are held again were just asked to run; if they fill the page, the next minute will see them gone from it.
+        self.pruning.looked(if free.is_empty() { 0 } else { found.len() });
+        self.filling.prune = free;
+        Ok(())
     }
 
     /// The batch under way is done. After a failure nothing is told to anybody any more.
     pub(super) fn on_committed(&mut self, done: Done) -> Result<(), Error> {
         done.outcome?;
         let commit = done.commit;
+        let Some(committing) = self.committing.take() else { return Ok(()) };
         self.seq = commit.seq;
         self.epoch = commit.batch.epoch.unwrap_or(self.epoch).max(self.epoch);
         self.machine.committed(self.seq);
@@ -263,9 +378,25 @@ impl Core {
             identity.commit_seq = seq;
             identity.restored = restored;
         });
+        for change in &commit.batch.tasks {
+            self.tally.see(&change.row);
+        }
         self.published.changed(commit.batch.tasks);
-        let effects = self.committing.take().unwrap_or_default();
-        self.release(effects)
+        self.published.removed(commit.prune);
+        for keeper in committing.keepers {
+            // Its client has left.
+            let _ = keeper.send(());
+        }
+        self.release(committing.effects)
+    }
+
+    fn publish_gauges(&mut self) {
+        let now_ms = clock::mono_ms();
+        if self.gauges_stale && now_ms >= self.gauged_ms + GAUGES_MS {
+            let (links, waiters) = self.outside.counts();
+            self.published.counters.set_gauges(self.tally.gauges(&self.machine, links, waiters));
+            (self.gauged_ms, self.gauges_stale) = (now_ms, false);
+        }
     }
 
     fn publish_progress(&mut self) {
@@ -277,9 +408,16 @@ impl Core {
         self.published.set_progress(advanced.into_iter().map(|task| (task, machine.progress(task).cloned())));
     }
 
-    /// The store's row of a task that the machine does not hold.
-    fn stored(&mut self, task: TaskId) -> Result<Option<TaskRow>, Error> {
-        if self.machine.holds(task) { Ok(None) } else { self.reader.get(task) }
+    /// The store's rows of what the machine does not hold of a task: its own, and of a member its array's.
+    fn stored(&mut self, task: TaskId) -> Result<Vec<TaskRow>, Error> {
+        let mut rows = Vec::new();
+        for id in std::iter::once(task).chain(task.array()) {
+            let goes = self.committing.as_ref().is_some_and(|committing| committing.prune.contains(&id));
+            if !goes && !self.machine.holds(id) {
+                rows.extend(self.reader.get(id)?);
+            }
+        }
+        Ok(rows)
     }
 
     /// Applies an event to the batch that fills; says whether it wrote something.
@@ -292,6 +430,7 @@ impl Core {
 
     fn decide(&mut self, event: Event, effects: &mut Vec<Effect>) -> bool {
         failpoint::hit("before-apply");
+        self.gauges_stale = true;
         let before = self.machine.write_count();
         self.machine.apply(self.clock.now(), event, effects);
         failpoint::hit("after-apply");
@@ -299,6 +438,7 @@ impl Core {
     }
 
     fn release(&mut self, effects: Vec<Effect>) -> Result<(), Error> {
+        self.published.counters.on_released();
         self.outside.release(effects, &mut *self.reader)?;
         self.close_broken();
         Ok(())

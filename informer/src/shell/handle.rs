@@ -1,15 +1,17 @@
 //! What edges hold of the shell: a cheap clone whose calls become messages to the loop, or reads that never pass it.
 
 use super::error::Error;
-use super::message::{ClientCall, Inbox, LinkCall};
+use super::members;
+use super::message::{ClientCall, Inbox, ItemCall, LinkCall};
+use super::numbers::Numbers;
 use super::published::Published;
 use super::reads::Reads;
-use crate::machine::{Event, Held, Hello, PayloadHandle, Rejection, Reply, SessionId};
-use crate::store::{Filter, HistoryRow, Page};
+use crate::machine::{Event, Held, Hello, NewArray, PayloadHandle, Rejection, Reply, SessionId};
+use crate::store::{Filter, HistoryRow, ItemChunk, Page};
 use bytes::Bytes;
-use proto::id::TaskId;
+use proto::id::{SidecarId, TaskId};
 use proto::store::{Facts, TaskRow};
-use proto::v1;
+use proto::v1::{self, TaskState};
 use std::sync::Arc;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
@@ -33,6 +35,10 @@ pub struct NewTask {
     pub payload: PayloadHandle,
     /// The encoded, normalised `TaskSpec`.
     pub body: Bytes,
+    /// What stands for the whole submission under its key: `payload`, or of an array a digest over it, the range and the items.
+    pub digest: PayloadHandle,
+    /// It is an array, whose items are kept already ([`Handle::keep_items`]).
+    pub array: Option<NewArray>,
     /// What decisions need of it, defaults filled in.
     pub facts: Facts,
     /// Not before this Unix time, milliseconds; 0: at once.
@@ -83,6 +89,66 @@ impl Handle {
         }
     }
 
+    /// Stores items of an array that is yet to be submitted. The answer means durable; they show when the array does. Waits while
+    /// the loop is behind. After an error, or when the array will not be submitted, [`Handle::drop_items`] takes them back.
+    ///
+    /// # Errors
+    /// [`Error::Stopped`].
+    pub async fn keep_items(&self, chunk: ItemChunk) -> Result<(), Error> {
+        let (reply, answer) = oneshot::channel();
+        self.inbox.items.send(ItemCall { chunk, reply }).await.map_err(|_| self.stopped())?;
+        answer.await.map_err(|_| self.stopped())
+    }
+
+    /// Forgets the items of an array that was not submitted; of one that was it changes nothing. Never blocks. If the informer ends
+    /// before, its next start forgets them.
+    pub fn drop_items(&self, array: TaskId) {
+        let _ = self.inbox.dropped.send(array);
+    }
+
+    /// Wants a sidecar to take no new work, or (`Unspecified`) to take it again; answers with the sidecar as it stands then.
+    ///
+    /// # Errors
+    /// [`Error::Rejected`], [`Error::Busy`], [`Error::Stopped`].
+    pub async fn drain(&self, sidecar: SidecarId, mode: v1::DrainMode) -> Result<v1::Sidecar, Error> {
+        match self.decided(|reply| ClientCall::Drain { sidecar, mode, reply }).await? {
+            Reply::Sidecar(sidecar) => Ok(*sidecar),
+            other => Err(unexpected(other)),
+        }
+    }
+
+    /// Registers an executor, checked and named by an edge; with `replace` instead of another one of its type. The answer says too
+    /// whether the same one was there.
+    ///
+    /// # Errors
+    /// [`Error::Rejected`], [`Error::Busy`], [`Error::Stopped`].
+    pub async fn put_executor(&self, executor: v1::Executor, replace: bool) -> Result<(v1::Executor, bool), Error> {
+        let executor = Box::new(executor);
+        match self.decided(|reply| ClientCall::PutExecutor { executor, replace, reply }).await? {
+            Reply::Executor { executor, existed } => Ok((*executor, existed)),
+            other => Err(unexpected(other)),
+        }
+    }
+
+    /// Takes an executor away; says whether there was one.
+    ///
+    /// # Errors
+    /// [`Error::Rejected`], [`Error::Busy`], [`Error::Stopped`].
+    pub async fn delete_executor(&self, r#type: String) -> Result<bool, Error> {
+        match self.decided(|reply| ClientCall::DeleteExecutor { r#type, reply }).await? {
+            Reply::ExecutorGone { existed } => Ok(existed),
+            other => Err(unexpected(other)),
+        }
+    }
+
+    /// Every registered executor, by type.
+    ///
+    /// # Errors
+    /// [`Error::Store`], [`Error::Stopped`].
+    pub async fn executors(&self) -> Result<Vec<v1::Executor>, Error> {
+        self.read(|reader| reader.executors()).await
+    }
+
     /// Why a task does not run. Of a terminal task: how it ended.
     ///
     /// # Errors
@@ -93,6 +159,13 @@ impl Handle {
         }
         // What the machine does not hold is terminal and committed, or was never there.
         let row = self.get(task).await?.ok_or(Error::Rejected(Rejection::Unknown { task }))?;
+        let state = row.state();
+        // A member that has not started waits for what its array waits for.
+        if let Some(array) = task.array().filter(|_| matches!(state, TaskState::Waiting | TaskState::Ready))
+            && let Some(why) = self.asked(|reply| ClientCall::Why { task: array, reply }).await?
+        {
+            return Ok(v1::WhyResponse { state: state.into(), ..why });
+        }
         Ok(super::ended::why(&row))
     }
 
@@ -112,12 +185,34 @@ impl Handle {
         self.asked(|reply| ClientCall::SessionOf { sidecar, reply }).await
     }
 
-    /// A task as the store has it: every answered call is in it.
+    /// A task as the store has it: every answered call is in it. A member without a row of its own is told from its array's, with
+    /// version 0.
     ///
     /// # Errors
     /// [`Error::Store`], [`Error::Stopped`].
     pub async fn get(&self, task: TaskId) -> Result<Option<TaskRow>, Error> {
-        self.read(move |reader| reader.get(task)).await
+        self.read(move |reader| {
+            let Some((array, index)) = task.array().zip(task.index()) else { return reader.get(task) };
+            // The array first: a member that starts in between has a row then.
+            let array = reader.get(array)?;
+            let row = reader.get(task)?;
+            Ok(row.or_else(|| members::member(&array?, index)))
+        })
+        .await
+    }
+
+    /// The item of a member; `None` if its array has none, or if there is no such member.
+    ///
+    /// # Errors
+    /// [`Error::Store`], [`Error::Stopped`].
+    pub async fn item(&self, member: TaskId) -> Result<Option<String>, Error> {
+        self.read(move |reader| {
+            let Some((id, index)) = member.array().zip(member.index()) else { return Ok(None) };
+            let array = reader.get(id)?.and_then(|row| row.array).filter(|array| array.items);
+            let position = array.and_then(|array| index.checked_sub(array.first));
+            position.map_or(Ok(None), |position| reader.item(id, position))
+        })
+        .await
     }
 
     /// A payload's body.
@@ -128,12 +223,16 @@ impl Handle {
         self.read(move |reader| Ok(reader.payloads(&[handle])?.remove(&handle))).await
     }
 
-    /// A page of tasks, newest first.
+    /// A page of tasks, newest first; of an array's members, those without a row included, lowest index first.
     ///
     /// # Errors
     /// [`Error::Store`], [`Error::Stopped`].
     pub async fn list(&self, filter: Filter) -> Result<Page, Error> {
-        self.read(move |reader| reader.list(&filter)).await
+        self.read(move |reader| match filter.array {
+            Some(array) => members::list(reader, &filter, array),
+            None => reader.list(&filter),
+        })
+        .await
     }
 
     /// Lines of a task's history after `after_seq`, oldest first.
@@ -154,6 +253,25 @@ impl Handle {
     #[must_use]
     pub fn changes(&self) -> broadcast::Receiver<Arc<TaskRow>> {
         self.published.changes()
+    }
+
+    /// The ids of tasks that retention has removed, after each such commit. Whoever keeps something of them elsewhere removes it
+    /// then. A receiver that lags, or that was not there, finds what is left by asking for each task ([`Handle::get`]).
+    #[must_use]
+    pub fn pruned(&self) -> broadcast::Receiver<Arc<[TaskId]>> {
+        self.published.pruned()
+    }
+
+    /// Counters since the start, and gauges of the last second.
+    #[must_use]
+    pub fn numbers(&self) -> Numbers {
+        let Inbox { clients, links, items, .. } = &self.inbox;
+        let depths = [
+            clients.max_capacity() - clients.capacity(),
+            links.max_capacity() - links.capacity(),
+            items.max_capacity() - items.capacity(),
+        ];
+        self.published.counters.read(depths)
     }
 
     /// Who this informer is, as of the last commit.

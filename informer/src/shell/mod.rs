@@ -21,7 +21,9 @@
 //! | `handle`, `message` | what edges call, and the queues it goes through |
 //! | `core`, `outside` | the loop's body: batches, effects, callers and links |
 //! | `run`, `writer` | the two threads; shutdown is an ordered list in `run` |
-//! | `reads`, `published` | what is read beside the loop |
+//! | `items`, `bodies` | what goes out with assignments and was read lately |
+//! | `retention` | which ended tasks go, and when |
+//! | `reads`, `published`, `members`, `numbers` | what is read beside the loop |
 
 mod bodies;
 mod clock;
@@ -31,10 +33,14 @@ mod crash;
 mod ended;
 mod error;
 mod handle;
+mod items;
+mod members;
 mod message;
+mod numbers;
 mod outside;
 mod published;
 mod reads;
+mod retention;
 mod run;
 #[cfg(test)]
 mod tests;
@@ -42,6 +48,9 @@ mod writer;
 
 pub use error::Error;
 pub use handle::{Handle, NewTask, Submitted};
+pub use members::member;
+pub use numbers::{COMMIT_BUCKETS_US, Gauges, Numbers, TABLES};
+pub use retention::Retention;
 pub use run::Shell;
 
 use std::collections::BTreeMap;
@@ -61,6 +70,8 @@ pub struct Options {
     pub shares: BTreeMap<String, u32>,
     /// Which logs sidecars send up after an attempt's end.
     pub log_policy: proto::v1::LogPolicy,
+    /// Which ended tasks are kept.
+    pub retention: Retention,
 }
 
 impl Default for Options {
@@ -73,6 +84,7 @@ impl Default for Options {
             accept_restored: false,
             shares: BTreeMap::new(),
             log_policy: proto::v1::LogPolicy::Always,
+            retention: Retention::default(),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Everyone who waits for effects: callers with tickets, and linked sidecars.
 
 use super::bodies::Bodies;
+use super::items::Items;
 use crate::failpoint;
 use crate::machine::{Effect, PayloadHandle, Reply, SessionId, Ticket};
 use crate::store::{Error, Read};
@@ -9,7 +10,7 @@ use prost::Message as _;
 use proto::id::{AttemptId, Fence};
 use proto::v1::informer_message::Message;
 use proto::v1::{self, InformerMessage};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use tokio::sync::{mpsc, oneshot};
 
 /// Bodies fetched at once for assignments: with the largest payloads 16 MiB, whatever the size of the batch.
@@ -18,9 +19,10 @@ const FETCHED: usize = 64;
 /// Callers, links, and the bodies that go out to them.
 #[derive(Debug, Default)]
 pub(super) struct Outside {
-    waiters: BTreeMap<Ticket, oneshot::Sender<Reply>>,
-    links: BTreeMap<SessionId, mpsc::Sender<InformerMessage>>,
+    waiters: HashMap<Ticket, oneshot::Sender<Reply>>,
+    links: HashMap<SessionId, mpsc::Sender<InformerMessage>>,
     pub(super) bodies: Bodies,
+    items: Items,
     tickets: u64,
     /// Links dropped from this side that the machine does not know of yet.
     broken: Vec<SessionId>,
@@ -42,6 +44,11 @@ impl Outside {
         self.links.remove(&session);
     }
 
+    /// Open links, and callers that wait.
+    pub(super) fn counts(&self) -> (usize, usize) {
+        (self.links.len(), self.waiters.len())
+    }
+
     /// Sessions that broke since the last call.
     pub(super) fn take_broken(&mut self) -> Vec<SessionId> {
         std::mem::take(&mut self.broken)
@@ -60,11 +67,19 @@ impl Outside {
         sent
     }
 
-    /// Carries out effects in order.
+    /// Carries out effects in order. Of the acknowledgements to one link only the last leaves, in its place: it covers the others,
+    /// and later than decided is never too early.
     pub(super) fn release(&mut self, effects: Vec<Effect>, reader: &mut dyn Read) -> Result<(), Error> {
         let mut fetched = BTreeMap::new();
+        let mut acks = acks(&effects);
         let mut left = effects.into_iter();
         while let Some(effect) = left.next() {
+            if let Some(session) = acknowledged(&effect)
+                && let Some(more) = acks.get_mut(&session).filter(|more| **more > 1)
+            {
+                *more -= 1;
+                continue;
+            }
             match effect {
                 Effect::Reply { ticket, reply } => {
                     if let Some(waiter) = self.waiters.remove(&ticket) {
@@ -73,12 +88,14 @@ impl Outside {
                     }
                     failpoint::hit("after-reply");
                 }
-                Effect::SendAssign { session, attempt, fence, payload, item: _ } => {
+                Effect::SendAssign { session, attempt, fence, payload, position } => {
                     if self.bodies.get(&payload).is_none() && !fetched.contains_key(&payload) {
                         fetched = self.fetch(payload, left.as_slice(), reader)?;
                     }
                     let body = self.bodies.get(&payload).or_else(|| fetched.get(&payload));
-                    let message = assign(attempt, fence, payload, body)?;
+                    let spec = spec(attempt, payload, body)?;
+                    let item = position.map(|position| self.item(attempt, position, reader)).transpose()?;
+                    let message = assign(attempt, fence, spec, item);
                     self.send(session, message);
                     failpoint::hit("after-assign");
                 }
@@ -97,6 +114,13 @@ impl Outside {
         Ok(())
     }
 
+    /// The item of a member. Its array was submitted with it, so that one that is missing was damaged after its commit.
+    fn item(&mut self, attempt: AttemptId, position: u32, reader: &mut dyn Read) -> Result<String, Error> {
+        let array = attempt.task.array().unwrap_or(attempt.task);
+        let item = self.items.get(array, position, reader)?;
+        item.ok_or(Error::Item { task: attempt.task, position })
+    }
+
     /// Reads the body of `first` and, in the same query, those that the effects after it will need.
     fn fetch(
         &self,
@@ -113,25 +137,83 @@ impl Outside {
     }
 }
 
-/// The message of an assignment. A body that is missing or unreadable was damaged after its commit.
-fn assign(
-    attempt: AttemptId,
-    fence: Fence,
-    payload: PayloadHandle,
-    body: Option<&Bytes>,
-) -> Result<InformerMessage, Error> {
-    let spec = body.and_then(|body| v1::TaskSpec::decode(body.clone()).ok()).ok_or(Error::Payload {
+/// How many acknowledgements go to each link; empty if there is at most one in all.
+fn acks(effects: &[Effect]) -> HashMap<SessionId, u32> {
+    let mut acks = HashMap::new();
+    for session in effects.iter().filter_map(acknowledged) {
+        *acks.entry(session).or_insert(0) += 1;
+    }
+    acks
+}
+
+/// The link whose reports this effect acknowledges.
+fn acknowledged(effect: &Effect) -> Option<SessionId> {
+    match effect {
+        Effect::Send { session, message } if matches!(message.message, Some(Message::Ack(_))) => Some(*session),
+        _ => None,
+    }
+}
+
+/// The spec of an assignment. A body that is missing or unreadable was damaged after its commit.
+fn spec(attempt: AttemptId, payload: PayloadHandle, body: Option<&Bytes>) -> Result<v1::TaskSpec, Error> {
+    body.and_then(|body| v1::TaskSpec::decode(body.clone()).ok()).ok_or(Error::Payload {
         task: attempt.task,
         hash: payload,
         found: body.is_some(),
-    })?;
+    })
+}
+
+/// The message of an assignment.
+fn assign(attempt: AttemptId, fence: Fence, spec: v1::TaskSpec, item: Option<String>) -> InformerMessage {
     let assign = v1::Assign {
         attempt: Some(attempt.to_wire()),
         fence: Some(fence.into()),
         task_name: spec.name.clone(),
         spec: Some(spec),
-        item: String::new(),
-        has_item: false,
+        has_item: item.is_some(),
+        item: item.unwrap_or_default(),
     };
-    Ok(InformerMessage { message: Some(Message::Assign(assign)) })
+    InformerMessage { message: Some(Message::Assign(assign)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Store as _;
+    use crate::store::memory::Memory;
+
+    fn send(session: u64, message: Message) -> Effect {
+        Effect::Send { session: SessionId(session), message: Box::new(InformerMessage { message: Some(message) }) }
+    }
+
+    fn ack(session: u64, seq: u64) -> Effect {
+        send(session, Message::Ack(v1::Ack { seq }))
+    }
+
+    fn ping(session: u64) -> Effect {
+        send(session, Message::Ping(v1::Ping::default()))
+    }
+
+    #[test]
+    fn one_acknowledgement_covers_those_before_it() {
+        let mut outside = Outside::default();
+        let mut links: Vec<_> = (1..=2)
+            .map(|session| {
+                let (out, messages) = mpsc::channel(9);
+                outside.open(SessionId(session), out);
+                messages
+            })
+            .collect();
+        let store = Memory::default().open().unwrap();
+        let mut reader = store.reader().unwrap();
+        let effects = vec![ack(1, 4), ping(1), ack(2, 9), ack(1, 5), ping(1), ack(1, 6), ping(2)];
+        outside.release(effects, &mut *reader).unwrap();
+        drop(outside);
+        let mut told = links.iter_mut().map(|link| {
+            std::iter::from_fn(|| link.blocking_recv())
+                .map(|message| if let Some(Message::Ack(ack)) = message.message { ack.seq } else { 0 })
+                .collect::<Vec<_>>()
+        });
+        assert_eq!((told.next(), told.next()), (Some(vec![0, 0, 6]), Some(vec![9, 0])));
+    }
 }

@@ -1,5 +1,6 @@
 //! What the loop publishes after each batch, for readers who must not wait for it.
 
+use super::numbers::Counters;
 use crate::machine::TaskChange;
 use proto::id::TaskId;
 use proto::store::TaskRow;
@@ -10,6 +11,8 @@ use tokio::sync::broadcast;
 
 /// Rows that a slow watcher may be behind before it has to read again; with 1 kB a row, 8 MB at most over all watchers.
 const CHANGES: usize = 8192;
+/// Removals that whoever keeps logs may be behind: with 500 ids each, a hundred thousand removed tasks.
+const PRUNED: usize = 256;
 
 /// The snapshot. Locks are held for a look-up or an insertion, never across anything that waits.
 #[derive(Debug)]
@@ -17,12 +20,19 @@ pub(super) struct Published {
     progress: RwLock<HashMap<TaskId, v1::Progress>>,
     identity: RwLock<v1::IdentityResponse>,
     changes: broadcast::Sender<Arc<TaskRow>>,
+    pruned: broadcast::Sender<Arc<[TaskId]>>,
+    pub(super) counters: Counters,
 }
 
 impl Published {
     pub(super) fn new(identity: v1::IdentityResponse) -> Self {
-        let (changes, _) = broadcast::channel(CHANGES);
-        Self { progress: RwLock::default(), identity: RwLock::new(identity), changes }
+        Self {
+            progress: RwLock::default(),
+            identity: RwLock::new(identity),
+            changes: broadcast::channel(CHANGES).0,
+            pruned: broadcast::channel(PRUNED).0,
+            counters: Counters::default(),
+        }
     }
 
     pub(super) fn progress(&self, task: TaskId) -> Option<v1::Progress> {
@@ -33,8 +43,28 @@ impl Published {
         self.changes.subscribe()
     }
 
+    pub(super) fn pruned(&self) -> broadcast::Receiver<Arc<[TaskId]>> {
+        self.pruned.subscribe()
+    }
+
     pub(super) fn identity(&self) -> v1::IdentityResponse {
         self.identity.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Those of the tasks whose progress is known; most never had any.
+    pub(super) fn with_progress(&self, tasks: impl Iterator<Item = TaskId>) -> Vec<TaskId> {
+        let known = self.progress.read().unwrap_or_else(PoisonError::into_inner);
+        if known.is_empty() {
+            return Vec::new();
+        }
+        tasks.filter(|task| known.contains_key(task)).collect()
+    }
+
+    pub(super) fn removed(&self, tasks: Vec<TaskId>) {
+        if !tasks.is_empty() {
+            // Nobody keeps anything of them.
+            let _ = self.pruned.send(tasks.into());
+        }
     }
 
     /// Replaces what is known of each task's progress; `None` forgets it.

@@ -2,15 +2,18 @@
 
 use super::Options;
 use super::clock::Clock;
-use super::core::Core;
+use super::core::{Core, Loaded};
 use super::error::Error;
 use super::handle::Handle;
 use super::message::{Inbox, Outlet, inbox};
+use super::numbers::Tally;
 use super::published::Published;
 use super::reads::{READERS, Reads};
+use super::retention::Pruning;
 use super::writer::Writer;
 use crate::machine::{Config, Machine, SessionId};
 use crate::store::{self, Live, Store};
+use proto::id::TaskId;
 use proto::v1;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
@@ -38,7 +41,9 @@ impl Shell {
     pub fn start(store: Box<dyn Store>, options: Options) -> Result<(Handle, Self), Error> {
         let mut clock = Clock::new();
         let mut reader = store.reader()?;
-        let machine = load(&*store, &mut *reader, options, &mut clock)?;
+        let pruning = Pruning::new(options.retention);
+        let mut tally = Tally::default();
+        let machine = load(&*store, &mut *reader, options, &mut clock, &mut tally)?;
         let published = Arc::new(Published::new(v1::IdentityResponse {
             lineage: machine.config().lineage.clone(),
             epoch: machine.config().epoch,
@@ -52,10 +57,11 @@ impl Shell {
         let (stop, stopping) = watch::channel(false);
         let (reason, stopped) = watch::channel(None);
         let (end, ended) = watch::channel(None);
+        let core = Core::new(Loaded { machine, tally }, clock, reader, Arc::clone(&published), pruning);
         let running = Running {
-            core: Core::new(machine, clock, reader, Arc::clone(&published)),
+            core,
             outlet,
-            writer: Writer::start(store)?,
+            writer: Writer::start(store, Arc::clone(&published))?,
             reads: Arc::clone(&reads),
             stopping,
             reason,
@@ -106,6 +112,7 @@ fn load(
     reader: &mut dyn store::Read,
     options: Options,
     clock: &mut Clock,
+    tally: &mut Tally,
 ) -> Result<Machine, Error> {
     let store::Identity { lineage, epoch, commit_seq } = store.identity();
     let config = Config {
@@ -123,7 +130,8 @@ fn load(
     };
     let (sidecars, executors) = (reader.sidecars()?, reader.executors()?);
     let mut failed = None;
-    let machine = Machine::new(config, clock.now(), Live::new(reader, &mut failed), sidecars, executors);
+    let rows = Live::new(reader, &mut failed).inspect(|row| tally.see(row));
+    let machine = Machine::new(config, clock.now(), rows, sidecars, executors);
     match failed {
         Some(error) => Err(error.into()),
         None => Ok(machine),
@@ -165,6 +173,8 @@ impl Running {
                 done = self.writer.done() => self.core.on_committed(done.ok_or_else(writer_gone)?)?,
                 Some(call) = self.outlet.links.recv(), if self.core.takes_links() => self.core.on_link(call)?,
                 Some(call) = self.outlet.clients.recv(), if self.core.takes_clients() => self.core.on_client(call)?,
+                Some(call) = self.outlet.items.recv(), if self.core.takes_items() => self.core.on_items(call),
+                Some(array) = self.outlet.dropped.recv() => self.drop_items(array)?,
                 Some(session) = self.outlet.closed.recv() => self.close(session)?,
                 () = tokio::time::sleep(Duration::from_millis(sleep.unwrap_or(0))), if sleep.is_some() => {}
             }
@@ -187,10 +197,22 @@ impl Running {
             };
             self.core.on_client(call)?;
         }
+        while let Some(call) = self.core.takes_items().then(|| self.outlet.items.try_recv().ok()).flatten() {
+            self.core.on_items(call);
+        }
         while let Ok(session) = self.outlet.closed.try_recv() {
             self.close(session)?;
         }
         Ok(())
+    }
+
+    /// Forgets an upload, with what of it is still in the queue.
+    fn drop_items(&mut self, array: TaskId) -> Result<(), store::Error> {
+        for _ in 0..self.outlet.items.len() {
+            let Ok(call) = self.outlet.items.try_recv() else { break };
+            self.core.on_items(call);
+        }
+        self.core.on_items_dropped(array)
     }
 
     /// Ends a link, after what it said before.
@@ -205,6 +227,7 @@ impl Running {
 
     /// Commits and answers what was taken in.
     async fn settle(&mut self) -> Result<(), store::Error> {
+        self.core.stop_pruning();
         loop {
             if let Some(commit) = self.core.take()? {
                 self.writer.commit(self.core.epoch(), commit);

@@ -4,7 +4,7 @@ use super::core::CLIENT_EVENTS;
 use super::*;
 use crate::machine::{Batch, Event, Hello, SessionId};
 use crate::store::memory::{Fault, Hold, Memory};
-use crate::store::{Commit, Store as _};
+use crate::store::{Commit, ItemChunk, Store as _};
 use bytes::Bytes;
 use prost::Message as _;
 use proto::id::{Fence, SidecarId, TaskId};
@@ -26,6 +26,7 @@ pub(super) const OPTIONS: Options = Options {
     accept_restored: false,
     shares: std::collections::BTreeMap::new(),
     log_policy: proto::v1::LogPolicy::Never,
+    retention: Retention::EVERYTHING,
 };
 
 /// A disk and an informer on it.
@@ -85,7 +86,16 @@ pub(super) fn task(id: u128) -> NewTask {
     let body = Bytes::from(spec(id).encode_to_vec());
     let facts = Facts { name: format!("job-{id}"), kind: "command".into(), cpu_millis: 1000, ..Facts::default() };
     let payload = Sha256::digest(&body).into();
-    NewTask { task: TaskId::from_u128(id), key: None, payload, body, facts, start_after_unix_ms: 0 }
+    NewTask {
+        task: TaskId::from_u128(id),
+        key: None,
+        payload,
+        body,
+        digest: payload,
+        array: None,
+        facts,
+        start_after_unix_ms: 0,
+    }
 }
 
 pub(super) fn hello(slots: u32) -> Hello {
@@ -116,8 +126,18 @@ async fn welcomed(handle: &Handle) -> (SessionId, mpsc::Receiver<InformerMessage
     (session, messages)
 }
 
+/// The next message but for executors, which follow a welcome; none when the link has ended.
+async fn told(messages: &mut mpsc::Receiver<InformerMessage>) -> Option<Message> {
+    loop {
+        match messages.recv().await?.message.unwrap() {
+            Message::Executors(_) => {}
+            other => return Some(other),
+        }
+    }
+}
+
 async fn next(messages: &mut mpsc::Receiver<InformerMessage>) -> Message {
-    messages.recv().await.expect("the link is open").message.unwrap()
+    told(messages).await.expect("the link is open")
 }
 
 pub(super) fn beat(session: SessionId, seq: u64, credit: u32) -> Event {
@@ -232,7 +252,7 @@ async fn after_a_failed_commit_nothing_is_told() {
         assert!(why.contains("commit"), "{why}");
         assert_eq!(stopped(second.await), why);
         assert_eq!(world.shell.stopped().await, why);
-        assert_eq!(messages.recv().await, None, "the link was ended without a word");
+        assert_eq!(told(&mut messages).await, None, "the link was ended without a word");
         assert_eq!(stopped(world.handle.submit(task(3)).await), why);
         assert_eq!(stopped(world.handle.get(TaskId::from_u128(1)).await), why);
         assert_eq!(stopped(world.handle.link_event(beat(session, 1, 1)).await), why);
@@ -263,7 +283,7 @@ async fn a_full_link_is_dropped() {
         world.handle.sidecars(true).await.unwrap();
     }
     assert!(matches!(next(&mut messages).await, Message::Welcome(_)));
-    assert_eq!(messages.recv().await, None);
+    assert_eq!(told(&mut messages).await, None);
     let id = SidecarId::from_u128(1).to_string();
     assert_eq!(world.handle.session_of(id).await.unwrap(), None, "the machine knows");
     let log = InformerMessage { message: Some(Message::Log(v1::LogRequest::default())) };
@@ -282,7 +302,7 @@ async fn messages_of_ours_go_down_an_open_link_only() {
     world.handle.link_closed(session);
     while world.handle.session_of(id.clone()).await.unwrap().is_some() {}
     assert_eq!(world.handle.send(session, log).await, Err(Error::NoLink));
-    assert_eq!(messages.recv().await, None);
+    assert_eq!(told(&mut messages).await, None);
 }
 
 #[tokio::test]
@@ -332,6 +352,7 @@ async fn a_missing_payload_is_reported_and_ends_the_informer() {
     let mut store = disk.open().unwrap();
     let mut row = crate::store::conformance::row(1, TaskState::Ready);
     row.facts = Some(task(1).facts);
+    row.version = 1;
     let batch = Batch { tasks: vec![crate::store::conformance::change(row)], ..Batch::default() };
     store.commit(1, &Commit { seq: 1, batch, ..Commit::default() }).unwrap();
     let world = World::on(disk);
@@ -351,7 +372,7 @@ async fn an_orderly_stop_answers_what_was_taken_in() {
     drop(hold);
     stop.await;
     submit.await.unwrap();
-    assert_eq!(messages.recv().await, None);
+    assert_eq!(told(&mut messages).await, None);
     assert!(stopped(world.handle.submit(task(2)).await).contains("told to stop"));
 }
 
@@ -367,4 +388,82 @@ async fn why_knows_ended_and_unknown_tasks() {
     assert!(matches!(world.handle.why(TaskId::from_u128(2)).await, Err(Error::Rejected(_))));
     let again = world.handle.retry(TaskId::from_u128(1), String::new()).await.unwrap();
     assert_eq!(again.state(), TaskState::Ready);
+}
+
+fn chunk(array: u128, first: u32) -> ItemChunk {
+    ItemChunk { array: TaskId::from_u128(array), first, items: vec!["a".into(), "b".into()] }
+}
+
+#[tokio::test]
+async fn items_are_durable_before_they_are_answered_and_wait_while_the_disk_does() {
+    let world = World::new();
+    let (hold, submit) = world.hang(1);
+    let keep = |first| call(&world.handle, move |handle| async move { handle.keep_items(chunk(7, first)).await });
+    let mut kept = keep(0);
+    // A call of another kind is answered behind it: so it was taken in.
+    world.handle.sidecars(true).await.unwrap();
+    assert!(polled(&mut kept).is_pending());
+    drop(hold);
+    submit.await.unwrap();
+    kept.await.unwrap();
+    assert_eq!(world.disk.commits(), 2);
+    keep(2).await.unwrap();
+    assert_eq!(world.handle.numbers().rows[4], 2, "chunks of items");
+    assert_eq!(world.handle.get(TaskId::from_u128(7)).await.unwrap(), None, "nothing shows until it is submitted");
+}
+
+#[tokio::test]
+async fn the_items_of_an_upload_that_came_to_nothing_are_removed() {
+    let world = World::new();
+    world.handle.keep_items(chunk(7, 0)).await.unwrap();
+    let mut pruned = world.handle.pruned();
+    world.handle.drop_items(TaskId::from_u128(7));
+    assert_eq!(*pruned.recv().await.unwrap(), [TaskId::from_u128(7)]);
+    world.handle.submit(task(1)).await.unwrap();
+    world.handle.drop_items(TaskId::from_u128(1));
+    world.handle.submit(task(2)).await.unwrap();
+    assert_eq!(world.handle.numbers().rows[6], 1, "a task that was submitted stays");
+}
+
+#[tokio::test]
+async fn ended_tasks_go_when_retention_says_so() {
+    let disk = Memory::default();
+    {
+        let world = World::on(disk.clone());
+        for id in 1..=3 {
+            world.handle.submit(task(id)).await.unwrap();
+        }
+        world.handle.cancel(TaskId::from_u128(1), String::new()).await.unwrap();
+        world.handle.cancel(TaskId::from_u128(2), String::new()).await.unwrap();
+        world.shell.stop().await;
+    }
+    let retention = Retention { keep_ended_count: 1, ..Retention::EVERYTHING };
+    let options = Options { retention, ..OPTIONS };
+    let (handle, _shell) = Shell::start(Box::new(disk.open().unwrap()), options).unwrap();
+    while handle.get(TaskId::from_u128(1)).await.unwrap().is_some() {
+        tokio::task::yield_now().await;
+    }
+    assert!(handle.get(TaskId::from_u128(2)).await.unwrap().is_some(), "the last that ended is kept");
+    assert!(handle.get(TaskId::from_u128(3)).await.unwrap().is_some(), "what has not ended is");
+}
+
+#[tokio::test]
+async fn numbers_follow_what_happens() {
+    let world = World::new();
+    let (session, mut messages) = welcomed(&world.handle).await;
+    world.handle.submit(task(1)).await.unwrap();
+    world.handle.link_event(beat(session, 1, 4)).await.unwrap();
+    while !matches!(next(&mut messages).await, Message::Assign(_)) {}
+    let numbers = loop {
+        let numbers = world.handle.numbers();
+        if numbers.gauges.tasks[TaskState::Assigned as usize] == 1 {
+            break numbers;
+        }
+        tokio::task::yield_now().await;
+    };
+    assert_eq!((numbers.commits, numbers.commit_buckets.iter().sum::<u64>()), (3, 3));
+    assert!(numbers.rows[0] >= 2 && numbers.body_bytes > 0 && numbers.batches >= 3, "{numbers:?}");
+    let gauges = numbers.gauges;
+    assert_eq!((gauges.links, gauges.waiters, gauges.ready, gauges.held), (1, 0, 0, 1));
+    assert_eq!(gauges.sidecars[v1::SidecarState::Live as usize], 1);
 }

@@ -1,10 +1,13 @@
 //! The thread that commits. It owns the store, has at most one commit to do, and is the only one that waits for the disk.
 
 use super::error::Error;
+use super::published::Published;
 use crate::failpoint;
 use crate::store::{self, Commit, Store};
+use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread::{self, JoinHandle};
+use std::time::Instant;
 use tokio::sync::mpsc;
 
 /// What became of a commit.
@@ -23,14 +26,18 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    pub(super) fn start(mut store: Box<dyn Store>) -> Result<Self, Error> {
+    pub(super) fn start(mut store: Box<dyn Store>, published: Arc<Published>) -> Result<Self, Error> {
         // One under way and none waiting: the loop hands out the next only after the answer.
         let (jobs, todo) = sync_channel::<(u64, Commit)>(1);
         let (answers, done) = mpsc::channel(1);
         let work = move || {
             while let Ok((epoch, commit)) = todo.recv() {
                 failpoint::hit("before-commit");
+                let begun = Instant::now();
                 let outcome = store.commit(epoch, &commit);
+                if outcome.is_ok() {
+                    published.counters.on_committed(&commit, begun.elapsed());
+                }
                 failpoint::hit("after-commit");
                 if answers.blocking_send(Done { commit, outcome }).is_err() {
                     return;

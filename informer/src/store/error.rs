@@ -107,6 +107,14 @@ pub enum Error {
         /// It is there, but no `TaskSpec`.
         found: bool,
     },
+    /// The item of a committed array's member is missing.
+    #[error("item {position} of task {task} is missing; keep a copy of the store, and restore a backup")]
+    Item {
+        /// The member.
+        task: TaskId,
+        /// Its position, from 0.
+        position: u32,
+    },
     /// A commit failed before; nothing is written any more.
     #[error("the store takes nothing since a commit failed ({0}); restart the informer")]
     Poisoned(String),

@@ -59,7 +59,8 @@ pub struct Commit {
     /// Items of arrays that are being submitted. Those of an array that is not in the store when it is opened are removed.
     pub items: Vec<ItemChunk>,
     /// Ended tasks to remove with all that belongs to them: keys, labels, history, items, and payloads that no other task has. An
-    /// array is only named when no member has a row any more. Removed before the rows of this batch are written.
+    /// array is only named when no member has a row any more. Removed before the rows of this batch are written. An array that was
+    /// never submitted may be named too: its items go.
     pub prune: Vec<TaskId>,
 }
 
@@ -204,6 +205,16 @@ pub trait Read: Send {
     /// # Errors
     /// The store cannot be read.
     fn item(&mut self, array: TaskId, position: u32) -> Result<Option<String>, Error>;
+
+    /// Consecutive items of an array, that at a position (from 0) among them: as a rule the stored chunk that holds it. `None` if
+    /// there is none.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    fn item_chunk(&mut self, array: TaskId, position: u32) -> Result<Option<ItemChunk>, Error> {
+        let item = self.item(array, position)?;
+        Ok(item.map(|item| ItemChunk { array, first: position, items: vec![item] }))
+    }
 
     /// Every registered executor, by type. At most `bounds::EXECUTORS`, so not paged.
     ///

@@ -180,7 +180,7 @@ impl World {
         for effect in effects {
             match effect {
                 Effect::Reply { ticket, reply } => self.on_reply(ticket, reply)?,
-                Effect::SendAssign { session, attempt, fence, payload, item: _ } => {
+                Effect::SendAssign { session, attempt, fence, payload, position: _ } => {
                     let assign = v1::Assign {
                         attempt: Some(attempt.to_wire()),
                         fence: Some(fence.into()),
@@ -337,7 +337,9 @@ fn complete(store: &Store, machine: &Machine, mut event: Event) -> Event {
         Event::CancelRequested { task, stored, .. } | Event::RetryRequested { task, stored, .. } => {
             *stored = row(*task).into_iter().chain(task.array().and_then(row)).collect();
         }
-        Event::Reported { attempt, stored, .. } => *stored = row(attempt.task).map(Box::new),
+        Event::Reported { attempt, stored, .. } => {
+            *stored = row(attempt.task).into_iter().chain(attempt.task.array().and_then(row)).collect();
+        }
         Event::LinkOpened { held, stored, .. } => {
             for held in held {
                 if let Some(row) = row(held.attempt.task) {

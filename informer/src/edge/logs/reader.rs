@@ -259,6 +259,8 @@ impl Reader {
             tokio::select! {
                 changed = self.changes.recv() => match changed {
                     Ok(row) if convert::task_id(&row) == self.task && row.version > self.seen => return Ok(()),
+                    // A member without a row, which is version 0, is told by its array's.
+                    Ok(row) if self.seen == 0 && self.task.array() == Some(convert::task_id(&row)) => return Ok(()),
                     Ok(_) => {}
                     Err(RecvError::Lagged(_)) => return Ok(()),
                     Err(RecvError::Closed) => return Err(Error::Stopping),

@@ -10,7 +10,7 @@ use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
 use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
 
 /// Says something and hears the answer until the server closes the connection.
-async fn dialogue(world: &World, said: &[u8]) -> String {
+pub(super) async fn dialogue(world: &World, said: &[u8]) -> String {
     let mut stream = TcpStream::connect(world.server.addr()).await.unwrap();
     stream.write_all(said).await.unwrap();
     let mut heard = Vec::new();
@@ -19,7 +19,7 @@ async fn dialogue(world: &World, said: &[u8]) -> String {
     String::from_utf8_lossy(&heard).into_owned()
 }
 
-async fn get(world: &World, path: &str) -> String {
+pub(super) async fn get(world: &World, path: &str) -> String {
     dialogue(world, format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").as_bytes()).await
 }
 

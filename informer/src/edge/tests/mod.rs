@@ -1,9 +1,12 @@
 //! The edges over real connections: a server on a free port of loopback with a data directory of its own, tonic clients, and a
 //! sidecar that is played by the test.
 
+mod arrays;
 mod front;
+mod http;
 mod link;
 mod logs;
+mod operations;
 mod tasks;
 
 use crate::server::{Options, Server};

@@ -73,7 +73,9 @@ fn members_start_in_order_as_there_is_room_and_the_array_ends_with_the_last() {
     let mut started = Vec::new();
     loop {
         let assigned = world.effects.iter().filter_map(|effect| match effect {
-            Effect::SendAssign { attempt, item, .. } => Some((attempt.task.index().expect("a member"), *item)),
+            Effect::SendAssign { attempt, position, .. } => {
+                Some((attempt.task.index().expect("a member"), position.expect("it has an item")))
+            }
             _ => None,
         });
         started.extend(assigned);
@@ -81,7 +83,7 @@ fn members_start_in_order_as_there_is_room_and_the_array_ends_with_the_last() {
             break;
         }
     }
-    assert_eq!(started, [1, 2, 3, 4, 5].map(|index| (index, true)));
+    assert_eq!(started, [1, 2, 3, 4, 5].map(|index| (index, index - 1)));
     let row = world.row(array);
     assert_eq!((row.state(), row.array.as_ref().map(|array| array.succeeded)), (S::Succeeded, Some(5)));
     world.commit();

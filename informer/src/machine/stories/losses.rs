@@ -28,7 +28,7 @@ fn a_gap_in_report_numbers_ends_the_link() {
     let session = world.link(1, 1, 1, vec![]);
     world.submit(facts());
     let (attempt, fence) = world.one_assigned();
-    world.tell(Event::Reported { session, seq: 5, attempt, fence, report: Report::Accepted, stored: None });
+    world.tell(Event::Reported { session, seq: 5, attempt, fence, report: Report::Accepted, stored: Vec::new() });
     assert!(world.effects.iter().any(|effect| matches!(effect, Effect::CloseLink { .. })));
 }
 

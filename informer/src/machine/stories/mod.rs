@@ -166,7 +166,7 @@ impl World {
         let seq = self.reports.entry(session).or_default();
         *seq += 1;
         let seq = *seq;
-        self.tell(Event::Reported { session, seq, attempt, fence, report, stored: None });
+        self.tell(Event::Reported { session, seq, attempt, fence, report, stored: Vec::new() });
     }
 
     fn started(&mut self, session: SessionId, attempt: (AttemptId, Fence)) {
