@@ -74,6 +74,11 @@ impl World {
     }
 
     fn put(&mut self, tasks: Vec<TaskRow>) {
+        let change = |row| {
+            let change = change(row);
+            let stored = TaskId::from_bytes(&change.row.id).and_then(|task| self.reader.get(task).unwrap());
+            TaskChange { fresh: stored.is_none(), ..change }
+        };
         let tasks = tasks.into_iter().map(change).collect();
         self.try_commit(Batch { tasks, ..Batch::default() }).unwrap();
     }

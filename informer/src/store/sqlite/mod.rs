@@ -5,14 +5,19 @@
 //!   <data>/informer.db     the database, WAL, synchronous=FULL
 //! ```
 
+mod body;
 mod fault;
+mod item;
 mod list;
 mod lock;
 mod open;
+mod prune;
 mod read;
+mod row;
 mod schema;
 #[cfg(test)]
 mod tests;
+mod v2;
 mod write;
 
 use super::{Commit, Error, Identity, Read, Store};
@@ -48,6 +53,7 @@ impl Sqlite {
         open::check(&mut db, &path)?;
         open::writer(&db, &path)?;
         let identity = open::claim(&db, &path)?;
+        open::sweep(&db, &path)?;
         Ok(Self { identity, path, poisoned: None, db, _lock: lock })
     }
 }
