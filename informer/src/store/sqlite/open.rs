@@ -4,7 +4,7 @@
 //! strange was damaged by something else, and is reported instead of being made anew.
 
 use super::fault::{damaged, explain, refused};
-use super::{body, item, schema};
+use super::{body, check, item, schema};
 use crate::store::{Error, Identity};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
@@ -106,8 +106,9 @@ pub(super) fn connect_to_read(path: &Path) -> Result<Connection, Error> {
     Ok(db)
 }
 
-/// Refuses what is not ours, is newer than us or is damaged; then brings it to the newest schema.
-pub(super) fn check(db: &mut Connection, path: &Path) -> Result<(), Error> {
+/// Refuses what is not ours, is newer than us or is seen to be damaged; then brings it to the newest schema. Tells whether the whole
+/// file was read for that.
+pub(super) fn check(db: &mut Connection, path: &Path) -> Result<bool, Error> {
     let failed = |error| explain("read", path, error);
     let pragma = |db: &Connection, name: &str| db.pragma_query_value(None, name, |row| row.get::<_, u32>(0));
     let found = pragma(db, "application_id").map_err(failed)?;
@@ -119,12 +120,13 @@ pub(super) fn check(db: &mut Connection, path: &Path) -> Result<(), Error> {
     if version > known {
         return Err(Error::Newer { path: path.to_owned(), found: version, known });
     }
-    // Reads every page once: the price of never building on a damaged one.
-    let verdict: String = db.pragma_query_value(None, "quick_check", |row| row.get(0)).map_err(failed)?;
-    if verdict != "ok" {
-        return Err(damaged(path, "quick_check", verdict.lines().next().unwrap_or_default()));
+    // What is rewritten must be good; and a small file costs nothing.
+    let whole = version < known || check::is_small(db, path)?;
+    if whole {
+        check::whole(db, path)?;
     }
-    schema::migrate(db, path, version)
+    schema::migrate(db, path, version)?;
+    Ok(whole)
 }
 
 /// Sets how the writer commits: every commit is on disk when it returns.
