@@ -200,8 +200,8 @@ impl State {
         if commit.seq != self.commit_seq + 1 {
             return Err(Error::OutOfOrder { given: commit.seq, last: self.commit_seq });
         }
-        for row in commit.batch.tasks.iter().filter(|change| change.fresh == self.has(commit, change)).map(|c| &c.row) {
-            let detail = format!("the row of task {} is missing, or already there", name_of(row));
+        if let Some(change) = commit.batch.tasks.iter().find(|change| change.fresh == self.has(commit, change)) {
+            let detail = format!("the row of task {} is missing, or already there", name_of(&change.row));
             return Err(Error::Corrupt { path: "memory".into(), detail });
         }
         let mut fresh = BTreeMap::new();
