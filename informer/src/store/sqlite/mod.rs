@@ -5,6 +5,8 @@
 //!   <data>/informer.db     the database, WAL, synchronous=FULL
 //! ```
 
+#[cfg(test)]
+mod bench;
 mod body;
 mod check;
 mod fault;

@@ -10,15 +10,15 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 
 /// A directory that vanishes with the test, however that ends.
-struct Data(PathBuf);
+pub(super) struct Data(pub(super) PathBuf);
 
 impl Data {
-    fn new(name: &str) -> Self {
+    pub(super) fn new(name: &str) -> Self {
         let dir = std::env::temp_dir().join(format!("informer-store-{name}-{}", uuid::Uuid::now_v7()));
         Self(dir)
     }
 
-    fn db(&self) -> PathBuf {
+    pub(super) fn db(&self) -> PathBuf {
         self.0.join("informer.db")
     }
 
