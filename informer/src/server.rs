@@ -205,7 +205,7 @@ impl Server {
     }
 }
 
-/// Opening reads the whole file to see that it is whole; that may take seconds, which no runtime thread should be held for.
+/// Opening may read the whole file, or bring it to a newer schema; that may take seconds, which no runtime thread should be held for.
 async fn open(data: PathBuf) -> Result<Sqlite, Error> {
     let opened = tokio::task::spawn_blocking(move || Sqlite::open(&data)).await;
     Ok(opened.map_err(|error| Error::Failed(format!("opening the store ended early: {error}")))??)

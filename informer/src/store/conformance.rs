@@ -2,13 +2,16 @@
 
 #![allow(clippy::unwrap_used, reason = "a suite of tests: a failure is a panic that names the line")]
 
+mod array;
+mod retention;
+
 use super::{Commit, Error, Filter, Identity, Live, Read, Store};
 use crate::machine::{Batch, HistoryEvent, KeyHit, TaskChange};
 use bytes::Bytes;
 use proto::bounds;
 use proto::id::TaskId;
-use proto::store::{Facts, SidecarRow, TaskRow};
-use proto::v1::TaskState;
+use proto::store::{AttemptRow, Facts, SidecarRow, TaskRow};
+use proto::v1::{Ending, Reason, TaskState};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -17,7 +20,7 @@ pub type Open = Box<dyn FnMut() -> Result<Box<dyn Store>, Error>>;
 
 /// Runs everything; each part gets an empty store from `fresh`.
 pub fn suite(mut fresh: impl FnMut() -> Open) {
-    let parts: [fn(Open); 12] = [
+    let parts: [fn(Open); 13] = [
         a_commit_is_read_at_once_and_after_reopening,
         each_opening_claims_a_higher_epoch,
         a_lower_epoch_is_fenced,
@@ -29,9 +32,10 @@ pub fn suite(mut fresh: impl FnMut() -> Open) {
         payloads_come_in_bulk_and_are_kept_once,
         pages_are_stable_while_tasks_come_and_go,
         filters_select_and_combine,
+        filters_look_into_rows,
         histories_are_bounded,
     ];
-    for part in parts {
+    for part in parts.into_iter().chain(array::PARTS).chain(retention::PARTS) {
         part(fresh());
     }
 }
@@ -39,7 +43,8 @@ pub fn suite(mut fresh: impl FnMut() -> Open) {
 /// A task row with the least that a store looks at.
 #[must_use]
 pub fn row(id: u128, state: TaskState) -> TaskRow {
-    let mut row = TaskRow { id: TaskId::from_u128(id).to_bytes().to_vec(), payload: vec![7; 32], ..TaskRow::default() };
+    let id_bytes = TaskId::from_u128(id).to_bytes().to_vec();
+    let mut row = TaskRow { id: id_bytes, payload: vec![7; 32], version: 1, ..TaskRow::default() };
     row.set_state(state);
     row.facts = Some(Facts { owner: "day".into(), name: format!("job-{}", id % 3), ..Facts::default() });
     row
@@ -67,13 +72,23 @@ impl World {
     }
 
     fn try_commit(&mut self, batch: Batch) -> Result<(), Error> {
-        let commit = Commit { seq: self.identity.commit_seq + 1, batch, ..Commit::default() };
+        self.commit(Commit { batch, ..Commit::default() })
+    }
+
+    /// Commits under the next number.
+    fn commit(&mut self, commit: Commit) -> Result<(), Error> {
+        let commit = Commit { seq: self.identity.commit_seq + 1, ..commit };
         self.store.commit(self.identity.epoch, &commit)?;
         self.identity.commit_seq += 1;
         Ok(())
     }
 
     fn put(&mut self, tasks: Vec<TaskRow>) {
+        let change = |row| {
+            let change = change(row);
+            let stored = TaskId::from_bytes(&change.row.id).and_then(|task| self.reader.get(task).unwrap());
+            TaskChange { fresh: stored.is_none(), ..change }
+        };
         let tasks = tasks.into_iter().map(change).collect();
         self.try_commit(Batch { tasks, ..Batch::default() }).unwrap();
     }
@@ -98,7 +113,7 @@ fn a_commit_is_read_at_once_and_after_reopening(mut open: Open) {
     let mut world = World::open(&mut open);
     assert_eq!(world.identity.commit_seq, 0);
     let sidecar = SidecarRow { id: "s".into(), host: "box".into(), ..SidecarRow::default() };
-    let tasks = vec![row(1, TaskState::Ready), row(2, TaskState::Running), row(3, TaskState::Failed)];
+    let tasks = [row(1, TaskState::Ready), row(2, TaskState::Running), row(3, TaskState::Failed)];
     world
         .try_commit(Batch {
             tasks: tasks.iter().cloned().map(change).collect(),
@@ -267,6 +282,43 @@ fn filters_select_and_combine(mut open: Open) {
     let page = world.reader.list(&owned).unwrap();
     assert_eq!(page.next, Some(TaskId::from_u128(3)));
     assert_eq!(world.ids(&Filter { before: page.next, ..owned }), [1]);
+}
+
+fn filters_look_into_rows(mut open: Open) {
+    let mut world = World::open(&mut open);
+    let mut rows: Vec<TaskRow> = (1..=6).map(|id| row(id, TaskState::Failed)).collect();
+    for (row, at) in rows.iter_mut().zip(1_u64..) {
+        row.created_unix_ms = 10 * at;
+        let facts = row.facts.as_mut().unwrap();
+        facts.kind = if at > 3 { "service" } else { "type:resize" }.into();
+        facts.priority = i32::try_from(at % 2).unwrap();
+        let attempt = |sidecar: &str| AttemptRow { sidecar: sidecar.into(), ..AttemptRow::default() };
+        row.attempts = if at > 2 { vec![attempt("a"), attempt("b")] } else { vec![attempt("b")] };
+        let reason = if at == 5 { Reason::Oom } else { Reason::ExitCode };
+        row.ending = (at > 1).then(|| Ending { reason: reason.into(), ..Ending::default() });
+    }
+    world.put(rows);
+    let all = Filter::default();
+    assert_eq!(world.ids(&Filter { kind: Some("type:resize".into()), ..all.clone() }), [3, 2, 1]);
+    assert_eq!(world.ids(&Filter { priority: Some(0), ..all.clone() }), [6, 4, 2]);
+    assert_eq!(world.ids(&Filter { sidecar: Some("a".into()), ..all.clone() }), [6, 5, 4, 3]);
+    assert_eq!(world.ids(&Filter { reason: Some(Reason::ExitCode), ..all.clone() }), [6, 4, 3, 2]);
+    assert_eq!(world.ids(&Filter { name_prefix: Some("job-".into()), ..all.clone() }).len(), 6);
+    assert_eq!(world.ids(&Filter { name_prefix: Some("job-1".into()), ..all.clone() }), [4, 1]);
+    let between =
+        Filter { created_after_unix_ms: Some(20), created_before_unix_ms: Some(60), page_size: 2, ..all.clone() };
+    let page = world.reader.list(&between).unwrap();
+    assert_eq!((page.rows.len(), page.next), (2, Some(TaskId::from_u128(4))));
+    assert_eq!(world.ids(&Filter { before: page.next, ..between }), [3]);
+    let together = Filter {
+        states: vec![TaskState::Failed, TaskState::Succeeded],
+        kind: Some("service".into()),
+        sidecar: Some("b".into()),
+        reason: Some(Reason::Oom),
+        priority: Some(1),
+        ..all
+    };
+    assert_eq!(world.ids(&together), [5]);
 }
 
 fn histories_are_bounded(mut open: Open) {

@@ -3,13 +3,16 @@
 //! [`Memory`] is the disk; it outlives the [`MemoryStore`]s opened on it, as a disk outlives processes. All calls are synchronous and
 //! take the time of a few map operations.
 
-use super::{Commit, Error, Filter, HistoryRow, Identity, LIVE, Page, Read, Store, id_of, name_of};
-use crate::machine::{HistoryEvent, KeyHit, PayloadHandle};
+use super::{
+    Commit, Error, Filter, HistoryRow, Identity, LIVE, Page, Read, SCAN_ROWS, Store, digest_of, id_of, name_of,
+};
+use crate::machine::{HistoryEvent, KeyHit, PayloadHandle, TaskChange};
 use bytes::Bytes;
 use proto::bounds;
 use proto::id::TaskId;
 use proto::store::{SidecarRow, TaskRow};
-use std::collections::{BTreeMap, VecDeque};
+use proto::v1;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Bound;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
@@ -61,6 +64,9 @@ struct State {
     payloads: BTreeMap<PayloadHandle, Bytes>,
     sidecars: BTreeMap<String, SidecarRow>,
     history: BTreeMap<TaskId, VecDeque<HistoryRow>>,
+    /// By array and position.
+    items: BTreeMap<(TaskId, u32), String>,
+    executors: BTreeMap<String, v1::Executor>,
 }
 
 impl Memory {
@@ -77,6 +83,7 @@ impl Memory {
             return Err(Error::Corrupt { path: "memory".into(), detail: "a test said so".into() });
         }
         disk.state.epoch += 1;
+        disk.state.sweep();
         let identity =
             Identity { lineage: LINEAGE.to_owned(), epoch: disk.state.epoch, commit_seq: disk.state.commit_seq };
         Ok(MemoryStore { shared: Arc::clone(&self.shared), identity, poisoned: None })
@@ -193,39 +200,125 @@ impl State {
         if commit.seq != self.commit_seq + 1 {
             return Err(Error::OutOfOrder { given: commit.seq, last: self.commit_seq });
         }
+        if let Some(change) = commit.batch.tasks.iter().find(|change| change.fresh == self.has(commit, change)) {
+            let detail = format!("the row of task {} is missing, or already there", name_of(&change.row));
+            return Err(Error::Corrupt { path: "memory".into(), detail });
+        }
         let mut fresh = BTreeMap::new();
-        for row in commit.batch.tasks.iter().map(|change| &change.row).filter(|row| !row.key.is_empty()) {
-            let task = id_of(row);
-            let holder = self.keys.get(&row.key).map(|hit| hit.task).or_else(|| fresh.get(&row.key).copied());
-            if holder.is_some() && holder != task {
+        let keyed = commit.batch.tasks.iter().filter(|change| change.fresh && !change.row.key.is_empty());
+        for (row, task) in keyed.filter_map(|change| Some((&change.row, id_of(&change.row)?))) {
+            let holder = self.keys.get(&row.key).map(|hit| hit.task).filter(|holder| !commit.prune.contains(holder));
+            if holder.is_some() || fresh.insert(&row.key, task).is_some() {
                 return Err(Error::KeyTaken { task: name_of(row) });
             }
-            fresh.extend(task.map(|task| (row.key.clone(), task)));
         }
         Ok(())
+    }
+
+    /// Whether there is a row of the task when the rows of this commit are written.
+    fn has(&self, commit: &Commit, change: &TaskChange) -> bool {
+        id_of(&change.row).is_some_and(|task| self.tasks.contains_key(&task) && !commit.prune.contains(&task))
     }
 
     fn apply(&mut self, epoch: u64, commit: &Commit) {
         self.commit_seq = commit.seq;
         self.epoch = commit.batch.epoch.unwrap_or(epoch).max(epoch);
+        self.prune(&commit.prune);
         for (handle, body) in &commit.payloads {
             self.payloads.entry(*handle).or_insert_with(|| body.clone());
         }
-        for change in &commit.batch.tasks {
-            let row = &change.row;
-            let Some(task) = id_of(row) else { continue };
-            let digest = if row.key_digest.is_empty() { &row.payload } else { &row.key_digest };
-            if let (false, Ok(digest)) = (row.key.is_empty(), digest.as_slice().try_into()) {
-                self.keys.insert(row.key.clone(), KeyHit { task, digest });
+        for chunk in &commit.items {
+            for (position, item) in (chunk.first..).zip(&chunk.items) {
+                self.items.insert((chunk.array, position), item.clone());
             }
-            self.tasks.insert(task, change.whole());
+        }
+        for change in &commit.batch.tasks {
+            self.write(change);
         }
         for row in &commit.batch.sidecars {
             self.sidecars.insert(row.id.clone(), row.clone());
         }
+        for (row, executor) in commit.batch.executors.iter().filter_map(|row| Some((row, row.executor.as_ref()?))) {
+            if row.deleted {
+                self.executors.remove(&executor.r#type);
+            } else {
+                self.executors.insert(executor.r#type.clone(), executor.clone());
+            }
+        }
         for event in &commit.batch.history {
             self.append(event);
         }
+    }
+
+    fn write(&mut self, change: &TaskChange) {
+        let row = &change.row;
+        let Some(task) = id_of(row) else { return };
+        if !change.fresh {
+            // Facts are written once.
+            let facts = self.tasks.get_mut(&task).and_then(|old| old.facts.take());
+            self.tasks.insert(task, TaskRow { facts, ..row.clone() });
+            return;
+        }
+        if let (false, Ok(digest)) = (row.key.is_empty(), digest_of(row).try_into()) {
+            self.keys.insert(row.key.clone(), KeyHit { task, digest });
+        }
+        self.tasks.insert(task, change.whole());
+    }
+
+    fn prune(&mut self, tasks: &[TaskId]) {
+        let mut released = Vec::new();
+        for task in tasks {
+            self.history.remove(task);
+            self.items.retain(|(array, _), _| array != task);
+            let Some(row) = self.tasks.remove(task) else { continue };
+            if self.keys.get(&row.key).is_some_and(|hit| hit.task == *task) {
+                self.keys.remove(&row.key);
+            }
+            if task.index().is_none() {
+                released.push(row.payload);
+            }
+        }
+        released.sort_unstable();
+        released.dedup();
+        for payload in released {
+            if !self.tasks.iter().any(|(task, row)| task.index().is_none() && row.payload == payload) {
+                self.payloads.retain(|handle, _| handle[..] != payload);
+            }
+        }
+    }
+
+    /// Removes what submissions left that were interrupted or refused: items of arrays and bodies of tasks that are not there.
+    fn sweep(&mut self) {
+        let Self { tasks, payloads, items, .. } = self;
+        items.retain(|(array, _), _| tasks.contains_key(array));
+        let held: BTreeSet<&[u8]> = tasks.values().map(|row| row.payload.as_slice()).collect();
+        payloads.retain(|handle, _| held.contains(handle.as_slice()));
+    }
+
+    fn prunable(&self, before_ms: u64, keep: u64, limit: usize) -> Vec<TaskId> {
+        let ended = self.tasks.iter().filter(|(task, row)| task.index().is_none() && !LIVE.contains(&row.state()));
+        let mut ended: Vec<(u64, TaskId)> = ended.map(|(task, row)| (row.ended_unix_ms, *task)).collect();
+        ended.sort_unstable();
+        let too_many = ended.len().saturating_sub(usize::try_from(keep).unwrap_or(usize::MAX));
+        let may_go = ended.iter().enumerate().filter(|(at, (ended_ms, _))| *at < too_many || *ended_ms < before_ms);
+        let mut prunable = Vec::new();
+        for (_, (_, task)) in may_go {
+            let members = self.members(*task, None).map(|(member, _)| *member);
+            let alone = prunable.len();
+            prunable.extend(members);
+            if prunable.len() == alone {
+                prunable.push(*task);
+            }
+        }
+        prunable.truncate(limit);
+        prunable
+    }
+
+    /// Those of an array that have a row, in order, after `after`.
+    fn members(&self, array: TaskId, after: Option<TaskId>) -> impl Iterator<Item = (&TaskId, &TaskRow)> {
+        let from = after.map_or(array, |after| after.max(array));
+        let later = self.tasks.range((Bound::Excluded(from), Bound::Unbounded));
+        later.take_while(move |(member, _)| member.array() == Some(array))
     }
 
     fn append(&mut self, event: &HistoryEvent) {
@@ -266,15 +359,13 @@ impl Read for MemoryReader {
     }
 
     fn list(&mut self, filter: &Filter) -> Result<Page, Error> {
-        let until = filter.before.map_or(Bound::Unbounded, Bound::Excluded);
         let disk = self.shared.lock();
+        if let Some(array) = filter.array {
+            return Ok(page(filter, disk.state.members(array, filter.before)));
+        }
+        let until = filter.before.map_or(Bound::Unbounded, Bound::Excluded);
         let older = disk.state.tasks.range((Bound::Unbounded, until)).rev();
-        let mut rows: Vec<TaskRow> =
-            older.filter(|(_, row)| shows(filter, row)).take(filter.rows() + 1).map(|(_, row)| row.clone()).collect();
-        let more = rows.len() > filter.rows();
-        rows.truncate(filter.rows());
-        let next = if more { rows.last().and_then(id_of) } else { None };
-        Ok(Page { rows, next })
+        Ok(page(filter, older.filter(|(task, _)| task.index().is_none())))
     }
 
     fn history(&mut self, task: TaskId, after_seq: u64, limit: u32) -> Result<Vec<HistoryRow>, Error> {
@@ -289,16 +380,16 @@ impl Read for MemoryReader {
         Ok(found.collect())
     }
 
-    fn item(&mut self, _array: TaskId, _position: u32) -> Result<Option<String>, Error> {
-        Ok(None)
+    fn item(&mut self, array: TaskId, position: u32) -> Result<Option<String>, Error> {
+        Ok(self.shared.lock().state.items.get(&(array, position)).cloned())
     }
 
-    fn executors(&mut self) -> Result<Vec<proto::v1::Executor>, Error> {
-        Ok(Vec::new())
+    fn executors(&mut self) -> Result<Vec<v1::Executor>, Error> {
+        Ok(self.shared.lock().state.executors.values().cloned().collect())
     }
 
-    fn prunable(&mut self, _ended_before_unix_ms: u64, _keep: u64, _limit: usize) -> Result<Vec<TaskId>, Error> {
-        Ok(Vec::new())
+    fn prunable(&mut self, ended_before_unix_ms: u64, keep: u64, limit: usize) -> Result<Vec<TaskId>, Error> {
+        Ok(self.shared.lock().state.prunable(ended_before_unix_ms, keep, limit))
     }
 
     fn key(&mut self, key: &str) -> Result<Option<KeyHit>, Error> {
@@ -306,12 +397,23 @@ impl Read for MemoryReader {
     }
 }
 
-fn shows(filter: &Filter, row: &TaskRow) -> bool {
-    let Some(facts) = &row.facts else { return *filter == Filter::default() };
-    (filter.states.is_empty() || filter.states.contains(&row.state()))
-        && filter.owner.as_ref().is_none_or(|owner| *owner == facts.owner)
-        && filter.name.as_ref().is_none_or(|name| *name == facts.name)
-        && filter.labels.iter().all(|(key, value)| facts.labels.get(key) == Some(value))
+fn page<'s>(filter: &Filter, rows: impl Iterator<Item = (&'s TaskId, &'s TaskRow)>) -> Page {
+    let mut page = Page::default();
+    for (scanned, (task, row)) in (1..).zip(rows) {
+        let facts = row.facts.as_ref().is_none_or(|facts| filter.takes_facts(facts));
+        if facts && filter.takes_row(row) {
+            if page.rows.len() == filter.rows() {
+                page.next = page.rows.last().and_then(id_of);
+                break;
+            }
+            page.rows.push(row.clone());
+        }
+        if scanned == SCAN_ROWS {
+            page.next = Some(*task);
+            break;
+        }
+    }
+    page
 }
 
 #[cfg(test)]

@@ -19,17 +19,18 @@
 #[cfg(any(test, feature = "failpoints"))]
 pub mod conformance;
 mod error;
+mod filter;
 pub mod memory;
 pub mod sqlite;
 
 pub use error::Error;
+pub use filter::Filter;
 
 use crate::machine::{Batch, KeyHit, PayloadHandle};
 use bytes::Bytes;
-use proto::bounds;
 use proto::id::TaskId;
 use proto::store::{SidecarRow, TaskRow};
-use proto::v1::{self, TaskState};
+use proto::v1;
 use std::collections::BTreeMap;
 
 /// Rows that the load reads at once: enough that the cost of a query vanishes, few enough (about 1 MB) that a start needs no
@@ -75,50 +76,11 @@ pub struct ItemChunk {
     pub items: Vec<String>,
 }
 
-/// Which tasks a list shows. Everything given must hold; the default shows all.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Filter {
-    /// One of these states; empty: any.
-    pub states: Vec<TaskState>,
-    /// This owner.
-    pub owner: Option<String>,
-    /// This name.
-    pub name: Option<String>,
-    /// All of these labels.
-    pub labels: BTreeMap<String, String>,
-    /// Names that start with this.
-    pub name_prefix: Option<String>,
-    /// Members of this array, lowest index first; without it no members are listed. [`Filter::before`] is then the last member of
-    /// the page before, and the page after it follows.
-    pub array: Option<TaskId>,
-    /// This kind: `command`, …, `type:NAME`.
-    pub kind: Option<String>,
-    /// An attempt of it is, or was, on this sidecar.
-    pub sidecar: Option<String>,
-    /// Created after this Unix time, ms.
-    pub created_after_unix_ms: Option<u64>,
-    /// Created before this Unix time, ms.
-    pub created_before_unix_ms: Option<u64>,
-    /// Ended for this reason.
-    pub reason: Option<v1::Reason>,
-    /// This priority.
-    pub priority: Option<i32>,
-    /// Rows wanted; 0 means the default, more than `bounds::PAGE` means `bounds::PAGE`.
-    pub page_size: u32,
-    /// Only tasks older than this one: the last id of the page before. It need not exist any more.
-    pub before: Option<TaskId>,
-}
+/// Rows that one page looks at, at most; then it ends early, perhaps with no row, and names where the next one goes on. Some 50 ms: a
+/// caller with a rare wish pays for it page by page, and no call holds a snapshot for longer.
+pub const SCAN_ROWS: usize = 50_000;
 
-impl Filter {
-    /// Rows in a full page.
-    #[must_use]
-    pub fn rows(&self) -> usize {
-        let rows = if self.page_size == 0 { bounds::PAGE_DEFAULT } else { self.page_size.min(bounds::PAGE) };
-        rows as usize
-    }
-}
-
-/// One page of a list, newest first by id.
+/// One page of a list: newest first by id, members of an array lowest index first.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Page {
     /// The rows.
@@ -181,8 +143,9 @@ pub trait Read: Send {
     /// The store cannot be read.
     fn get(&mut self, task: TaskId) -> Result<Option<TaskRow>, Error>;
 
-    /// A page of tasks, newest first. Pages stay stable while tasks come and go: each id is listed at most once, and every task
-    /// that was there at the first page and matches throughout is listed.
+    /// A page of tasks, newest first (members of an array: lowest index first). Pages stay stable while tasks come and go: each id
+    /// is listed at most once, and every task that was there at the first page and matches throughout is listed. A page looks at no
+    /// more than [`SCAN_ROWS`] rows, so it may be short, or empty, and still have a next.
     ///
     /// # Errors
     /// The store cannot be read.
@@ -280,9 +243,16 @@ pub(crate) fn id_of(row: &TaskRow) -> Option<TaskId> {
     TaskId::from_bytes(&row.id)
 }
 
+/// What a row's key stands for.
+pub(crate) fn digest_of(row: &TaskRow) -> &[u8] {
+    if row.key_digest.is_empty() { &row.payload } else { &row.key_digest }
+}
+
 /// States in which a task still wants something, in the order of their numbers.
-pub(crate) const LIVE: [TaskState; 5] =
-    [TaskState::Waiting, TaskState::Ready, TaskState::Assigned, TaskState::Running, TaskState::Committing];
+pub(crate) const LIVE: [v1::TaskState; 5] = {
+    use v1::TaskState::{Assigned, Committing, Ready, Running, Waiting};
+    [Waiting, Ready, Assigned, Running, Committing]
+};
 
 /// How messages call a row's task.
 pub(crate) fn name_of(row: &TaskRow) -> String {

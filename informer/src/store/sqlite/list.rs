@@ -1,47 +1,96 @@
 //! A filter as SQL: the most selective index leads, in the order of ids, and the rest of the filter is checked row by row. So a page
-//! never sorts, and a page after many others costs what the first did.
+//! never sorts, a page after many others costs what the first did, and one that finds nothing ends at a bound.
 
+use super::prune::after_members;
+use super::row::phase;
 use crate::store::Filter;
-use proto::v1::TaskState;
 use rusqlite::types::Value;
 
-/// One statement and its parameters; answers `(id, body)`, newest first.
+/// One statement and its parameters; answers `(id, state, body, facts)` in the order of the list, without end.
 #[derive(Debug)]
 pub(super) struct Query {
     pub(super) sql: String,
     pub(super) params: Vec<Value>,
 }
 
-/// The statements whose answers, merged, are the page. Several only for a filter by several states and nothing better to lead.
-pub(super) fn queries(filter: &Filter, limit: usize) -> Vec<Query> {
-    let alone = filter.name.is_none() && filter.owner.is_none() && filter.labels.is_empty();
-    if !alone {
-        return vec![query(filter, &Lead::of(filter), &filter.states, limit)];
+impl Query {
+    pub(super) fn of(filter: &Filter) -> Self {
+        let (from, order) = match filter.array {
+            Some(_) => ("members", "ASC"),
+            None => ("tasks", "DESC"),
+        };
+        let range = if filter.array.is_some() { "t.id > ?1 AND t.id < ?2" } else { "t.id < ?1" };
+        let (mut params, place) = range_of(filter);
+        let head = "SELECT t.id AS id, t.state, t.body, t.facts FROM";
+        let body = match Lead::of(filter) {
+            Lead::Id => format!("{head} {from} t WHERE {range}"),
+            Lead::Phases(phases) => {
+                // Merged on the way: each part follows the index.
+                let part = |phase: &i32| {
+                    format!("{head} {from} t INDEXED BY {from}_phase WHERE {range} AND t.phase = {phase}")
+                };
+                phases.iter().map(part).collect::<Vec<_>>().join(" UNION ALL ")
+            }
+            Lead::Owner(owner) => {
+                params.push(owner.to_owned().into());
+                format!("{head} tasks t INDEXED BY tasks_owner WHERE {range} AND t.owner = ?{place}")
+            }
+            Lead::Name(name) => {
+                params.push(name.to_owned().into());
+                format!("{head} tasks t INDEXED BY tasks_name WHERE {range} AND t.name = ?{place}")
+            }
+            Lead::Label(key, value) => {
+                params.extend([key, value].map(|text| Value::from(text.to_owned())));
+                // A cross join keeps the label's order, which is that of the ids.
+                return Self {
+                    sql: format!(
+                        "{head} task_labels l CROSS JOIN tasks t ON t.id = l.task
+                         WHERE l.task < ?1 AND l.key = ?2 AND l.value = ?3 ORDER BY l.task {order}"
+                    ),
+                    params,
+                };
+            }
+        };
+        Self { sql: format!("{body} ORDER BY id {order}"), params }
     }
-    if filter.states.is_empty() {
-        return vec![query(filter, &Lead::Id, &[], limit)];
-    }
-    let mut states = filter.states.clone();
-    states.sort_unstable_by_key(|state| *state as i32);
-    states.dedup();
-    states.into_iter().map(|state| query(filter, &Lead::State(state), &[], limit)).collect()
+}
+
+/// The bounds of the range of ids, and the number of the next parameter.
+fn range_of(filter: &Filter) -> (Vec<Value>, usize) {
+    let before = filter.before.map(|task| task.to_bytes().to_vec());
+    let Some(array) = filter.array else {
+        // Longer than any id, so above all of them.
+        return (vec![before.unwrap_or_else(|| vec![u8::MAX; 21]).into()], 2);
+    };
+    let array = array.to_bytes().to_vec();
+    let end = after_members(&array);
+    (vec![before.unwrap_or_default().max(array).into(), end.into()], 3)
 }
 
 enum Lead<'f> {
     Id,
-    State(TaskState),
+    Phases(Vec<i32>),
     Owner(&'f str),
     Name(&'f str),
     Label(&'f str, &'f str),
 }
 
 impl<'f> Lead<'f> {
-    /// Names tell most, then labels; owners are few.
+    /// Names tell most, then labels, then states (what succeeded is most of all and in no index); owners are few.
     fn of(filter: &'f Filter) -> Self {
+        let mut phases: Vec<i32> = filter.states.iter().filter_map(|state| phase(*state)).collect();
+        let found = !phases.is_empty() && filter.states.iter().all(|state| phase(*state).is_some());
+        phases.sort_unstable();
+        phases.dedup();
+        if filter.array.is_some() {
+            return if found { Self::Phases(phases) } else { Self::Id };
+        }
         if let Some(name) = &filter.name {
             Self::Name(name)
         } else if let Some((key, value)) = filter.labels.first_key_value() {
             Self::Label(key, value)
+        } else if found {
+            Self::Phases(phases)
         } else if let Some(owner) = &filter.owner {
             Self::Owner(owner)
         } else {
@@ -50,50 +99,14 @@ impl<'f> Lead<'f> {
     }
 }
 
-fn query(filter: &Filter, lead: &Lead<'_>, states: &[TaskState], limit: usize) -> Query {
-    let mut params: Vec<Value> = Vec::new();
-    // Longer than any id, so above all of them.
-    params.push(filter.before.map_or_else(|| vec![0xff; 17], |task| task.to_bytes().to_vec()).into());
-    let mut sql = String::from("SELECT t.id, t.body FROM ");
-    let mut with = |sql: &mut String, text: &str, param: &str| {
-        sql.push_str(text);
-        params.push(param.to_owned().into());
-    };
-    match lead {
-        Lead::Id => sql.push_str("tasks t WHERE t.id < ?"),
-        Lead::State(state) => {
-            sql.push_str("tasks t INDEXED BY tasks_state WHERE t.id < ? AND t.state = ");
-            sql.push_str(&(*state as i32).to_string());
-        }
-        Lead::Owner(owner) => with(&mut sql, "tasks t INDEXED BY tasks_owner WHERE t.id < ? AND t.owner = ?", owner),
-        Lead::Name(name) => with(&mut sql, "tasks t INDEXED BY tasks_name WHERE t.id < ? AND t.name = ?", name),
-        Lead::Label(key, value) => {
-            // A cross join keeps the label's order, which is that of the ids.
-            with(&mut sql, "task_labels l CROSS JOIN tasks t ON t.id = l.task WHERE l.task < ? AND l.key = ?", key);
-            with(&mut sql, " AND l.value = ?", value);
-        }
-    }
-    if let (Some(owner), false) = (&filter.owner, matches!(lead, Lead::Owner(_))) {
-        with(&mut sql, " AND t.owner = ?", owner);
-    }
-    for (key, value) in filter.labels.iter().skip(usize::from(matches!(lead, Lead::Label(..)))) {
-        with(&mut sql, " AND EXISTS (SELECT 1 FROM task_labels x WHERE x.key = ?", key);
-        with(&mut sql, " AND x.value = ? AND x.task = t.id)", value);
-    }
-    if !states.is_empty() {
-        let states: Vec<String> = states.iter().map(|state| (*state as i32).to_string()).collect();
-        sql.push_str(&format!(" AND t.state IN ({})", states.join(", ")));
-    }
-    let order = if matches!(lead, Lead::Label(..)) { "l.task" } else { "t.id" };
-    sql.push_str(&format!(" ORDER BY {order} DESC LIMIT {limit}"));
-    Query { sql, params }
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::schema;
     use super::*;
+    use proto::id::TaskId;
+    use proto::v1::TaskState;
     use rusqlite::{Connection, params_from_iter};
+    use std::path::Path;
 
     /// SQLite's plan of a query, one step a line.
     fn plan(db: &Connection, query: &Query) -> String {
@@ -105,11 +118,13 @@ mod tests {
     #[test]
     fn every_page_follows_an_index_and_none_is_sorted() {
         let mut db = Connection::open_in_memory().unwrap();
-        schema::migrate(&mut db, 0).unwrap();
-        for bits in 0..16_u8 {
+        schema::migrate(&mut db, Path::new("memory"), 0).unwrap();
+        for bits in 0..64_u8 {
             let given = |bit: u8| bits & bit != 0;
+            let mut states = if given(1) { vec![TaskState::Failed, TaskState::Ready] } else { Vec::new() };
+            states.extend(given(32).then_some(TaskState::Succeeded));
             let filter = Filter {
-                states: if given(1) { vec![TaskState::Failed, TaskState::Ready] } else { Vec::new() },
+                states,
                 owner: given(2).then(|| "ann".into()),
                 name: given(4).then(|| "job".into()),
                 labels: if given(8) {
@@ -117,14 +132,12 @@ mod tests {
                 } else {
                     [].into()
                 },
+                array: given(16).then(|| TaskId::from_u128(1)),
                 ..Filter::default()
             };
-            let queries = queries(&filter, 100);
-            assert_eq!(queries.len(), if bits == 1 { 2 } else { 1 }, "{filter:?}");
-            for query in queries {
-                let plan = plan(&db, &query);
-                assert!(!plan.contains("TEMP B-TREE") && !plan.contains("SCAN"), "{}\n{plan}", query.sql);
-            }
+            let query = Query::of(&filter);
+            let plan = plan(&db, &query);
+            assert!(!plan.contains("TEMP B-TREE") && !plan.contains("SCAN"), "{}\n{plan}", query.sql);
         }
     }
 }

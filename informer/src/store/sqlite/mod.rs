@@ -5,17 +5,26 @@
 //!   <data>/informer.db     the database, WAL, synchronous=FULL
 //! ```
 
+#[cfg(test)]
+mod bench;
+mod body;
+mod check;
 mod fault;
+mod item;
 mod list;
 mod lock;
 mod open;
+mod prune;
 mod read;
+mod row;
 mod schema;
 #[cfg(test)]
 mod tests;
+mod v2;
 mod write;
 
 use super::{Commit, Error, Identity, Read, Store};
+use check::Check;
 use lock::Lock;
 use read::Reader;
 use rusqlite::Connection;
@@ -28,14 +37,16 @@ pub struct Sqlite {
     path: PathBuf,
     /// Why nothing is written any more.
     poisoned: Option<String>,
+    check: Check,
     // Closed before the lock is released: fields drop in this order.
     db: Connection,
     _lock: Lock,
 }
 
 impl Sqlite {
-    /// Opens the store in `data`, made if it is not there, and claims the next epoch. Reads the whole file once to see that it is
-    /// whole; changes nothing if it is not.
+    /// Opens the store in `data`, made if it is not there, and claims the next epoch. A small file is read once to see that it is
+    /// whole, and nothing is changed if it is not; a large one is read beside the work, and what is found is logged and fails the
+    /// next commit.
     ///
     /// # Errors
     /// [`Error::Locked`] for a second owner; [`Error::Directory`], [`Error::Full`]; [`Error::NotADatabase`], [`Error::Foreign`],
@@ -45,10 +56,12 @@ impl Sqlite {
         let lock = Lock::take(data)?;
         let path = open::find_or_create(data)?;
         let mut db = open::connect(&path)?;
-        open::check(&mut db, &path)?;
+        let whole = open::check(&mut db, &path)?;
         open::writer(&db, &path)?;
         let identity = open::claim(&db, &path)?;
-        Ok(Self { identity, path, poisoned: None, db, _lock: lock })
+        open::sweep(&db, &path)?;
+        let check = if whole { Check::done(&path) } else { Check::start(&path)? };
+        Ok(Self { identity, path, poisoned: None, check, db, _lock: lock })
     }
 }
 
@@ -63,10 +76,13 @@ impl Store for Sqlite {
         }
         // After a failed write or fsync nobody knows what is on disk, and a second fsync may report success for pages that were
         // dropped. So there is no second try here, nor anything after it.
-        let outcome = write::commit(&mut self.db, &self.path, epoch, commit);
+        let outcome = match self.check.damage() {
+            Some(damage) => Err(damage),
+            None => write::commit(&mut self.db, &self.path, epoch, commit),
+        };
         if let Err(error) = &outcome {
             self.poisoned = Some(error.to_string());
-            // If even that fails, the next opening still checks the whole file.
+            // If even that fails, the next opening still looks at the file.
             let _ = open::leave_the_log(&self.db);
         }
         outcome

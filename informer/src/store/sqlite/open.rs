@@ -4,7 +4,7 @@
 //! strange was damaged by something else, and is reported instead of being made anew.
 
 use super::fault::{damaged, explain, refused};
-use super::schema;
+use super::{body, check, item, schema};
 use crate::store::{Error, Identity};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
@@ -17,6 +17,9 @@ use std::time::Duration;
 /// How long a statement waits for a lock that another connection of ours holds. Only a checkpoint at the last close takes one that
 /// keeps readers out, for milliseconds; this much means that something else sits on the file.
 const BUSY: Duration = Duration::from_secs(5);
+
+/// Statements that a connection keeps prepared: the writer has some thirty; the rest is room for the filters of lists.
+const STATEMENTS: usize = 64;
 
 const FILE: &str = "informer.db";
 const MAGIC: &[u8; 16] = b"SQLite format 3\0";
@@ -60,7 +63,7 @@ fn create(data: &Path, path: &Path) -> Result<(), Error> {
     }
     // SQLite gives the files beside it the same mode.
     File::options().write(true).create_new(true).mode(0o600).open(&fresh).map_err(failed)?;
-    build(&fresh).map_err(|error| explain("create", &fresh, error))?;
+    build(&fresh)?;
     File::open(&fresh).and_then(|file| file.sync_all()).map_err(failed)?;
     fs::rename(&fresh, path).map_err(failed)?;
     // The names must last as long as what lies behind them: this one's, and those of directories that were just made.
@@ -74,14 +77,15 @@ fn create(data: &Path, path: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-fn build(path: &Path) -> rusqlite::Result<()> {
+fn build(path: &Path) -> Result<(), Error> {
+    let failed = |error| explain("create", path, error);
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let mut db = Connection::open_with_flags(path, flags)?;
-    db.pragma_update(None, "application_id", schema::APPLICATION_ID)?;
-    schema::migrate(&mut db, 0)?;
+    let mut db = Connection::open_with_flags(path, flags).map_err(failed)?;
+    db.pragma_update(None, "application_id", schema::APPLICATION_ID).map_err(failed)?;
+    schema::migrate(&mut db, path, 0)?;
     let lineage = uuid::Uuid::now_v7().to_string();
-    db.execute("INSERT INTO meta (one, lineage, epoch, commit_seq) VALUES (1, ?1, 0, 0)", [lineage])?;
-    db.close().map_err(|(_, error)| error)
+    db.execute("INSERT INTO meta (one, lineage, epoch, commit_seq) VALUES (1, ?1, 0, 0)", [lineage]).map_err(failed)?;
+    db.close().map_err(|(_, error)| failed(error))
 }
 
 /// A connection with everything set that holds for readers and the writer.
@@ -90,11 +94,21 @@ pub(super) fn connect(path: &Path) -> Result<Connection, Error> {
     let failed = |error| explain("open", path, error);
     let db = Connection::open_with_flags(path, flags).map_err(failed)?;
     db.busy_timeout(BUSY).map_err(failed)?;
+    db.set_prepared_statement_cache_capacity(STATEMENTS);
     Ok(db)
 }
 
-/// Refuses what is not ours, is newer than us or is damaged; then brings it to the newest schema.
-pub(super) fn check(db: &mut Connection, path: &Path) -> Result<(), Error> {
+/// A connection that cannot write.
+pub(super) fn connect_to_read(path: &Path) -> Result<Connection, Error> {
+    let db = connect(path)?;
+    let set = db.pragma_update(None, "query_only", true).and_then(|()| leave_the_log(&db));
+    set.map_err(|error| explain("open", path, error))?;
+    Ok(db)
+}
+
+/// Refuses what is not ours, is newer than us or is seen to be damaged; then brings it to the newest schema. Tells whether the whole
+/// file was read for that.
+pub(super) fn check(db: &mut Connection, path: &Path) -> Result<bool, Error> {
     let failed = |error| explain("read", path, error);
     let pragma = |db: &Connection, name: &str| db.pragma_query_value(None, name, |row| row.get::<_, u32>(0));
     let found = pragma(db, "application_id").map_err(failed)?;
@@ -106,12 +120,13 @@ pub(super) fn check(db: &mut Connection, path: &Path) -> Result<(), Error> {
     if version > known {
         return Err(Error::Newer { path: path.to_owned(), found: version, known });
     }
-    // Reads every page once: the price of never building on a damaged one.
-    let verdict: String = db.pragma_query_value(None, "quick_check", |row| row.get(0)).map_err(failed)?;
-    if verdict != "ok" {
-        return Err(damaged(path, "quick_check", verdict.lines().next().unwrap_or_default()));
+    // What is rewritten must be good; and a small file costs nothing.
+    let whole = version < known || check::is_small(db, path)?;
+    if whole {
+        check::whole(db, path)?;
     }
-    schema::migrate(db, version).map_err(|error| explain("migrate", path, error))
+    schema::migrate(db, path, version)?;
+    Ok(whole)
 }
 
 /// Sets how the writer commits: every commit is on disk when it returns.
@@ -150,4 +165,9 @@ pub(super) fn claim(db: &Connection, path: &Path) -> Result<Identity, Error> {
     }
     let number = |what, n: i64| u64::try_from(n).map_err(|_| damaged(path, "table meta", format!("{what} is {n}")));
     Ok(Identity { lineage, epoch: number("epoch", epoch)?, commit_seq: number("commit_seq", commit_seq)? })
+}
+
+/// Removes what interrupted and refused submissions have left.
+pub(super) fn sweep(db: &Connection, path: &Path) -> Result<(), Error> {
+    item::sweep(db).and_then(|()| body::sweep(db)).map_err(|error| explain("tidy", path, error))
 }

@@ -1,14 +1,17 @@
 //! Queries, on a connection of their own that cannot write.
 
 use super::fault::{damaged, explain};
+use super::list::Query;
+use super::row::is_member;
 use super::write::{int, uint};
-use super::{list, open};
+use super::{body, item, open, prune};
 use crate::machine::{KeyHit, PayloadHandle};
-use crate::store::{Error, Filter, HistoryRow, LIVE, Page, Read};
+use crate::store::{Error, Filter, HistoryRow, Page, Read, SCAN_ROWS, id_of};
 use bytes::Bytes;
 use prost::Message;
 use proto::id::TaskId;
 use proto::store::{SidecarRow, TaskRow};
+use proto::v1::Executor;
 use rusqlite::{Connection, OptionalExtension as _, Params, params, params_from_iter};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -20,23 +23,30 @@ pub(super) struct Reader {
     path: PathBuf,
 }
 
-/// `(id, body)` as stored.
+/// A task's row and its facts as stored.
 type Raw = (Vec<u8>, Vec<u8>);
+
+/// Everything that lives, in the order of ids: four ranges of the indexes, merged on the way.
+const LIVE: &str = "
+    SELECT id, body, facts FROM tasks INDEXED BY tasks_phase WHERE phase = 0 AND id > ?1
+    UNION ALL SELECT id, body, facts FROM tasks INDEXED BY tasks_phase WHERE phase = 1 AND id > ?1
+    UNION ALL SELECT id, body, facts FROM members INDEXED BY members_phase WHERE phase = 0 AND id > ?1
+    UNION ALL SELECT id, body, facts FROM members INDEXED BY members_phase WHERE phase = 1 AND id > ?1
+    ORDER BY id LIMIT ?2";
 
 impl Reader {
     pub(super) fn open(path: &Path) -> Result<Self, Error> {
-        let db = open::connect(path)?;
-        let set = db.pragma_update(None, "query_only", true).and_then(|()| open::leave_the_log(&db));
-        set.map_err(|error| explain("open", path, error))?;
-        Ok(Self { db, path: path.to_owned() })
+        Ok(Self { db: open::connect_to_read(path)?, path: path.to_owned() })
     }
 
-    fn raw(&self, sql: &str, params: impl Params) -> Result<Vec<Raw>, Error> {
-        let read = || -> rusqlite::Result<Vec<Raw>> {
-            let mut statement = self.db.prepare(sql)?;
-            let rows = statement.query_map(params, |row| Ok((row.get(0)?, row.get(1)?)))?;
-            rows.collect()
-        };
+    /// All answers of a statement.
+    fn all<T>(
+        &self,
+        sql: &str,
+        params: impl Params,
+        take: impl FnMut(&rusqlite::Row<'_>) -> rusqlite::Result<T>,
+    ) -> Result<Vec<T>, Error> {
+        let read = || -> rusqlite::Result<Vec<T>> { self.db.prepare_cached(sql)?.query_map(params, take)?.collect() };
         read().map_err(|error| self.failed(error))
     }
 
@@ -46,20 +56,47 @@ impl Reader {
         params: impl Params,
         take: impl FnOnce(&rusqlite::Row<'_>) -> rusqlite::Result<T>,
     ) -> Result<Option<T>, Error> {
-        self.db.query_row(sql, params, take).optional().map_err(|error| self.failed(error))
+        let read = || self.db.prepare_cached(sql)?.query_row(params, take).optional();
+        read().map_err(|error| self.failed(error))
     }
 
     fn decode<M: Message + Default>(&self, what: &str, body: &[u8]) -> Result<M, Error> {
         M::decode(body).map_err(|error| damaged(&self.path, what, error))
     }
 
-    fn task(&self, body: &[u8]) -> Result<TaskRow, Error> {
-        self.decode("a row of tasks", body)
+    fn task(&self, (body, facts): &Raw) -> Result<TaskRow, Error> {
+        let row: TaskRow = self.decode("a row of tasks", body)?;
+        Ok(TaskRow { facts: Some(self.decode("facts of tasks", facts)?), ..row })
     }
 
-    /// Several statements over one state of the store: otherwise a task that changes in between shows up twice or never.
-    fn snapshot(&self) -> Result<rusqlite::Transaction<'_>, Error> {
-        self.db.unchecked_transaction().map_err(|error| self.failed(error))
+    /// A row of a list; `None` if the filter does not take it. The cheap questions come first.
+    fn taken(&self, filter: &Filter, row: &rusqlite::Row<'_>) -> Result<Option<TaskRow>, Error> {
+        let failed = |error| self.failed(error);
+        let blob = |column| -> Result<&[u8], Error> {
+            let value = row.get_ref(column).map_err(failed)?;
+            value.as_blob().map_err(|error| failed(error.into()))
+        };
+        let state: i32 = row.get(1).map_err(failed)?;
+        if !filter.states.is_empty() && !filter.states.iter().any(|wanted| *wanted as i32 == state) {
+            return Ok(None);
+        }
+        let mut facts = None;
+        if filter.asks_facts() {
+            let decoded = self.decode("facts of tasks", blob(3)?)?;
+            if !filter.takes_facts(&decoded) {
+                return Ok(None);
+            }
+            facts = Some(decoded);
+        }
+        let mut row: TaskRow = self.decode("a row of tasks", blob(2)?)?;
+        if !filter.takes_row(&row) {
+            return Ok(None);
+        }
+        row.facts = Some(match facts {
+            Some(facts) => facts,
+            None => self.decode("facts of tasks", blob(3)?)?,
+        });
+        Ok(Some(row))
     }
 
     fn failed(&self, error: rusqlite::Error) -> Error {
@@ -70,101 +107,95 @@ impl Reader {
 impl Read for Reader {
     fn live(&mut self, after: Option<TaskId>, limit: usize) -> Result<Vec<TaskRow>, Error> {
         let after = after.map_or_else(Vec::new, |task| task.to_bytes().to_vec());
-        let sql = "SELECT id, body FROM tasks INDEXED BY tasks_state
-                   WHERE state = ?1 AND id > ?2 ORDER BY id LIMIT ?3";
-        let _snapshot = self.snapshot()?;
-        let mut rows = Vec::new();
-        for state in LIVE {
-            rows.extend(self.raw(sql, params![state as i32, after, int(limit as u64)])?);
-        }
-        rows.sort_unstable_by(|a, b| a.0.cmp(&b.0));
-        rows.truncate(limit);
-        rows.iter().map(|(_, body)| self.task(body)).collect()
+        let rows = self.all(LIVE, params![after, int(limit as u64)], |row| Ok((row.get(1)?, row.get(2)?)))?;
+        rows.iter().map(|row| self.task(row)).collect()
     }
 
     fn sidecars(&mut self) -> Result<Vec<SidecarRow>, Error> {
-        let rows = {
-            let read = || -> rusqlite::Result<Vec<Vec<u8>>> {
-                let mut statement = self.db.prepare("SELECT body FROM sidecars ORDER BY id")?;
-                statement.query_map([], |row| row.get(0))?.collect()
-            };
-            read().map_err(|error| self.failed(error))?
-        };
+        let rows: Vec<Vec<u8>> = self.all("SELECT body FROM sidecars ORDER BY id", [], |row| row.get(0))?;
         rows.iter().map(|body| self.decode("a row of sidecars", body)).collect()
     }
 
     fn get(&mut self, task: TaskId) -> Result<Option<TaskRow>, Error> {
-        let sql = "SELECT body FROM tasks WHERE id = ?1";
-        let body: Option<Vec<u8>> = self.one(sql, [&*task.to_bytes()], |row| row.get(0))?;
-        body.map(|body| self.task(&body)).transpose()
+        let id = task.to_bytes();
+        let sql = if is_member(&id) {
+            "SELECT body, facts FROM members WHERE id = ?1"
+        } else {
+            "SELECT body, facts FROM tasks WHERE id = ?1"
+        };
+        let row: Option<Raw> = self.one(sql, [&*id], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        row.map(|row| self.task(&row)).transpose()
     }
 
     fn list(&mut self, filter: &Filter) -> Result<Page, Error> {
-        let wanted = filter.rows();
-        let _snapshot = self.snapshot()?;
-        let mut rows = Vec::new();
-        // One more than wanted tells whether there is another page.
-        for query in list::queries(filter, wanted + 1) {
-            rows.extend(self.raw(&query.sql, params_from_iter(query.params))?);
+        let failed = |error| self.failed(error);
+        let query = Query::of(filter);
+        let mut statement = self.db.prepare_cached(&query.sql).map_err(failed)?;
+        let mut found = statement.query(params_from_iter(query.params)).map_err(failed)?;
+        let mut page = Page::default();
+        for scanned in 1.. {
+            let Some(row) = found.next().map_err(failed)? else { break };
+            if let Some(task) = self.taken(filter, row)? {
+                if page.rows.len() == filter.rows() {
+                    page.next = page.rows.last().and_then(id_of);
+                    break;
+                }
+                page.rows.push(task);
+            }
+            if scanned == SCAN_ROWS {
+                let id: Vec<u8> = row.get(0).map_err(failed)?;
+                page.next = TaskId::from_bytes(&id);
+                break;
+            }
         }
-        rows.sort_unstable_by(|a, b| b.0.cmp(&a.0));
-        let more = rows.len() > wanted;
-        rows.truncate(wanted);
-        let next = if more { rows.last().and_then(|(id, _)| TaskId::from_bytes(id)) } else { None };
-        Ok(Page { rows: rows.iter().map(|(_, body)| self.task(body)).collect::<Result<_, _>>()?, next })
+        Ok(page)
     }
 
     fn history(&mut self, task: TaskId, after_seq: u64, limit: u32) -> Result<Vec<HistoryRow>, Error> {
         let sql = "SELECT seq, unix_ms, kind, attempt, detail FROM history
                    WHERE task = ?1 AND seq > ?2 ORDER BY seq LIMIT ?3";
-        let read = || -> rusqlite::Result<Vec<HistoryRow>> {
-            let mut statement = self.db.prepare(sql)?;
-            let rows = statement.query_map(params![&*task.to_bytes(), int(after_seq), limit], |row| {
-                Ok(HistoryRow {
-                    seq: uint(row.get(0)?),
-                    unix_ms: uint(row.get(1)?),
-                    kind: row.get(2)?,
-                    attempt: row.get(3)?,
-                    detail: row.get(4)?,
-                })
-            })?;
-            rows.collect()
-        };
-        read().map_err(|error| self.failed(error))
+        self.all(sql, params![&*task.to_bytes(), int(after_seq), limit], |row| {
+            Ok(HistoryRow {
+                seq: uint(row.get(0)?),
+                unix_ms: uint(row.get(1)?),
+                kind: row.get(2)?,
+                attempt: row.get(3)?,
+                detail: row.get(4)?,
+            })
+        })
     }
 
     fn payloads(&mut self, handles: &[PayloadHandle]) -> Result<BTreeMap<PayloadHandle, Bytes>, Error> {
-        let read = || -> rusqlite::Result<BTreeMap<PayloadHandle, Bytes>> {
-            let mut statement = self.db.prepare("SELECT body FROM payloads WHERE hash = ?1")?;
-            let mut bodies = BTreeMap::new();
-            for handle in handles {
-                let body = statement.query_row([handle.as_slice()], |row| row.get::<_, Vec<u8>>(0)).optional()?;
-                bodies.extend(body.map(|body| (*handle, Bytes::from(body))));
-            }
-            Ok(bodies)
+        body::read(&self.db, handles).map_err(|error| self.failed(error))
+    }
+
+    fn item(&mut self, array: TaskId, position: u32) -> Result<Option<String>, Error> {
+        item::read(&self.db, &self.path, array, position)
+    }
+
+    fn executors(&mut self) -> Result<Vec<Executor>, Error> {
+        let rows: Vec<Vec<u8>> = self.all("SELECT body FROM executors ORDER BY type", [], |row| row.get(0))?;
+        rows.iter().map(|body| self.decode("a row of executors", body)).collect()
+    }
+
+    fn prunable(&mut self, ended_before_unix_ms: u64, keep: u64, limit: usize) -> Result<Vec<TaskId>, Error> {
+        // One state of the store: what ended in between must not count for what is kept.
+        let snapshot = self.db.unchecked_transaction().map_err(|error| self.failed(error))?;
+        let found = prune::prunable(&snapshot, ended_before_unix_ms, keep, limit);
+        let ids = found.map_err(|error| self.failed(error))?;
+        let read = |id: &Vec<u8>| {
+            TaskId::from_bytes(id).ok_or_else(|| damaged(&self.path, "a row of tasks", "an id of the wrong length"))
         };
-        read().map_err(|error| self.failed(error))
-    }
-
-    fn item(&mut self, _array: TaskId, _position: u32) -> Result<Option<String>, Error> {
-        Ok(None)
-    }
-
-    fn executors(&mut self) -> Result<Vec<proto::v1::Executor>, Error> {
-        Ok(Vec::new())
-    }
-
-    fn prunable(&mut self, _ended_before_unix_ms: u64, _keep: u64, _limit: usize) -> Result<Vec<TaskId>, Error> {
-        Ok(Vec::new())
+        ids.iter().map(read).collect()
     }
 
     fn key(&mut self, key: &str) -> Result<Option<KeyHit>, Error> {
-        let sql = "SELECT task, payload FROM task_keys WHERE key = ?1";
-        let Some((task, payload)) = self.one(sql, [key], |row| Ok((row.get(0)?, row.get(1)?)))? else {
+        let sql = "SELECT task, digest FROM task_keys WHERE key = ?1";
+        let Some((task, digest)) = self.one(sql, [key], |row| Ok((row.get(0)?, row.get(1)?)))? else {
             return Ok(None);
         };
-        let (task, payload): Raw = (task, payload);
-        let hit = TaskId::from_bytes(&task).zip(payload.try_into().ok());
+        let (task, digest): Raw = (task, digest);
+        let hit = TaskId::from_bytes(&task).zip(digest.try_into().ok());
         let hit = hit.ok_or_else(|| damaged(&self.path, "a row of task_keys", "an id of the wrong length"))?;
         Ok(Some(KeyHit { task: hit.0, digest: hit.1 }))
     }

@@ -1,29 +1,31 @@
 //! The tables, and how an older file becomes a newer one.
 
-use rusqlite::{Connection, TransactionBehavior};
+use super::fault::explain;
+use super::v2;
+use crate::store::Error;
+use rusqlite::{Connection, Transaction, TransactionBehavior};
+use std::path::Path;
 
 /// `INFR`, so that `file` and we can tell an informer's database from any other.
 pub(super) const APPLICATION_ID: u32 = 0x494e_4652;
 
+/// One step: everything it does is in the given transaction.
+type Step = fn(&Transaction<'_>, &Path) -> Result<(), Error>;
+
 /// Each entry leads from the version before it to its own, the first from an empty file to 1. An entry is never edited once it has
 /// been released; a change is a new entry.
-const MIGRATIONS: &[&str] = &[V1];
+const MIGRATIONS: &[Step] = &[v1, v2::run];
 
 /// The newest version known here.
 pub(super) fn newest() -> u32 {
     u32::try_from(MIGRATIONS.len()).unwrap_or(u32::MAX)
 }
 
-/// What decides where a row lies:
-///
-/// - `tasks` keeps its rowid. A row is some 500 bytes; in a table without rowid the inner nodes hold whole rows too, so eight
-///   would share a node instead of a hundred keys, and each secondary index would repeat 16 bytes of id. New rows land at the
-///   right edge of both trees, since ids grow with time.
-/// - A change of a task rewrites its row in place and one small entry of `tasks_state`; names, owners and labels never change.
-/// - The small tables (`task_keys`, `task_labels`, `history`) are one tree each. A task's history lies together.
-/// - `payloads` keeps its rowid: bodies of up to 256 KiB must not lie in a key's tree.
-///
-/// A filter that is not in a column is not asked for; everything else of a row is in `body`.
+fn v1(tx: &Transaction<'_>, path: &Path) -> Result<(), Error> {
+    tx.execute_batch(V1).map_err(|error| explain("create", path, error))
+}
+
+/// The first tables; what decides where a row lies now is told at [`v2`].
 const V1: &str = "
     CREATE TABLE meta (
         one        INTEGER PRIMARY KEY CHECK (one = 1),
@@ -72,12 +74,21 @@ const V1: &str = "
 ";
 
 /// Brings the file to the newest version, one transaction a step: a crash in between leaves a whole older version.
-pub(super) fn migrate(db: &mut Connection, from: u32) -> rusqlite::Result<()> {
-    for (version, step) in (1..).zip(MIGRATIONS).filter(|(version, _)| *version > from) {
-        let tx = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        tx.execute_batch(step)?;
-        tx.pragma_update(None, "user_version", version)?;
-        tx.commit()?;
+///
+/// # Errors
+/// SQLite's, and a row that cannot be read.
+pub(super) fn migrate(db: &mut Connection, path: &Path, from: u32) -> Result<(), Error> {
+    migrate_to(db, path, from, newest())
+}
+
+/// The same up to version `to`, so that a test has files of older versions.
+pub(super) fn migrate_to(db: &mut Connection, path: &Path, from: u32, to: u32) -> Result<(), Error> {
+    let failed = |error| explain("migrate", path, error);
+    for (version, step) in (1..=to).zip(MIGRATIONS).filter(|(version, _)| *version > from) {
+        let tx = db.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
+        step(&tx, path)?;
+        tx.pragma_update(None, "user_version", version).map_err(failed)?;
+        tx.commit().map_err(failed)?;
     }
     Ok(())
 }

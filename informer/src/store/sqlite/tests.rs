@@ -1,21 +1,24 @@
 //! What only a file can do wrong.
 
 use super::*;
-use crate::store::conformance;
+use crate::store::{Filter, conformance};
+use proto::id::TaskId;
+use proto::store::TaskRow;
 use proto::v1::TaskState;
+use rusqlite::params;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 
 /// A directory that vanishes with the test, however that ends.
-struct Data(PathBuf);
+pub(super) struct Data(pub(super) PathBuf);
 
 impl Data {
-    fn new(name: &str) -> Self {
+    pub(super) fn new(name: &str) -> Self {
         let dir = std::env::temp_dir().join(format!("informer-store-{name}-{}", uuid::Uuid::now_v7()));
         Self(dir)
     }
 
-    fn db(&self) -> PathBuf {
+    pub(super) fn db(&self) -> PathBuf {
         self.0.join("informer.db")
     }
 
@@ -90,6 +93,102 @@ fn damaged_pages_are_reported_and_left_alone() {
     let error = data.refused();
     assert!(matches!(error, Error::Corrupt { .. }), "{error:?}");
     assert_eq!(fs::read(data.db()).unwrap(), bytes);
+}
+
+#[test]
+fn damage_in_a_large_file_is_found_beside_the_work_and_nothing_is_built_on_it() {
+    let data = Data::filled("beside");
+    let db = Connection::open(data.db()).unwrap();
+    // A page in the middle of a tree that a start does not read.
+    let page: u64 = db
+        .query_row("SELECT rootpage FROM sqlite_schema WHERE name = 'tasks_name'", [], |row| {
+            row.get::<_, u32>(0).map(u64::from)
+        })
+        .unwrap();
+    db.close().unwrap();
+    let mut store = Sqlite::open(&data.0).unwrap();
+    let mut bytes = fs::read(data.db()).unwrap();
+    let start = usize::try_from((page - 1) * 4096).unwrap();
+    bytes[start..start + 4096].fill(0xa5);
+    fs::write(data.db(), &bytes).unwrap();
+    store.commit(2, &Commit { seq: 2, ..Commit::default() }).unwrap();
+    store.check = Check::start(&store.path).unwrap();
+    store.check.finish();
+    let error = store.commit(2, &Commit { seq: 3, ..Commit::default() }).unwrap_err();
+    assert!(matches!(&error, Error::Corrupt { path, .. } if *path == data.db()), "{error:?}");
+    assert!(matches!(store.commit(2, &Commit { seq: 3, ..Commit::default() }), Err(Error::Poisoned(_))));
+    drop(store);
+    assert!(matches!(data.refused(), Error::Corrupt { .. }), "a small file is read before the start");
+}
+
+#[test]
+fn a_check_that_finds_nothing_hinders_nobody() {
+    let data = Data::filled("whole");
+    let mut store = Sqlite::open(&data.0).unwrap();
+    store.check = Check::start(&store.path).unwrap();
+    store.check.finish();
+    store.commit(2, &Commit { seq: 2, ..Commit::default() }).unwrap();
+    // Closing does not wait for one that is under way.
+    store.check = Check::start(&store.path).unwrap();
+    drop(store);
+    assert_eq!(Sqlite::open(&data.0).unwrap().identity().commit_seq, 2);
+}
+
+#[test]
+fn a_file_of_the_first_version_is_brought_up_with_all_that_is_in_it() {
+    let data = Data::new("older");
+    fs::create_dir_all(&data.0).unwrap();
+    let mut db = Connection::open(data.db()).unwrap();
+    db.pragma_update(None, "application_id", schema::APPLICATION_ID).unwrap();
+    schema::migrate_to(&mut db, &data.db(), 0, 1).unwrap();
+    let lineage = uuid::Uuid::now_v7().to_string();
+    db.execute("INSERT INTO meta (one, lineage, epoch, commit_seq) VALUES (1, ?1, 4, 9)", [&lineage]).unwrap();
+    let mut tasks: Vec<TaskRow> = (1..=6).map(|id| conformance::row(id, TaskState::Ready)).collect();
+    tasks[1].set_state(TaskState::Failed);
+    tasks[1].ended_unix_ms = 50;
+    tasks[2].key = "once".into();
+    tasks[2].payload = vec![8; 32];
+    tasks[3].facts.as_mut().unwrap().labels.insert("a".into(), "b".into());
+    for (at, row) in (1_u32..).zip(&mut tasks) {
+        let facts = row.facts.clone().unwrap();
+        let body = prost::Message::encode_to_vec(&*row);
+        let sql = "INSERT INTO tasks (id, state, owner, name, body) VALUES (?1, ?2, ?3, ?4, ?5)";
+        db.execute(sql, params![row.id, row.state, facts.owner, facts.name, body]).unwrap();
+        for seq in 1..=at {
+            let sql = "INSERT INTO history (task, seq, unix_ms, kind, attempt, detail) VALUES (?1, ?2, 7, 'x', 0, '')";
+            db.execute(sql, params![row.id, seq]).unwrap();
+        }
+        row.history = at;
+    }
+    let sql = "INSERT INTO task_labels (key, value, task) VALUES ('a', 'b', ?1)";
+    db.execute(sql, [&tasks[3].id]).unwrap();
+    let sql = "INSERT INTO task_keys (key, task, payload) VALUES ('once', ?1, ?2)";
+    db.execute(sql, params![tasks[2].id, tasks[2].payload]).unwrap();
+    for hash in [7_u8, 8, 9] {
+        db.execute("INSERT INTO payloads (hash, body) VALUES (?1, x'01')", [[hash; 32]]).unwrap();
+    }
+    drop(db);
+
+    let mut store = Sqlite::open(&data.0).unwrap();
+    assert_eq!(store.identity(), Identity { lineage, epoch: 5, commit_seq: 9 });
+    let mut reader = store.reader().unwrap();
+    for row in &tasks {
+        assert_eq!(reader.get(TaskId::from_bytes(&row.id).unwrap()).unwrap().as_ref(), Some(row));
+    }
+    assert_eq!(reader.live(None, 9).unwrap().len(), 5);
+    let named = |labels: &[(&str, &str)]| Filter {
+        labels: labels.iter().map(|(key, value)| ((*key).into(), (*value).into())).collect(),
+        ..Filter::default()
+    };
+    assert_eq!(reader.list(&named(&[("a", "b")])).unwrap().rows, [tasks[3].clone()]);
+    assert_eq!(reader.key("once").unwrap().map(|hit| hit.digest), Some([8; 32]));
+    assert_eq!(reader.history(TaskId::from_u128(6), 0, 9).unwrap().len(), 6);
+    assert_eq!(reader.prunable(51, u64::MAX, 9).unwrap(), [TaskId::from_u128(2)]);
+    // Two tasks of three go, and the body of the one that was alone with it; nobody had the third.
+    let prune = [2, 3].map(TaskId::from_u128).to_vec();
+    store.commit(5, &Commit { seq: 10, prune, ..Commit::default() }).unwrap();
+    let bodies = reader.payloads(&[[7; 32], [8; 32], [9; 32]]).unwrap();
+    assert_eq!(bodies.into_keys().collect::<Vec<_>>(), [[7; 32]]);
 }
 
 #[test]
@@ -168,6 +267,6 @@ fn readers_see_the_last_commit_while_another_is_under_way() {
     open.execute("DELETE FROM meta", []).unwrap();
     assert_eq!(reader.live(None, 1).unwrap(), []);
     drop(open);
-    let error = reader.get(proto::id::TaskId::from_u128(1));
+    let error = reader.get(TaskId::from_u128(1));
     assert!(error.is_ok());
 }

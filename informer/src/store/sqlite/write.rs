@@ -1,13 +1,14 @@
-//! One commit, one transaction. Statements are prepared once a commit and run for every row of it.
+//! One commit, one transaction. Statements are prepared once for the life of the connection.
 
 use super::fault::explain;
-use crate::machine::{HistoryEvent, PayloadHandle, TaskChange};
+use super::row::Rows;
+use super::{body, item, prune};
+use crate::machine::HistoryEvent;
 use crate::store::{Commit, Error};
-use bytes::Bytes;
 use prost::Message as _;
 use proto::bounds;
-use proto::store::SidecarRow;
-use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior, params};
+use proto::store::{ExecutorRow, SidecarRow};
+use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 use std::path::Path;
 
 pub(super) fn commit(db: &mut Connection, path: &Path, epoch: u64, commit: &Commit) -> Result<(), Error> {
@@ -15,9 +16,17 @@ pub(super) fn commit(db: &mut Connection, path: &Path, epoch: u64, commit: &Comm
     // Immediate: whoever else might write is found out before anything is done.
     let tx = db.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
     advance(&tx, epoch, commit).map_err(failed)??;
-    payloads(&tx, &commit.payloads).map_err(failed)?;
-    tasks(&tx, &commit.batch.tasks).map_err(failed)??;
+    if !commit.prune.is_empty() {
+        prune::prune(&tx, path, &commit.prune)?;
+    }
+    body::store(&tx, commit).map_err(failed)?;
+    item::store(&tx, &commit.items).map_err(failed)?;
+    let mut rows = Rows::new(&tx, path);
+    for change in &commit.batch.tasks {
+        rows.write(change)?;
+    }
     sidecars(&tx, &commit.batch.sidecars).map_err(failed)?;
+    executors(&tx, &commit.batch.executors).map_err(failed)?;
     history(&tx, &commit.batch.history).map_err(failed)?;
     tx.commit().map_err(failed)
 }
@@ -25,10 +34,8 @@ pub(super) fn commit(db: &mut Connection, path: &Path, epoch: u64, commit: &Comm
 /// Moves the commit sequence on, if the epoch is still ours; raises the epoch if the batch says so.
 fn advance(tx: &Transaction<'_>, epoch: u64, commit: &Commit) -> rusqlite::Result<Result<(), Error>> {
     let raised = commit.batch.epoch.unwrap_or(epoch).max(epoch);
-    let moved = tx.execute(
-        "UPDATE meta SET commit_seq = ?1, epoch = ?2 WHERE one = 1 AND epoch = ?3 AND commit_seq = ?1 - 1",
-        params![int(commit.seq), int(raised), int(epoch)],
-    )?;
+    let sql = "UPDATE meta SET commit_seq = ?1, epoch = ?2 WHERE one = 1 AND epoch = ?3 AND commit_seq = ?1 - 1";
+    let moved = tx.prepare_cached(sql)?.execute(params![int(commit.seq), int(raised), int(epoch)])?;
     if moved == 1 {
         return Ok(Ok(()));
     }
@@ -41,58 +48,8 @@ fn advance(tx: &Transaction<'_>, epoch: u64, commit: &Commit) -> rusqlite::Resul
     }))
 }
 
-fn payloads(tx: &Transaction<'_>, payloads: &[(PayloadHandle, Bytes)]) -> rusqlite::Result<()> {
-    if payloads.is_empty() {
-        return Ok(());
-    }
-    let mut put = tx.prepare("INSERT INTO payloads (hash, body) VALUES (?1, ?2) ON CONFLICT (hash) DO NOTHING")?;
-    for (hash, body) in payloads {
-        put.execute(params![hash.as_slice(), body.as_ref()])?;
-    }
-    Ok(())
-}
-
-fn tasks(tx: &Transaction<'_>, rows: &[TaskChange]) -> rusqlite::Result<Result<(), Error>> {
-    if rows.is_empty() {
-        return Ok(Ok(()));
-    }
-    let mut update = tx.prepare("UPDATE tasks SET state = ?2, body = ?3 WHERE id = ?1")?;
-    let mut insert = tx.prepare("INSERT INTO tasks (id, state, owner, name, body) VALUES (?1, ?2, ?3, ?4, ?5)")?;
-    let mut label = tx.prepare("INSERT INTO task_labels (key, value, task) VALUES (?1, ?2, ?3)")?;
-    let mut key = tx.prepare("INSERT INTO task_keys (key, task, payload) VALUES (?1, ?2, ?3)")?;
-    let mut body = Vec::new();
-    for change in rows {
-        let row = change.whole();
-        body.clear();
-        row.encode(&mut body).map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))?;
-        if update.execute(params![row.id, row.state, body])? == 1 {
-            continue;
-        }
-        // New: only now are key and labels written, which never change.
-        let facts = row.facts.as_ref();
-        let (owner, name) = facts.map_or(("", ""), |facts| (facts.owner.as_str(), facts.name.as_str()));
-        insert.execute(params![row.id, row.state, owner, name, body])?;
-        for (name, value) in facts.iter().flat_map(|facts| &facts.labels) {
-            label.execute(params![name, value, row.id])?;
-        }
-        if row.key.is_empty() {
-            continue;
-        }
-        match key.execute(params![row.key, row.id, row.payload]) {
-            Err(error) if error.sqlite_error_code() == Some(ErrorCode::ConstraintViolation) => {
-                return Ok(Err(Error::KeyTaken { task: crate::store::name_of(&row) }));
-            }
-            other => other?,
-        };
-    }
-    Ok(Ok(()))
-}
-
 fn sidecars(tx: &Transaction<'_>, rows: &[SidecarRow]) -> rusqlite::Result<()> {
-    if rows.is_empty() {
-        return Ok(());
-    }
-    let mut put = tx.prepare(
+    let mut put = tx.prepare_cached(
         "INSERT INTO sidecars (id, body) VALUES (?1, ?2) ON CONFLICT (id) DO UPDATE SET body = excluded.body",
     )?;
     for row in rows {
@@ -101,20 +58,30 @@ fn sidecars(tx: &Transaction<'_>, rows: &[SidecarRow]) -> rusqlite::Result<()> {
     Ok(())
 }
 
-fn history(tx: &Transaction<'_>, events: &[HistoryEvent]) -> rusqlite::Result<()> {
-    if events.is_empty() {
-        return Ok(());
+fn executors(tx: &Transaction<'_>, rows: &[ExecutorRow]) -> rusqlite::Result<()> {
+    let mut put = tx.prepare_cached(
+        "INSERT INTO executors (type, body) VALUES (?1, ?2) ON CONFLICT (type) DO UPDATE SET body = excluded.body",
+    )?;
+    let mut delete = tx.prepare_cached("DELETE FROM executors WHERE type = ?1")?;
+    for (row, executor) in rows.iter().filter_map(|row| Some((row, row.executor.as_ref()?))) {
+        if row.deleted {
+            delete.execute([&executor.r#type])?;
+        } else {
+            put.execute(params![executor.r#type, executor.encode_to_vec()])?;
+        }
     }
-    let mut append = tx.prepare(
-        "INSERT INTO history (task, seq, unix_ms, kind, attempt, detail)
-         VALUES (?1, ?6, ?2, ?3, ?4, ?5)",
+    Ok(())
+}
+
+fn history(tx: &Transaction<'_>, events: &[HistoryEvent]) -> rusqlite::Result<()> {
+    let mut append = tx.prepare_cached(
+        "INSERT INTO history (task, seq, unix_ms, kind, attempt, detail) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
     )?;
     // Line 1 says that the task was submitted; it stays, whatever else goes.
-    let mut prune = tx.prepare("DELETE FROM history WHERE task = ?1 AND seq > 1 AND seq <= ?2")?;
+    let mut prune = tx.prepare_cached("DELETE FROM history WHERE task = ?1 AND seq > 1 AND seq <= ?2")?;
     for event in events {
-        let task = &*event.task.to_bytes();
-        let seq = i64::from(event.seq);
-        append.execute(params![task, int(event.unix_ms), event.kind, event.attempt, event.detail, seq])?;
+        let (task, seq) = (&*event.task.to_bytes(), i64::from(event.seq));
+        append.execute(params![task, seq, int(event.unix_ms), event.kind, event.attempt, event.detail])?;
         if seq > int(bounds::HISTORY_EVENTS) {
             prune.execute(params![task, seq - int(bounds::HISTORY_EVENTS) + 1])?;
         }
