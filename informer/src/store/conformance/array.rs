@@ -90,6 +90,8 @@ fn items_are_found_by_their_position(mut open: Open) {
     commit(&mut world, vec![chunk(5, 3, &["d", "zwölf"])], vec![row(5, TaskState::Ready)]);
     let item = |world: &mut World, array, position| world.reader.item(task(array), position).unwrap();
     let items: Vec<Option<String>> = (0..6).map(|position| item(&mut world, 5, position)).collect();
+    let chunk = world.reader.item_chunk(task(5), 3).unwrap().unwrap();
+    assert_eq!(chunk.items.get((3 - chunk.first) as usize), items[3].as_ref(), "the chunk of an item holds it");
     assert_eq!(
         items,
         ["a", "", "c", "d", "zwölf"].map(|item| Some(item.into())).into_iter().chain([None]).collect::<Vec<_>>()

@@ -65,13 +65,28 @@ pub(super) fn sweep(db: &Connection) -> rusqlite::Result<()> {
 }
 
 pub(super) fn read(db: &Connection, path: &Path, array: TaskId, position: u32) -> Result<Option<String>, Error> {
+    let Some((first, chunk)) = find(db, path, array, position)? else { return Ok(None) };
+    decode(&chunk, (position - first) as usize).map_err(|why| damaged(path, "a row of array_items", why))
+}
+
+/// The whole chunk that holds a position.
+pub(super) fn chunk(db: &Connection, path: &Path, array: TaskId, position: u32) -> Result<Option<ItemChunk>, Error> {
+    let Some((first, chunk)) = find(db, path, array, position)? else { return Ok(None) };
+    let mut items = Vec::new();
+    while let Some(item) = decode(&chunk, items.len()).map_err(|why| damaged(path, "a row of array_items", why))? {
+        items.push(item);
+    }
+    Ok(Some(ItemChunk { array, first, items }))
+}
+
+/// The encoded chunk with the last position that is not above the given one, and that position.
+fn find(db: &Connection, path: &Path, array: TaskId, position: u32) -> Result<Option<(u32, Vec<u8>)>, Error> {
     let sql = "SELECT first, body FROM array_items WHERE array = ?1 AND first <= ?2 ORDER BY first DESC LIMIT 1";
-    let found = || -> rusqlite::Result<Option<(u32, Vec<u8>)>> {
+    let find = || -> rusqlite::Result<Option<(u32, Vec<u8>)>> {
         let mut statement = db.prepare_cached(sql)?;
         statement.query_row(params![&*array.to_bytes(), position], |row| Ok((row.get(0)?, row.get(1)?))).optional()
     };
-    let Some((first, chunk)) = found().map_err(|error| explain("read", path, error))? else { return Ok(None) };
-    decode(&chunk, (position - first) as usize).map_err(|why| damaged(path, "a row of array_items", why))
+    find().map_err(|error| explain("read", path, error))
 }
 
 #[cfg(test)]

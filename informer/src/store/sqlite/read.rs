@@ -6,7 +6,7 @@ use super::row::is_member;
 use super::write::{int, uint};
 use super::{body, item, open, prune};
 use crate::machine::{KeyHit, PayloadHandle};
-use crate::store::{Error, Filter, HistoryRow, Page, Read, SCAN_ROWS, id_of};
+use crate::store::{Error, Filter, HistoryRow, ItemChunk, Page, Read, SCAN_ROWS, id_of};
 use bytes::Bytes;
 use prost::Message;
 use proto::id::TaskId;
@@ -171,6 +171,10 @@ impl Read for Reader {
 
     fn item(&mut self, array: TaskId, position: u32) -> Result<Option<String>, Error> {
         item::read(&self.db, &self.path, array, position)
+    }
+
+    fn item_chunk(&mut self, array: TaskId, position: u32) -> Result<Option<ItemChunk>, Error> {
+        item::chunk(&self.db, &self.path, array, position)
     }
 
     fn executors(&mut self) -> Result<Vec<Executor>, Error> {
