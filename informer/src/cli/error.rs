@@ -13,9 +13,16 @@ pub(crate) enum Error {
     Misuse(String),
     /// The address is no address of an informer.
     #[error(
-        "{url:?} is no address of an informer: {problem}; write one like http://127.0.0.1:7070 in --informer or INFORMER_URL"
+        "{url:?} is no address of an informer: {problem}; write one like http://127.0.0.1:7070 or https://HOST:7070 in --informer or \
+         INFORMER_URL"
     )]
     Address { url: String, problem: &'static str },
+    /// What was given to reach it cannot be used.
+    #[error("cannot reach the informer at {url}: {cause}")]
+    Access { url: String, cause: String },
+    /// A configuration file is wrong; one line for each fault.
+    #[error(transparent)]
+    Settings(#[from] proto::settings::Faults),
     /// Nobody answers there.
     #[error(
         "cannot reach the informer at {url}: {cause}; start one with `informer dev`, or name another with --informer"
@@ -76,9 +83,19 @@ impl Error {
     /// Exit status of verbs other than `run` and `wait`: 2 for misuse, 1 for failure.
     pub(crate) fn exit(&self) -> u8 {
         match self {
-            Self::Misuse(_) | Self::Address { .. } | Self::Content { .. } => super::exit::MISUSE,
+            Self::Misuse(_) | Self::Address { .. } | Self::Access { .. } | Self::Content { .. } | Self::Settings(_) => {
+                super::exit::MISUSE
+            }
             Self::Refused { code: Code::InvalidArgument, .. } => super::exit::MISUSE,
             _ => super::exit::FAILURE,
+        }
+    }
+
+    /// What is told: one line, except of a file with several faults, which stand as editors and terminals find them.
+    pub(crate) fn lines(&self) -> Vec<String> {
+        match self {
+            Self::Settings(faults) => faults.lines().to_vec(),
+            error => vec![format!("error: {error}")],
         }
     }
 

@@ -4,25 +4,28 @@
 //! |---|---|
 //! | one per verb | its arguments and what it does |
 //! | `options`, `file`, `units`, `owner` | what the user wrote → a `TaskSpec` |
+//! | `access` | the files that are shown to an informer, or by one |
 //! | `client` | the connection, and the patience to outlive the informer's restart |
 //! | `books`, `follow` | a task's state and log, followed over restarts |
 //! | `words`, `text`, `json`, `screen` | what is shown |
 //! | `error`, `exit` | what goes wrong, and exit statuses |
 
+mod access;
 mod books;
 mod cancel;
+mod certificate;
 mod client;
 mod dev;
-mod error;
+pub(crate) mod error;
 mod exit;
-mod file;
+pub(crate) mod file;
 mod follow;
 mod json;
 mod list;
 mod logs;
 mod options;
 mod owner;
-mod place;
+pub(crate) mod place;
 mod retry;
 mod run;
 mod screen;
@@ -31,7 +34,7 @@ mod show;
 mod sidecars;
 mod submit;
 mod text;
-mod units;
+pub(crate) mod units;
 mod wait;
 mod why;
 mod words;
@@ -48,6 +51,7 @@ use std::{
 
 use clap::{Parser, Subcommand, error::ErrorKind};
 
+use access::Files;
 use client::{Address, Client};
 use error::Error;
 
@@ -57,6 +61,8 @@ struct Common {
     /// The informer's address
     #[arg(long = "informer", global = true, env = "INFORMER_URL", value_name = "URL", default_value = client::DEFAULT_URL)]
     informer: String,
+    #[command(flatten)]
+    files: Files,
     /// Tell more on stderr
     #[arg(short, long, global = true)]
     verbose: bool,
@@ -84,6 +90,8 @@ enum Verb {
     Dev(dev::Args),
     /// Start an informer
     Serve(serve::Args),
+    /// Make what an informer needs to be reached from other machines: a CA, a certificate, a token
+    Certificate(certificate::Args),
     /// Submit a task, follow its output, exit as it exits
     #[command(after_help = run::EXIT_STATUS)]
     Run(run::Args),
@@ -111,13 +119,14 @@ enum Verb {
 /// What a verb is given besides its own arguments.
 struct Context {
     address: String,
+    files: Files,
     verbose: bool,
 }
 
 impl Context {
     async fn connect(&self) -> Result<Client, Error> {
         let address: Address = self.address.parse()?;
-        Client::connect(&address).await
+        Client::connect(address, self.files.clone().of_client()).await
     }
 }
 
@@ -137,8 +146,10 @@ fn perform(cli: Cli) -> u8 {
     let result = dispatch(cli);
     let Err(error) = result else { return result.unwrap_or(exit::FAILURE) };
     if !error.is_broken_pipe() {
-        // Nothing can be done about a stderr that is closed.
-        drop(writeln!(io::stderr(), "error: {}", error::one_line(&error.to_string())));
+        for line in error.lines() {
+            // Nothing can be done about a stderr that is closed.
+            drop(writeln!(io::stderr(), "{}", error::one_line(&line)));
+        }
     }
     match error {
         Error::Left { .. } | Error::Interrupted { .. } => exit::CANCELLED,
@@ -148,10 +159,12 @@ fn perform(cli: Cli) -> u8 {
 }
 
 fn dispatch(cli: Cli) -> Result<u8, Error> {
-    let context = Context { address: cli.common.informer, verbose: cli.common.verbose };
+    let Common { informer: address, files, verbose } = cli.common;
+    let context = Context { address, files, verbose };
     match cli.verb {
         Verb::Dev(args) => server_runtime(dev::run(args)),
-        Verb::Serve(args) => server_runtime(serve::run(args)),
+        Verb::Serve(args) => server_runtime(serve::run(args, context.files)),
+        Verb::Certificate(args) => certificate::run(&args),
         Verb::Run(args) => client_runtime(run::run(args, &context)),
         Verb::Submit(args) => client_runtime(submit::run(args, &context)),
         Verb::List(args) => client_runtime(list::run(args, &context)),
@@ -222,7 +235,7 @@ fn ends_as_task(args: &[OsString]) -> bool {
     let mut words = args.iter().skip(1).filter_map(|word| word.to_str());
     while let Some(word) = words.next() {
         match word {
-            "--informer" => drop(words.next()),
+            "--informer" | "--tls-ca" | "--tls-cert" | "--tls-key" | "--token-file" => drop(words.next()),
             "run" | "wait" => return true,
             word if word.starts_with('-') => {}
             _ => return false,

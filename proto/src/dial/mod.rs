@@ -112,7 +112,7 @@ pub enum Error {
         /// The key's.
         key: PathBuf,
         /// Why.
-        cause: rustls::Error,
+        cause: String,
     },
     /// The address does not answer.
     #[error("{0}")]
@@ -287,7 +287,7 @@ impl Dial {
         let mut config = match (&self.access.tls_cert, &self.access.tls_key) {
             (Some(cert), Some(key)) => builder
                 .with_client_auth_cert(files::certificates(cert)?, files::key(key)?)
-                .map_err(|cause| Error::Identity { cert: cert.clone(), key: key.clone(), cause })?,
+                .map_err(|cause| Error::Identity { cert: cert.clone(), key: key.clone(), cause: cause.to_string() })?,
             _ => builder.with_no_client_auth(),
         };
         config.alpn_protocols = vec![ALPN.to_vec()];
