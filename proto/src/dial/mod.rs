@@ -18,11 +18,14 @@ mod tests;
 pub use address::{Address, Malformed};
 
 use hyper_util::rt::TokioIo;
+use rustls::client::ResolvesClientCert;
 use rustls::pki_types::{InvalidDnsNameError, ServerName};
-use rustls::{CertificateError, ClientConfig, RootCertStore};
+use rustls::sign::CertifiedKey;
+use rustls::{CertificateError, ClientConfig, RootCertStore, SignatureScheme};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -126,6 +129,12 @@ pub enum Error {
         cause: String,
         /// What would help.
         remedy: &'static str,
+    },
+    /// The informer demands a certificate.
+    #[error("{host} lets in only who shows a certificate; give one by --tls-cert and --tls-key")]
+    Uncertified {
+        /// The peer.
+        host: String,
     },
     /// TLS failed for another reason.
     #[error("the TLS handshake with {host} failed: {cause}")]
@@ -249,9 +258,14 @@ impl Dial {
         let address = (self.address.host(), self.address.port());
         let tcp = TcpStream::connect(address).await.map_err(|error| Error::Connect(words(&error)))?;
         tcp.set_nodelay(true).map_err(|error| Error::Connect(words(&error)))?;
-        let Some((config, name)) = tls else { return Ok(Stream::Plain(tcp)) };
+        let Some(Tls { config, name, bare }) = tls else { return Ok(Stream::Plain(tcp)) };
         let shaken = TlsConnector::from(config).connect(name, tcp).await;
-        shaken.map(|stream| Stream::Tls(Box::new(stream))).map_err(|error| self.refused(&error))
+        let stream = shaken.map_err(|error| self.refused(&error))?;
+        if bare.asked.load(Ordering::Relaxed) {
+            // In TLS 1.3 the peer's refusal comes after our handshake, as the end of a connection that seemed to be well.
+            return Err(Error::Uncertified { host: self.address.host().to_owned() });
+        }
+        Ok(Stream::Tls(Box::new(stream)))
     }
 
     fn refused(&self, error: &io::Error) -> Error {
@@ -269,14 +283,14 @@ impl Dial {
     }
 
     /// Reads the files as they are now.
-    fn prepare(&self) -> Result<Option<(Arc<ClientConfig>, ServerName<'static>)>, Error> {
+    fn prepare(&self) -> Result<Option<Tls>, Error> {
         let token = self.access.token_file.as_deref().map(bearer).transpose()?;
         let tls = if self.address.is_tls() { Some(self.tls()?) } else { None };
         self.bearer.replace(token);
         Ok(tls)
     }
 
-    fn tls(&self) -> Result<(Arc<ClientConfig>, ServerName<'static>), Error> {
+    fn tls(&self) -> Result<Tls, Error> {
         let host = self.address.host();
         let name = ServerName::try_from(host.to_owned())
             .map_err(|_: InvalidDnsNameError| Error::Name { host: host.to_owned() })?;
@@ -284,14 +298,39 @@ impl Dial {
             .with_safe_default_protocol_versions()
             .expect("the provider has the suites of both versions")
             .with_root_certificates(roots(self.access.tls_ca.as_deref())?);
+        let bare = Arc::new(Bare::default());
         let mut config = match (&self.access.tls_cert, &self.access.tls_key) {
             (Some(cert), Some(key)) => builder
                 .with_client_auth_cert(files::certificates(cert)?, files::key(key)?)
                 .map_err(|cause| Error::Identity { cert: cert.clone(), key: key.clone(), cause: cause.to_string() })?,
-            _ => builder.with_no_client_auth(),
+            _ => builder.with_client_cert_resolver(bare.clone()),
         };
         config.alpn_protocols = vec![ALPN.to_vec()];
-        Ok((Arc::new(config), name))
+        Ok(Tls { config: Arc::new(config), name, bare })
+    }
+}
+
+/// What one handshake takes.
+struct Tls {
+    config: Arc<ClientConfig>,
+    name: ServerName<'static>,
+    bare: Arc<Bare>,
+}
+
+/// Who has no certificate to show, and remembers being asked for one.
+#[derive(Debug, Default)]
+struct Bare {
+    asked: AtomicBool,
+}
+
+impl ResolvesClientCert for Bare {
+    fn resolve(&self, _: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        self.asked.store(true, Ordering::Relaxed);
+        None
+    }
+
+    fn has_certs(&self) -> bool {
+        false
     }
 }
 
