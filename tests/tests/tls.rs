@@ -119,6 +119,7 @@ fn strangers_are_kept_out_and_told_why() -> Result<()> {
     assert!(by_name.contains("use a name or address that it is made for"), "{by_name}");
     let plain = refusal(&world, &["--informer", &world.url().replace("https", "http")])?;
     assert!(plain.starts_with("error: cannot reach the informer at http://127.0.0.1:"), "{plain}");
+    assert!(plain.ends_with("or write https:// if this one speaks TLS\n"), "{plain}");
     // Before anything is sent.
     let away =
         ["--informer", "http://192.0.2.1:7070", "--token-file", text(&world.tls().join("token"))?].map(String::from);

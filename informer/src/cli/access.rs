@@ -13,16 +13,16 @@ use crate::server::Security;
 pub(crate) struct Files {
     /// Trust an informer whose certificate this CA signed [env: INFORMER_TLS_CA] [default: the CAs of this machine]; with `serve`,
     /// let in only who has a certificate that it signed [env: INFORMER_SERVER_TLS_CA]
-    #[arg(long, global = true, value_name = "FILE")]
+    #[arg(long, global = true, value_name = "FILE", help_heading = "TLS and token")]
     tls_ca: Option<PathBuf>,
     /// Show this certificate [env: INFORMER_TLS_CERT; with `serve` INFORMER_SERVER_TLS_CERT]
-    #[arg(long, global = true, value_name = "FILE")]
+    #[arg(long, global = true, value_name = "FILE", help_heading = "TLS and token")]
     tls_cert: Option<PathBuf>,
     /// The certificate's key [env: INFORMER_TLS_KEY; with `serve` INFORMER_SERVER_TLS_KEY]
-    #[arg(long, global = true, value_name = "FILE")]
+    #[arg(long, global = true, value_name = "FILE", help_heading = "TLS and token")]
     tls_key: Option<PathBuf>,
     /// The token that lets calls in [env: INFORMER_TOKEN_FILE; with `serve` INFORMER_SERVER_TOKEN_FILE]
-    #[arg(long, global = true, value_name = "FILE")]
+    #[arg(long, global = true, value_name = "FILE", help_heading = "TLS and token")]
     token_file: Option<PathBuf>,
 }
 

@@ -63,10 +63,7 @@ impl Client {
             .http2_keep_alive_interval(KEEP_ALIVE)
             .keep_alive_timeout(KEEP_ALIVE)
             .keep_alive_while_idle(true);
-        let channel = dial
-            .connect(&endpoint)
-            .await
-            .map_err(|source| Error::Unreachable { url: url.clone(), cause: error::innermost(&source) })?;
+        let channel = dial.connect(&endpoint).await.map_err(|source| Error::unreachable(&url, &source))?;
         let grpc = InformerClient::new(channel).max_decoding_message_size(bounds::MESSAGE_BYTES);
         Ok(Self { url, grpc })
     }

@@ -136,12 +136,12 @@ impl Options {
         )
     }
 
-    /// What others call this machine: the address if there is one, else its name.
+    /// What others call this machine: the address if there is one, else its name; and what it calls itself.
     fn host(&self) -> String {
         match self.listen.ip() {
             IpAddr::V4(ip) if !ip.is_unspecified() => ip.to_string(),
             IpAddr::V6(ip) if !ip.is_unspecified() => ip.to_string(),
-            _ => rustix::system::uname().nodename().to_string_lossy().into_owned(),
+            _ => format!("{} --host 127.0.0.1", rustix::system::uname().nodename().to_string_lossy()),
         }
     }
 }

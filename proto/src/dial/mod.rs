@@ -149,6 +149,21 @@ pub enum Error {
     Reading,
 }
 
+impl Error {
+    /// The one of ours that an error of a connection or a call came from, if any did.
+    #[must_use]
+    pub fn behind<'e>(error: &'e (dyn std::error::Error + 'static)) -> Option<&'e Self> {
+        let mut next = Some(error);
+        while let Some(error) = next {
+            if let Some(found) = error.downcast_ref() {
+                return Some(found);
+            }
+            next = error.source();
+        }
+        None
+    }
+}
+
 /// The system's words without its error number.
 fn words(error: &io::Error) -> String {
     let text = error.to_string();

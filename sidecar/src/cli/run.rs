@@ -57,16 +57,16 @@ pub(super) struct Arguments {
 #[derive(Debug, Default, Args)]
 struct Files {
     /// Trust an informer whose certificate this CA signed [default: the CAs of this machine].
-    #[arg(long, value_name = "FILE", env = "INFORMER_TLS_CA")]
+    #[arg(long, value_name = "FILE", env = "INFORMER_TLS_CA", help_heading = "TLS and token")]
     tls_ca: Option<PathBuf>,
     /// Show this certificate to an informer that demands one.
-    #[arg(long, value_name = "FILE", env = "INFORMER_TLS_CERT")]
+    #[arg(long, value_name = "FILE", env = "INFORMER_TLS_CERT", help_heading = "TLS and token")]
     tls_cert: Option<PathBuf>,
     /// The certificate's key.
-    #[arg(long, value_name = "FILE", env = "INFORMER_TLS_KEY")]
+    #[arg(long, value_name = "FILE", env = "INFORMER_TLS_KEY", help_heading = "TLS and token")]
     tls_key: Option<PathBuf>,
     /// The informer's token.
-    #[arg(long, value_name = "FILE", env = "INFORMER_TOKEN_FILE")]
+    #[arg(long, value_name = "FILE", env = "INFORMER_TOKEN_FILE", help_heading = "TLS and token")]
     token_file: Option<PathBuf>,
 }
 
