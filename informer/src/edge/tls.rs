@@ -34,7 +34,7 @@ pub(crate) enum Refusal {
     )]
     Missing,
     #[error(
-        "the token is not this informer's; copy the file that the informer has as --token-file, and name it by --token-file or INFORMER_TOKEN_FILE"
+        "the token is not this informer's; copy the informer's own, and name it by --token-file or INFORMER_TOKEN_FILE"
     )]
     Wrong,
 }

@@ -1,7 +1,7 @@
 //! Configuration files in TOML, read so that all their faults are told at once, each with its line and key.
 //!
 //! ```text
-//!  text ─ parse (every syntax error) ─▶ Section ─ take each known key, checked ─▶ finish (unknown keys, with the nearest known one)
+//!  text ─ parse (every syntax error) ─▶ Section ─ known keys, checked ─▶ end (unknown keys) ─▶ finish
 //!                                           └─ sections within ─▶ the same
 //! ```
 //!
