@@ -6,6 +6,7 @@
     reason = "clocks, files and terminals of the command line"
 )]
 pub mod cli;
+pub(crate) mod config;
 #[allow(
     clippy::disallowed_methods,
     reason = "connections, fresh ids and tasks with owners live here, outside the machine"

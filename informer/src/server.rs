@@ -7,10 +7,16 @@
 //! | 3. the shell loads the machine | 3. the shell commits what it has and ends |
 //! | 4. connections are taken | 4. the store is closed, which releases the data directory |
 
+mod options;
+
+pub(crate) use options::LEASE_BEATS;
+pub use options::{LogUpload, Options, Retention, Security};
+
+use crate::edge::tls::Guard;
 use crate::edge::{Edge, accept, front, logs};
 use crate::shell::{self, Handle, Shell};
 use crate::store::{self, sqlite::Sqlite};
-use proto::bounds;
+use proto::dial;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -20,72 +26,30 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tonic_health::server::HealthReporter;
 
-/// Beats in the longest lease that may be configured; with the longest beat it is an hour, for which nothing lost is replaced.
-const LEASE_BEATS: u64 = 60;
-
-/// What an informer is started with.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Options {
-    /// Where it listens; port 0 takes a free one. Loopback only, since this version has neither TLS nor authentication.
-    pub listen: SocketAddr,
-    /// Its data directory; made if it is not there.
-    pub data: PathBuf,
-    /// Beat interval that sidecars are told, milliseconds, in [`bounds::BEAT_RANGE_MS`].
-    pub beat_ms: u64,
-    /// Beats in a lease, 2 to 60: after that many missed ones a sidecar is lost.
-    pub lease_beats: u64,
-    /// Longest kill delay after a lease's end, milliseconds.
-    pub fence_grace_ms: u64,
-    /// Start `exclusive` tasks at once even if sidecars have seen a later state than this store: the operator vouches that no copy
-    /// runs which it does not know of.
-    pub accept_restored: bool,
-}
-
-impl Options {
-    /// The defaults for this address and data directory.
-    #[must_use]
-    pub fn new(listen: SocketAddr, data: PathBuf) -> Self {
-        Self {
-            listen,
-            data,
-            beat_ms: bounds::BEAT_MS,
-            lease_beats: bounds::BEATS_PER_LEASE,
-            fence_grace_ms: bounds::FENCE_GRACE_MS,
-            accept_restored: false,
-        }
-    }
-
-    fn check(&self) -> Result<(), Error> {
-        if !self.listen.ip().is_loopback() {
-            return Err(Error::Open { listen: self.listen });
-        }
-        let wrong = |option, value, least, most| Error::Option { option, value, least, most };
-        let (least, most) = (*bounds::BEAT_RANGE_MS.start(), *bounds::BEAT_RANGE_MS.end());
-        if !bounds::BEAT_RANGE_MS.contains(&self.beat_ms) {
-            return Err(wrong("beat_ms", self.beat_ms, least, most));
-        }
-        if !(2..=LEASE_BEATS).contains(&self.lease_beats) {
-            return Err(wrong("lease_beats", self.lease_beats, 2, LEASE_BEATS));
-        }
-        if self.fence_grace_ms > bounds::DURATION_MS {
-            return Err(wrong("fence_grace_ms", self.fence_grace_ms, 0, bounds::DURATION_MS));
-        }
-        Ok(())
-    }
-}
-
 /// Why an informer did not start, or ended.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The address can be reached from outside.
+    /// The address can be reached from outside, and everybody would be let in.
     #[error(
-        "cannot listen on {listen}: an address other than loopback needs TLS and authentication, which this version does not have; \
-         listen on 127.0.0.1 and bring others in by a tunnel"
+        "cannot listen on {listen}: an address other than loopback needs TLS and a token; missing: {missing}; {remedy}"
     )]
     Open {
         /// The address.
         listen: SocketAddr,
+        /// The options that are missing.
+        missing: String,
+        /// The commands that mend it.
+        remedy: String,
     },
+    /// A certificate without its key, or the other way round.
+    #[error("--tls-cert and --tls-key belong together; give both or neither")]
+    Half,
+    /// An authority for the peers' certificates without one of its own.
+    #[error("--tls-ca names who may connect by TLS, which needs --tls-cert and --tls-key too")]
+    OnlyAuthority,
+    /// A certificate, key or token cannot be used.
+    #[error(transparent)]
+    Security(#[from] dial::Error),
     /// An option is out of its range.
     #[error("{option} is {value}; use {least} to {most}")]
     Option {
@@ -131,6 +95,7 @@ pub enum Error {
 /// A running informer. Dropping it without [`Server::stop`] cuts everything off, as a crash would; nothing acknowledged is lost.
 pub struct Server {
     addr: SocketAddr,
+    guard: Arc<Guard>,
     handle: Handle,
     shell: Shell,
     health: HealthReporter,
@@ -155,6 +120,7 @@ impl Server {
     /// Each names what was attempted and the remedy. Nothing stays behind.
     pub async fn start(options: Options) -> Result<Self, Error> {
         options.check()?;
+        let guard = Arc::new(Guard::load(options.security)?);
         let listener = bind(options.listen).await?;
         let addr = listener.local_addr().map_err(|source| Error::Bind { listen: options.listen, source })?;
         let store = open(options.data).await?;
@@ -171,16 +137,34 @@ impl Server {
         let (stopping, told) = watch::channel(false);
         let (logs, left) = logs::Logs::new(handle.identity().epoch);
         let edge = Edge { handle: handle.clone(), logs: Arc::new(logs), stopping: told.clone() };
-        let (front, health) = front::Front::new(edge).await.map_err(|error| Error::Services(error.to_string()))?;
-        let accepting = Owned(tokio::spawn(accept::run(listener, front, told)));
+        let (front, health) =
+            front::Front::new(edge, Arc::clone(&guard)).await.map_err(|error| Error::Services(error.to_string()))?;
+        let accepting = Owned(tokio::spawn(accept::run(listener, front, Arc::clone(&guard), told)));
         let cancels = Owned(tokio::spawn(logs::tell_cancels(handle.clone(), left)));
-        Ok(Self { addr, handle, shell, health, stopping, accepting, cancels })
+        Ok(Self { addr, guard, handle, shell, health, stopping, accepting, cancels })
     }
 
     /// Where it listens.
     #[must_use]
     pub fn addr(&self) -> SocketAddr {
         self.addr
+    }
+
+    /// Its URL at that address.
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("{}://{}", if self.guard.has_tls() { "https" } else { "http" }, self.addr)
+    }
+
+    /// Reads certificates and token again. New connections use the new certificates, and every call from now on the new token;
+    /// connections that are open stay. When anything is wrong, all stays as it was.
+    ///
+    /// # Errors
+    /// A file cannot be used.
+    pub async fn reload(&self) -> Result<(), Error> {
+        let guard = Arc::clone(&self.guard);
+        let reloaded = tokio::task::spawn_blocking(move || guard.reload()).await;
+        Ok(reloaded.map_err(|error| Error::Failed(format!("reading the certificates ended early: {error}")))??)
     }
 
     /// A way to its shell, for an informer embedded in another program.

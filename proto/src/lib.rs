@@ -7,10 +7,14 @@
 //! | [`id`] | task, sidecar and attempt ids as types |
 //! | [`bounds`] | every bound of the wire, each with its reason |
 //! | [`check`] | bytes become checked types here, once |
+//! | [`dial`] | how a client or a sidecar reaches an informer |
+//! | [`settings`] | how both daemons read their configuration files |
 
 pub mod bounds;
 pub mod check;
+pub mod dial;
 pub mod id;
+pub mod settings;
 
 /// The generated messages, clients and servers of the package `informer.v1`.
 #[allow(

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`agent`] | the shell around the machine: links, threads, files |
 //! | [`cli`] | the command line |
+//! | `config` | its configuration file |
 //! | [`machine`] | every decision, pure |
 //! | [`ledger`] | what survives the agent's death |
 //! | [`exec`] | one module per kind of task: plan, progress, end |
@@ -13,6 +14,7 @@
 
 pub mod agent;
 pub mod cli;
+pub(crate) mod config;
 pub mod exec;
 pub mod health;
 pub mod ledger;

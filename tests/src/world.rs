@@ -3,6 +3,7 @@
 //! Tests wait on what they see (a state, a file, a process), never on time; [`DEADLINE`] only bounds a failure.
 
 pub mod life;
+pub mod secure;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::Value;
@@ -44,6 +45,10 @@ pub struct World {
     pub sidecars: Vec<Sidecar>,
     /// Beat interval for `serve`, as the command line takes it.
     pub beat: &'static str,
+    /// Set for every process that is started.
+    env: Vec<(&'static str, PathBuf)>,
+    /// Comes before every sidecar's command.
+    wrapper: Vec<String>,
     /// Holds the mount namespace that sidecars are started in, if it is not the test's own.
     namespace: Option<Child>,
 }
@@ -66,6 +71,8 @@ impl World {
             informer: None,
             sidecars: Vec::new(),
             beat: "1s",
+            env: Vec::new(),
+            wrapper: Vec::new(),
             namespace: None,
         };
         Ok(world)
@@ -106,6 +113,7 @@ impl World {
         let mut child = Command::new(binary("informer"))
             .args(["serve", "--listen", &self.listen, "--beat", self.beat, "--data"])
             .arg(self.dir.join("informer"))
+            .envs(self.env.iter().cloned())
             .envs(env.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -120,7 +128,7 @@ impl World {
             bail!("the informer did not listen: {line:?}, {}", self.log("informer.log"));
         };
         self.url = url.to_owned();
-        self.listen = url.trim_start_matches("http://").to_owned();
+        self.listen = url.split_once("://").context("a URL")?.1.to_owned();
         self.informer = Some(child);
         Ok(())
     }
@@ -156,6 +164,7 @@ impl World {
             .arg(&data)
             .args(slots)
             .args(args)
+            .envs(self.env.iter().cloned())
             .envs(env.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -220,9 +229,7 @@ impl World {
     /// # Errors
     /// It cannot be started.
     pub fn informer(&self, args: &[&str]) -> Result<Output> {
-        let output =
-            Command::new(binary("informer")).args(args).env("INFORMER_URL", &self.url).stdin(Stdio::null()).output()?;
-        Ok(output)
+        Ok(self.client(args).output()?)
     }
 
     /// Starts a verb of the command line and does not wait for it.
@@ -230,9 +237,13 @@ impl World {
     /// # Errors
     /// It cannot be started.
     pub fn informer_started(&self, args: &[&str]) -> Result<Child> {
+        Ok(self.client(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?)
+    }
+
+    fn client(&self, args: &[&str]) -> Command {
         let mut command = Command::new(binary("informer"));
-        command.args(args).env("INFORMER_URL", &self.url).stdin(Stdio::null());
-        Ok(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?)
+        command.args(args).envs(self.env.iter().cloned()).env("INFORMER_URL", &self.url).stdin(Stdio::null());
+        command
     }
 
     /// Submits and returns the id.

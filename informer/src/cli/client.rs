@@ -2,12 +2,13 @@
 
 use std::{str::FromStr, time::Duration};
 
-use proto::{bounds, v1::informer_client::InformerClient};
-use tokio::time::Instant;
-use tonic::{
-    Response, Status,
-    transport::{Channel, Endpoint},
+use proto::{
+    bounds,
+    dial::{self, Access, Dial},
+    v1::informer_client::InformerClient,
 };
+use tokio::time::Instant;
+use tonic::{Response, Status};
 use tonic_types::StatusExt as _;
 
 use super::error::{self, Error};
@@ -24,78 +25,51 @@ const BACKOFF: Duration = Duration::from_millis(100);
 const BACKOFF_CAP: Duration = Duration::from_secs(2);
 /// Longest pause that an informer's hint can make us take; beyond it we ask again anyhow.
 const HINT_CAP: Duration = Duration::from_secs(10);
-/// How long a connection may take to open. Further than this it is a firewall that drops.
-const CONNECT: Duration = Duration::from_secs(5);
 /// Pings on an otherwise silent connection, so that a follower notices a machine that vanished without a word.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
 
-/// An informer's address: `http://host:port`, checked.
+/// An informer's address, with our error.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Address(String);
+pub(crate) struct Address(dial::Address);
 
 impl FromStr for Address {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self, Error> {
-        let wrong = |problem| Error::Address { url: error::one_line(text), problem };
-        let uri: http::Uri = text.parse().map_err(|_| wrong("it is not a URL"))?;
-        match uri.scheme_str() {
-            Some("http") => {}
-            Some("https") => return Err(wrong("this version speaks no TLS")),
-            Some(_) => return Err(wrong("only http:// is spoken")),
-            None => return Err(wrong("http:// is missing")),
-        }
-        let authority = uri.authority().ok_or_else(|| wrong("it names no host"))?;
-        if authority.as_str().contains('@') {
-            return Err(wrong("it holds a user name"));
-        }
-        if authority.host().is_empty() {
-            return Err(wrong("it names no host"));
-        }
-        let port =
-            authority.port_u16().filter(|port| *port != 0).ok_or_else(|| wrong("it names no port from 1 to 65535"))?;
-        if uri.path() != "/" || uri.query().is_some() {
-            return Err(wrong("it goes on after the port"));
-        }
-        Ok(Self(format!("http://{}:{port}", authority.host())))
+        text.parse()
+            .map(Self)
+            .map_err(|dial::Malformed(problem)| Error::Address { url: error::one_line(text), problem })
     }
 }
 
-impl Address {
-    /// The URL, without a slash at its end.
-    pub(crate) fn as_str(&self) -> &str {
-        &self.0
-    }
-}
+/// The generated client, over a connection that carries the token.
+pub(crate) type Grpc = InformerClient<dial::Channel>;
 
 /// A connected client. It reconnects by itself; whoever calls decides whether to ask again.
 #[derive(Debug, Clone)]
 pub(crate) struct Client {
     url: String,
-    grpc: InformerClient<Channel>,
+    grpc: Grpc,
 }
 
 impl Client {
     /// Connects at once, so that an absent informer is told in the first second and not after [`PATIENCE`].
-    pub(crate) async fn connect(address: &Address) -> Result<Self, Error> {
-        let url = address.as_str().to_owned();
-        let endpoint = Endpoint::from_shared(url.clone())
-            .map_err(|_| Error::Address { url: url.clone(), problem: "it is not a URL" })?
-            .connect_timeout(CONNECT)
-            .tcp_nodelay(true)
+    pub(crate) async fn connect(address: Address, access: Access) -> Result<Self, Error> {
+        let url = address.0.to_string();
+        let dial = Dial::new(address.0, access)
+            .map_err(|cause| Error::Access { url: url.clone(), cause: cause.to_string() })?;
+        let endpoint = dial
+            .endpoint()
             .http2_keep_alive_interval(KEEP_ALIVE)
             .keep_alive_timeout(KEEP_ALIVE)
             .keep_alive_while_idle(true);
-        let channel = endpoint
-            .connect()
-            .await
-            .map_err(|source| Error::Unreachable { url: url.clone(), cause: error::innermost(&source) })?;
+        let channel = dial.connect(&endpoint).await.map_err(|source| Error::unreachable(&url, &source))?;
         let grpc = InformerClient::new(channel).max_decoding_message_size(bounds::MESSAGE_BYTES);
         Ok(Self { url, grpc })
     }
 
     /// The generated client; clones share the connection.
-    pub(crate) fn grpc(&self) -> InformerClient<Channel> {
+    pub(crate) fn grpc(&self) -> Grpc {
         self.grpc.clone()
     }
 
@@ -116,7 +90,7 @@ impl Client {
     /// The informer's refusal, or [`Error::Gone`] after [`PATIENCE`].
     pub(crate) async fn persist<T, F>(&self, attempted: &str, mut call: F) -> Result<T, Error>
     where
-        F: AsyncFnMut(InformerClient<Channel>) -> Result<Response<T>, Status>,
+        F: AsyncFnMut(Grpc) -> Result<Response<T>, Status>,
     {
         let mut patience = self.patience();
         loop {
@@ -178,30 +152,6 @@ fn jittered(whole: Duration) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn addresses_are_checked_and_brought_to_one_form() {
-        let form = |text: &str| text.parse::<Address>().map(|address| address.0).map_err(|error| error.to_string());
-        assert_eq!(form("http://127.0.0.1:7070/"), Ok("http://127.0.0.1:7070".into()));
-        assert_eq!(form("http://[::1]:80"), Ok("http://[::1]:80".into()));
-        let bad = [
-            ("", "not a URL"),
-            ("127.0.0.1:7070", "http:// is missing"),
-            ("localhost", "http:// is missing"),
-            ("https://h:1", "no TLS"),
-            ("ftp://h:1", "only http://"),
-            ("http://h", "no port"),
-            ("http://h:0", "no port"),
-            ("http://h:99999", "no port"),
-            ("http://u@h:1", "user name"),
-            ("http://h:1/x", "after the port"),
-            ("not a url", "not a URL"),
-        ];
-        for (text, problem) in bad {
-            let error = form(text).expect_err(text);
-            assert!(error.contains(problem), "{text}: {error}");
-        }
-    }
 
     #[test]
     fn pauses_stay_within_their_bounds() {

@@ -65,7 +65,7 @@ enum Stage {
 pub(crate) async fn run(args: Args) -> Result<u8, Error> {
     let program = sidecar_program()?;
     let data = args.place.data("informer-dev")?;
-    place::log()?;
+    place::log(None)?;
     let mut stops = Stops::new()?;
     let server = place::start(args.place.options(data.join("informer"))?).await?;
     let (stage, told) = watch::channel(Stage::Run);
@@ -76,7 +76,7 @@ pub(crate) async fn run(args: Args) -> Result<u8, Error> {
     }
 
     let outcome = async {
-        place::ready(server.addr(), &data)?;
+        place::ready(&server.url(), &data)?;
         tokio::select! {
             cause = server.failed() => Err(Error::Server(cause.to_string())),
             () = stops.next() => Ok(0),

@@ -2,6 +2,7 @@
 
 use std::{error::Error as _, io, path::PathBuf};
 
+use proto::dial;
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
@@ -13,14 +14,19 @@ pub(crate) enum Error {
     Misuse(String),
     /// The address is no address of an informer.
     #[error(
-        "{url:?} is no address of an informer: {problem}; write one like http://127.0.0.1:7070 in --informer or INFORMER_URL"
+        "{url:?} is no address of an informer: {problem}; write one like http://127.0.0.1:7070 or https://HOST:7070 in --informer or \
+         INFORMER_URL"
     )]
     Address { url: String, problem: &'static str },
+    /// What was given to reach it cannot be used.
+    #[error("cannot reach the informer at {url}: {cause}")]
+    Access { url: String, cause: String },
+    /// A configuration file is wrong; one line for each fault.
+    #[error(transparent)]
+    Settings(#[from] proto::settings::Faults),
     /// Nobody answers there.
-    #[error(
-        "cannot reach the informer at {url}: {cause}; start one with `informer dev`, or name another with --informer"
-    )]
-    Unreachable { url: String, cause: String },
+    #[error("cannot reach the informer at {url}: {cause}; {remedy}")]
+    Unreachable { url: String, cause: String, remedy: &'static str },
     /// It was there and did not come back in time.
     #[error(
         "lost the informer at {url} and gave up after {waited_s} s: {cause}; the task, if it was accepted, runs on without us"
@@ -59,11 +65,31 @@ pub(crate) enum Error {
     Unread { id: String },
 }
 
+/// What helps when nobody answers.
+const START: &str = "start one with `informer dev`, or name another with --informer";
+/// What may help when somebody answers who cannot be understood.
+const START_OR_TLS: &str =
+    "start one with `informer dev`, name another with --informer, or write https:// if this one speaks TLS";
+
 impl Error {
+    /// A connection that could not be opened, or that broke.
+    pub(crate) fn unreachable(url: &str, source: &(dyn std::error::Error + 'static)) -> Self {
+        let cause = innermost(source);
+        match dial::Error::behind(source) {
+            Some(dial::Error::Connect(_)) => Self::Unreachable { url: url.to_owned(), cause, remedy: START },
+            Some(_) => Self::Access { url: url.to_owned(), cause },
+            // A connection that breaks in the middle, or somebody who speaks TLS and was not understood: they look alike.
+            None if url.starts_with("http://") => {
+                Self::Unreachable { url: url.to_owned(), cause, remedy: START_OR_TLS }
+            }
+            None => Self::Unreachable { url: url.to_owned(), cause, remedy: START },
+        }
+    }
+
     /// The informer's answer as an error of the attempt; a broken connection as [`Error::Unreachable`].
     pub(crate) fn from_status(attempted: &str, url: &str, status: &Status) -> Self {
-        if is_transport(status) {
-            return Self::Unreachable { url: url.to_owned(), cause: cause(status) };
+        if let Some(source) = status.source() {
+            return Self::unreachable(url, source);
         }
         let message = match status.code() {
             Code::Unimplemented => format!("what answers at {url} is not an informer of this version"),
@@ -76,9 +102,19 @@ impl Error {
     /// Exit status of verbs other than `run` and `wait`: 2 for misuse, 1 for failure.
     pub(crate) fn exit(&self) -> u8 {
         match self {
-            Self::Misuse(_) | Self::Address { .. } | Self::Content { .. } => super::exit::MISUSE,
+            Self::Misuse(_) | Self::Address { .. } | Self::Access { .. } | Self::Content { .. } | Self::Settings(_) => {
+                super::exit::MISUSE
+            }
             Self::Refused { code: Code::InvalidArgument, .. } => super::exit::MISUSE,
             _ => super::exit::FAILURE,
+        }
+    }
+
+    /// What is told: one line, except of a file with several faults, which stand as editors and terminals find them.
+    pub(crate) fn lines(&self) -> Vec<String> {
+        match self {
+            Self::Settings(faults) => faults.lines().to_vec(),
+            error => vec![format!("error: {error}")],
         }
     }
 

@@ -54,7 +54,7 @@ pub(crate) async fn serve(script: Arc<Script>) -> Client {
     let server = tonic::transport::Server::builder().add_service(service);
     tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
     let address: Address = format!("http://{address}").parse().expect("a URL");
-    Client::connect(&address).await.expect("a connection")
+    Client::connect(address, proto::dial::Access::default()).await.expect("a connection")
 }
 
 struct Fake(Arc<Script>);

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | one per verb | its arguments and what it does |
 //! | `options`, `file`, `units`, `owner` | what the user wrote → a `TaskSpec` |
+//! | `access` | the files that are shown to an informer, or by one |
 //! | `array`, `items` | the members of an array, from where they stand to the informer |
 //! | `filter`, `many` | which tasks are meant, and doing it to many |
 //! | `client` | the connection, and the patience to outlive the informer's restart |
@@ -12,17 +13,19 @@
 //! | `words`, `text`, `json`, `screen` | what is shown |
 //! | `error`, `exit` | what goes wrong, and exit statuses |
 
+mod access;
 mod array;
 mod books;
 mod cancel;
+mod certificate;
 mod changes;
 mod client;
 mod dev;
 mod drain;
-mod error;
+pub(crate) mod error;
 mod executor;
 mod exit;
-mod file;
+pub(crate) mod file;
 mod filter;
 mod follow;
 mod history;
@@ -33,7 +36,7 @@ mod logs;
 mod many;
 mod options;
 mod owner;
-mod place;
+pub(crate) mod place;
 mod retry;
 mod run;
 mod screen;
@@ -43,7 +46,7 @@ mod sidecars;
 mod submit;
 mod tally;
 mod text;
-mod units;
+pub(crate) mod units;
 mod wait;
 mod why;
 mod words;
@@ -60,6 +63,7 @@ use std::{
 
 use clap::{Parser, Subcommand, error::ErrorKind};
 
+use access::Files;
 use client::{Address, Client};
 use error::Error;
 
@@ -69,6 +73,8 @@ struct Common {
     /// The informer's address
     #[arg(long = "informer", global = true, env = "INFORMER_URL", value_name = "URL", default_value = client::DEFAULT_URL)]
     informer: String,
+    #[command(flatten)]
+    files: Files,
     /// Tell more on stderr
     #[arg(short, long, global = true)]
     verbose: bool,
@@ -96,6 +102,8 @@ enum Verb {
     Dev(dev::Args),
     /// Start an informer
     Serve(serve::Args),
+    /// Make what an informer needs to be reached from other machines: a CA, a certificate, a token
+    Certificate(certificate::Args),
     /// Submit a task, follow its output, exit as it exits
     #[command(after_help = run::EXIT_STATUS)]
     Run(run::Args),
@@ -131,13 +139,14 @@ enum Verb {
 /// What a verb is given besides its own arguments.
 struct Context {
     address: String,
+    files: Files,
     verbose: bool,
 }
 
 impl Context {
     async fn connect(&self) -> Result<Client, Error> {
         let address: Address = self.address.parse()?;
-        Client::connect(&address).await
+        Client::connect(address, self.files.clone().of_client()).await
     }
 }
 
@@ -157,8 +166,10 @@ fn perform(cli: Cli) -> u8 {
     let result = dispatch(cli);
     let Err(error) = result else { return result.unwrap_or(exit::FAILURE) };
     if !error.is_broken_pipe() {
-        // Nothing can be done about a stderr that is closed.
-        drop(writeln!(io::stderr(), "error: {}", error::one_line(&error.to_string())));
+        for line in error.lines() {
+            // Nothing can be done about a stderr that is closed.
+            drop(writeln!(io::stderr(), "{}", error::one_line(&line)));
+        }
     }
     match error {
         Error::Left { .. } | Error::Interrupted { .. } => exit::CANCELLED,
@@ -168,10 +179,12 @@ fn perform(cli: Cli) -> u8 {
 }
 
 fn dispatch(cli: Cli) -> Result<u8, Error> {
-    let context = Context { address: cli.common.informer, verbose: cli.common.verbose };
+    let Common { informer: address, files, verbose } = cli.common;
+    let context = Context { address, files, verbose };
     match cli.verb {
         Verb::Dev(args) => server_runtime(dev::run(args)),
-        Verb::Serve(args) => server_runtime(serve::run(args)),
+        Verb::Serve(args) => server_runtime(serve::run(args, context.files)),
+        Verb::Certificate(args) => certificate::run(&args),
         Verb::Run(args) => client_runtime(run::run(args, &context)),
         Verb::Submit(args) => client_runtime(submit::run(args, &context)),
         Verb::List(args) => client_runtime(list::run(args, &context)),
@@ -246,7 +259,7 @@ fn ends_as_task(args: &[OsString]) -> bool {
     let mut words = args.iter().skip(1).filter_map(|word| word.to_str());
     while let Some(word) = words.next() {
         match word {
-            "--informer" => drop(words.next()),
+            "--informer" | "--tls-ca" | "--tls-cert" | "--tls-key" | "--token-file" => drop(words.next()),
             "run" | "wait" => return true,
             word if word.starts_with('-') => {}
             _ => return false,

@@ -15,7 +15,7 @@ use super::{error::Error, units};
 use crate::server::{Options, Server};
 
 /// Where an informer listens unless told otherwise.
-const LISTEN: &str = "127.0.0.1:7070";
+pub(crate) const LISTEN: &str = "127.0.0.1:7070";
 /// What is logged, as directives of `tracing`.
 const LOG: &str = "INFORMER_LOG";
 
@@ -23,19 +23,19 @@ const LOG: &str = "INFORMER_LOG";
 #[derive(Debug, Default, clap::Args)]
 pub(crate) struct Place {
     /// Listen here; port 0 takes a free one [default: 127.0.0.1:7070]
-    #[arg(long, value_name = "ADDR:PORT", value_parser = listen)]
+    #[arg(long, value_name = "ADDR:PORT", env = "INFORMER_LISTEN", value_parser = listen)]
     pub(crate) listen: Option<SocketAddr>,
     /// Keep everything below this directory [default: below $XDG_STATE_HOME, or ~/.local/state]
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", env = "INFORMER_DATA")]
     pub(crate) data: Option<PathBuf>,
     /// Beat interval of the sidecars [default: 5s]
-    #[arg(long, value_name = "D", value_parser = units::duration_ms)]
+    #[arg(long, value_name = "D", env = "INFORMER_BEAT", value_parser = units::duration_ms)]
     pub(crate) beat: Option<u64>,
     /// Missed beats after which a sidecar is lost [default: 3]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", env = "INFORMER_LEASE_BEATS")]
     pub(crate) lease_beats: Option<u64>,
     /// Longest time between the end of a lease and SIGKILL [default: 5s]
-    #[arg(long, value_name = "D", value_parser = units::duration_ms)]
+    #[arg(long, value_name = "D", env = "INFORMER_FENCE_GRACE", value_parser = units::duration_ms)]
     pub(crate) fence_grace: Option<u64>,
 }
 
@@ -84,15 +84,24 @@ fn state_home(variable: &dyn Fn(&str) -> Option<PathBuf>) -> Option<PathBuf> {
         .or_else(|| variable("HOME").filter(absolute).map(|home| home.join(".local/state")))
 }
 
-/// Logs to stderr, as INFORMER_LOG says.
+/// What is logged unless told otherwise.
+pub(crate) const LOG_DEFAULT: &str = "info";
+
+/// What is logged, as a text says it.
+pub(crate) fn directives(text: &str) -> Result<EnvFilter, String> {
+    text.parse()
+        .map_err(|error| format!("{text:?} says nothing about logs ({error}); write one like info or informer=debug"))
+}
+
+/// Logs to stderr, as INFORMER_LOG says, else as `configured`.
 ///
 /// # Errors
-/// Its directives cannot be read.
-pub(crate) fn log() -> Result<(), Error> {
-    let directives = env::var(LOG).unwrap_or_else(|_| "info".into());
-    let filter: EnvFilter = directives.parse().map_err(|error| {
-        Error::Misuse(format!("{LOG} is {directives:?}: {error}; write one like info or informer=debug"))
-    })?;
+/// The directives cannot be read.
+pub(crate) fn log(configured: Option<&str>) -> Result<(), Error> {
+    let filter = match env::var(LOG) {
+        Ok(text) => directives(&text).map_err(|problem| Error::Misuse(format!("{LOG}: {problem}")))?,
+        Err(_) => directives(configured.unwrap_or(LOG_DEFAULT)).map_err(Error::Misuse)?,
+    };
     let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
     // A second subscriber is only possible when this library is embedded; the first one stays.
     drop(subscriber.with_ansi(io::stderr().is_terminal()).try_init());
@@ -103,15 +112,17 @@ pub(crate) fn log() -> Result<(), Error> {
 pub(crate) async fn start(options: Options) -> Result<Server, Error> {
     use crate::server::Error as Cause;
     Server::start(options).await.map_err(|cause| match cause {
-        Cause::Option { .. } | Cause::Open { .. } => Error::Misuse(cause.to_string()),
+        Cause::Option { .. } | Cause::Open { .. } | Cause::Half | Cause::OnlyAuthority | Cause::Security(_) => {
+            Error::Misuse(cause.to_string())
+        }
         cause => Error::Server(cause.to_string()),
     })
 }
 
 /// Says on stdout that it answers, and where. Scripts wait for this line. One that has read it and left must not take the server with
 /// it, nor must one that never listened.
-pub(crate) fn ready(addr: SocketAddr, data: &Path) -> Result<(), Error> {
-    match super::print(&format!("listening on http://{addr}\ndata in {}", data.display())) {
+pub(crate) fn ready(url: &str, data: &Path) -> Result<(), Error> {
+    match super::print(&format!("listening on {url}\ndata in {}", data.display())) {
         Err(error) if error.is_broken_pipe() => Ok(()),
         told => told,
     }

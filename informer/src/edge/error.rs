@@ -64,6 +64,9 @@ pub(crate) enum Error {
     /// The shell or its machine refused.
     #[error("{0}")]
     Shell(#[from] shell::Error),
+    /// The call does not carry this informer's token.
+    #[error("{0}")]
+    Unauthenticated(#[from] super::tls::Refusal),
     /// A watcher fell too far behind to be told every change.
     #[error("{missed} changes were missed; list the tasks and watch again")]
     Lagged { missed: u64 },
@@ -110,6 +113,7 @@ impl Error {
             Self::Shell(shell::Error::Store(_) | shell::Error::Thread { .. }) | Self::Payload(_) | Self::Panicked => {
                 "internal"
             }
+            Self::Unauthenticated(_) => "unauthenticated",
             Self::Lagged { .. } => "lagged",
             Self::NotStarted(_) => "not_started",
             Self::LogGone(_) => "log_gone",
@@ -128,6 +132,7 @@ impl Error {
             "state" | "not_started" | "unknown_type" | "scattered" => Code::FailedPrecondition,
             "full" | "busy" | "log_readers" => Code::ResourceExhausted,
             "stopping" | "unlinked" => Code::Unavailable,
+            "unauthenticated" => Code::Unauthenticated,
             "lagged" => Code::Aborted,
             "silent" => Code::DeadlineExceeded,
             _ => Code::Internal,
@@ -211,6 +216,7 @@ mod tests {
             Error::Shell(shell::Error::NoLink),
             Error::Invalid(Faults::default()),
             Error::UnknownTask(task),
+            Error::Unauthenticated(crate::edge::tls::Refusal::Missing),
             Error::Lagged { missed: 3 },
             Error::NotStarted("not yet".to_owned()),
             Error::LogGone("purged".to_owned()),

@@ -1,14 +1,17 @@
-//! The choice between gRPC and HTTP. Merging tonic's routes into axum would answer unknown paths with 200 and a gRPC status; so
-//! the content type decides before any routing.
+//! Who may call, and the choice between gRPC and HTTP. Merging tonic's routes into axum would answer unknown paths with 200 and a
+//! gRPC status; so the content type decides before any routing. Every request of either kind passes the one check here.
 
-use super::{Edge, client, http as plain, link};
+use super::tls::{Caller, Guard};
+use super::{Edge, client, error, http as plain, link};
 use axum::body::Body;
-use http::{Request, Response, StatusCode, Version, header::CONTENT_TYPE};
+use http::header::{CONTENT_TYPE, WWW_AUTHENTICATE};
+use http::{HeaderValue, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use proto::bounds::MESSAGE_BYTES;
 use proto::v1::informer_server::InformerServer;
 use proto::v1::sidecar_link_server::SidecarLinkServer;
 use std::convert::Infallible;
+use std::sync::Arc;
 use tonic::service::Routes;
 use tonic_health::server::HealthReporter;
 use tower::ServiceExt as _;
@@ -18,6 +21,7 @@ use tower::ServiceExt as _;
 pub(crate) struct Front {
     grpc: Routes,
     http: axum::Router,
+    guard: Arc<Guard>,
 }
 
 /// The reflection service could not be made of our own descriptors: a broken build.
@@ -27,7 +31,7 @@ pub(crate) struct Error(#[from] tonic_reflection::server::Error);
 
 impl Front {
     /// All services over `edge`. The reporter announces the end.
-    pub(crate) async fn new(edge: Edge) -> Result<(Self, HealthReporter), Error> {
+    pub(crate) async fn new(edge: Edge, guard: Arc<Guard>) -> Result<(Self, HealthReporter), Error> {
         let client = InformerServer::new(client::Client::new(edge.clone()))
             .max_decoding_message_size(MESSAGE_BYTES)
             .max_encoding_message_size(MESSAGE_BYTES);
@@ -43,12 +47,20 @@ impl Front {
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
             .build_v1()?;
         let grpc = Routes::new(client).add_service(link).add_service(health).add_service(reflection).prepare();
-        Ok((Self { grpc, http }, reporter))
+        Ok((Self { grpc, http, guard }, reporter))
     }
 
-    /// Answers one request.
-    pub(super) async fn serve(self, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
-        if !is_grpc(&request) {
+    /// Answers one request, if its caller may have an answer. Services find the [`Caller`] in the request's extensions.
+    pub(super) async fn serve(self, mut request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
+        let grpc = is_grpc(&request);
+        let caller = match self.guard.admit(request.headers()) {
+            Ok(caller) => caller,
+            Err(_) if is_open(request.uri().path(), grpc) => Caller::Anyone,
+            Err(refusal) if grpc => return Ok(tonic::Status::from(error::Error::from(refusal)).into_http()),
+            Err(_) => return Ok(unauthorized()),
+        };
+        request.extensions_mut().insert(caller);
+        if !grpc {
             return self.http.oneshot(request.map(Body::new)).await;
         }
         if request.version() != Version::HTTP_2 {
@@ -56,6 +68,23 @@ impl Front {
         }
         Ok(self.grpc.oneshot(request).await?.map(Body::new))
     }
+}
+
+/// What those ask who have no token: a balancer, which learns nothing but "alive", and a remote service that was given an attempt's own
+/// URL to report at.
+fn is_open(path: &str, grpc: bool) -> bool {
+    if grpc {
+        path.starts_with("/grpc.health.v1.Health/")
+    } else {
+        path == "/healthz" || path.starts_with(plain::CALLBACK)
+    }
+}
+
+fn unauthorized() -> Response<Body> {
+    let text = "this informer wants its token: send `authorization: Bearer TOKEN` [unauthenticated]\n";
+    let mut response = plain::line(StatusCode::UNAUTHORIZED, text);
+    response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    response
 }
 
 /// Tells the health service's watchers that we are stopping.

@@ -16,6 +16,8 @@ const CALLBACK_BYTES: usize = 64 << 10;
 
 const WELCOME: &str =
     concat!("informer ", env!("CARGO_PKG_VERSION"), ": a gRPC service (informer.v1.Informer); see `informer --help`\n");
+/// Before the attempt at which a remote service reports.
+pub(super) const CALLBACK: &str = "/v1/callback/";
 const NOT_FOUND: &str = "no such page; there are /, /healthz, /metrics and /v1/callback/\n";
 
 /// The routes of plain HTTP.
@@ -24,7 +26,7 @@ pub(super) fn router(edge: Edge) -> axum::Router {
         .route("/", get(|| async { line(StatusCode::OK, WELCOME) }))
         .route("/healthz", get(|| async { line(StatusCode::OK, "ok\n") }))
         .route("/metrics", get(scrape))
-        .route("/v1/callback/{attempt}", post(callback))
+        .route(&format!("{CALLBACK}{{attempt}}"), post(callback))
         .fallback(|| async { line(StatusCode::NOT_FOUND, NOT_FOUND) })
         .with_state(edge)
 }

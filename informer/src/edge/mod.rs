@@ -2,7 +2,7 @@
 //! the shell's [`Handle`](crate::shell::Handle).
 //!
 //! ```text
-//!  TCP ─ accept ─ front ─┬─ content-type: application/grpc* ─ tonic ─┬─ client   (Submit, Get, List, Cancel, …)
+//!  TCP ─ accept (TLS) ─ front ─┬─ content-type: application/grpc* ─ tonic ─┬─ client   (Submit, Get, List, Cancel, …)
 //!                        │                                           ├─ watch    (Watch)
 //!                        │                                           ├─ logs     (Logs ◀── relay ── SendLog)
 //!                        │                                           ├─ link     (Link)
@@ -13,7 +13,8 @@
 //! | module | holds |
 //! |---|---|
 //! | [`accept`] | the loop that takes connections, and their bounds |
-//! | [`front`] | the choice between gRPC and HTTP |
+//! | [`tls`] | certificates and token: who is let in |
+//! | [`front`] | who may call, and the choice between gRPC and HTTP |
 //! | [`client`], [`submit`], [`array`], [`list`], [`many`], [`watch`], [`logs`] | the service `Informer` |
 //! | [`link`] | the service `SidecarLink` |
 //! | [`http`], [`metrics`], [`traffic`] | what plain HTTP is told |
@@ -37,6 +38,7 @@ mod stream;
 mod submit;
 #[cfg(test)]
 mod tests;
+pub(crate) mod tls;
 mod traffic;
 mod watch;
 

@@ -2,6 +2,7 @@
 
 use super::shell::Input;
 use crate::machine::LinkId;
+use proto::dial::{CONNECT, Channel, Dial};
 use proto::v1::sidecar_link_client::SidecarLinkClient;
 use proto::{bounds, v1};
 use rustix::rand::{GetRandomFlags, getrandom};
@@ -10,13 +11,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::transport::{Channel, Endpoint};
+use tonic::Code;
 
 /// Messages waiting for the stream: all reports in flight, and beside them beats and pongs. A link that lags further is ended, and the
 /// next one begins with an inventory.
 const OUT: usize = bounds::REPORTS_IN_FLIGHT + 256;
-/// Longest wait for a connection, and for the stream to be taken.
-const CONNECT: Duration = Duration::from_secs(5);
 /// First back-off; doubled with each failure.
 const BACKOFF_MS: u64 = 100;
 /// Longest back-off. Half a default beat: a restarted informer has its sidecars back before a lease ends.
@@ -28,7 +27,9 @@ enum Error {
     #[error("cannot connect to the informer: {}", root(.0))]
     Connect(#[from] tonic::transport::Error),
     #[error("the informer ended the link: {0}")]
-    Status(#[from] tonic::Status),
+    Status(tonic::Status),
+    #[error("{0}")]
+    Token(String),
     #[error("the informer did not answer within {} s", CONNECT.as_secs())]
     Timeout,
     #[error("nothing was heard from the informer for {0} ms")]
@@ -39,6 +40,15 @@ enum Error {
     Dropped,
     #[error("the agent is ending")]
     Ending,
+}
+
+impl From<tonic::Status> for Error {
+    fn from(status: tonic::Status) -> Self {
+        match status.code() {
+            Code::Unauthenticated => Self::Token(status.message().to_owned()),
+            _ => Self::Status(status),
+        }
+    }
 }
 
 /// The innermost cause: what the system said.
@@ -59,31 +69,27 @@ pub(super) struct Open {
     pub _close: oneshot::Sender<()>,
 }
 
-/// Checks the URL, before anything else is done; in words, what is wrong with it.
-pub(super) fn endpoint(url: &str) -> Result<Endpoint, String> {
-    let uri: http::Uri = url.parse().map_err(|error: http::uri::InvalidUri| error.to_string())?;
-    match (uri.scheme_str(), uri.host()) {
-        (Some("http"), Some(_)) => {}
-        (Some("https"), _) => return Err("this version has no TLS".into()),
-        _ => return Err("it has no http:// and host".into()),
-    }
-    Ok(Endpoint::from(uri).connect_timeout(CONNECT).tcp_nodelay(true))
-}
-
 /// Keeps a link until the shell is gone. `silence_ms` is how long an informer may say nothing: the lease, once one was granted.
-pub(super) async fn keep(endpoint: Endpoint, inbox: mpsc::Sender<Input>, silence_ms: Arc<AtomicU64>) {
+pub(super) async fn keep(dial: Dial, inbox: mpsc::Sender<Input>, silence_ms: Arc<AtomicU64>) {
     let mut failures = 0_u32;
     let mut next = 1;
+    let mut told = false;
     loop {
         let id = LinkId(next);
         next += 1;
         let mut heard = false;
-        let ended = converse(&endpoint, id, &inbox, &silence_ms, &mut heard).await;
+        let ended = converse(&dial, id, &inbox, &silence_ms, &mut heard).await;
         if let Err(Error::Ending) = ended {
             return;
         }
         failures = if heard { 0 } else { failures.saturating_add(1) };
-        if let Err(error) = ended {
+        told &= !heard;
+        if let Err(Error::Token(refusal)) = &ended {
+            // Once: until somebody changes a file, every try ends alike. The file is read at each.
+            if !std::mem::replace(&mut told, true) {
+                tracing::error!("the informer does not let this sidecar in: {refusal}; trying on until that is mended");
+            }
+        } else if let Err(error) = ended {
             // A long outage is one line, and one more whenever the reason may have changed by back-off.
             if failures <= 1 || failures.is_power_of_two() {
                 tracing::warn!(%error, failures, "no link; trying again");
@@ -103,13 +109,13 @@ fn jittered(failures: u32) -> Duration {
 }
 
 async fn converse(
-    endpoint: &Endpoint,
+    dial: &Dial,
     id: LinkId,
     inbox: &mpsc::Sender<Input>,
     silence_ms: &AtomicU64,
     heard: &mut bool,
 ) -> Result<(), Error> {
-    let channel = tokio::time::timeout(CONNECT, endpoint.connect()).await.map_err(|_| Error::Timeout)??;
+    let channel = tokio::time::timeout(CONNECT, dial.connect(&dial.endpoint())).await.map_err(|_| Error::Timeout)??;
     let (out, queue) = mpsc::channel(OUT);
     let (_close, closed) = oneshot::channel();
     inbox.send(Input::LinkUp(Open { id, out, _close })).await.map_err(|_| Error::Ending)?;

@@ -41,6 +41,7 @@ use keeper::wire::Request;
 use lease::LeasePublisher;
 use place::Place;
 use proto::bounds;
+use proto::dial::{Access, Dial, Malformed};
 use proto::id::{AttemptId, SidecarId};
 use rustix::rand::{GetRandomFlags, getrandom};
 use shell::{Input, Outside, Shell};
@@ -63,6 +64,8 @@ const PARTING: Duration = Duration::from_secs(5);
 pub struct Options {
     /// URL of the informer.
     pub informer: String,
+    /// What is shown to it, and demanded of it.
+    pub access: Access,
     /// The data directory.
     pub data: PathBuf,
     /// Attempts at once.
@@ -86,13 +89,18 @@ pub enum Error {
     #[error(transparent)]
     Ledger(#[from] ledger::Error),
     /// The URL.
-    #[error("{url:?} is not the URL of an informer ({wrong}); give one like http://127.0.0.1:7070")]
+    #[error(
+        "{url:?} is not the URL of an informer ({wrong}); give one like http://127.0.0.1:7070 or https://HOST:7070"
+    )]
     Url {
         /// As given.
         url: String,
         /// What is wrong with it.
-        wrong: String,
+        wrong: Malformed,
     },
+    /// What was given to reach the informer cannot be used.
+    #[error(transparent)]
+    Access(#[from] proto::dial::Error),
     /// The keeper's binary.
     #[error("there is no keeper at {}; build it with `cargo build --release --workspace` and keep it beside the sidecar", path.display())]
     NoKeeper {
@@ -152,8 +160,8 @@ pub fn run(options: Options) -> Result<(), Error> {
 }
 
 async fn serve(options: Options) -> Result<(), Error> {
-    let endpoint =
-        link::endpoint(&options.informer).map_err(|wrong| Error::Url { url: options.informer.clone(), wrong })?;
+    let address = options.informer.parse().map_err(|wrong| Error::Url { url: options.informer.clone(), wrong })?;
+    let dial = Dial::new(address, options.access.clone())?;
     let lock = Lock::take(&options.data)?;
     let dirs = dirs(&options)?;
     let (ledger, meta, entries) = Ledger::open(&dirs.data, &options.informer, fresh_id()?)?;
@@ -181,14 +189,14 @@ async fn serve(options: Options) -> Result<(), Error> {
     let silence_ms = Arc::new(AtomicU64::new(bounds::BEAT_MS * bounds::BEATS_PER_LEASE));
     let (said, news) = mpsc::channel(work::NOTICES);
     let (orders, ordered) = mpsc::channel(work::ORDERS);
-    let logs = endpoint.connect_lazy();
+    let logs = dial.connect_lazy(&dial.endpoint());
     let work = Work::new(dirs.clone(), assignments.clone(), inbox.clone(), jobs.clone(), logs);
     start_work(work, news, ordered)?;
     let warm = options.slots.min(keeper::wire::MAX_WARM);
     // Owned by this future: they end with it.
     let mut tasks = tokio::task::JoinSet::new();
     tasks.spawn(keeping::keep(dirs.clone(), warm, said));
-    tasks.spawn(link::keep(endpoint, inbox.clone(), silence_ms.clone()));
+    tasks.spawn(link::keep(dial, inbox.clone(), silence_ms.clone()));
     let lease = LeasePublisher::start(&dirs.data, meta.incarnation).map_err(system("write the lease page"))?;
     let place = Place::pin(&dirs.data).map_err(system("look into the data directory"))?;
     place::watch(place, inbox.clone()).map_err(system("start a thread"))?;

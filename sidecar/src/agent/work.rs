@@ -15,12 +15,12 @@ use super::{Dirs, clock, note};
 use crate::machine::{self, Event, Found, FoundState};
 use crate::{exec, load, logs};
 use keeper::wire::{self, Listed, ListedState, Refusal};
+use proto::dial::Channel;
 use proto::id::AttemptId;
 use proto::v1;
 use std::collections::BTreeMap;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
-use tonic::transport::Channel;
 
 /// Orders that may wait: one beat's sampling and the requests of log readers.
 pub(super) const ORDERS: usize = proto::bounds::LOG_READERS + 64;

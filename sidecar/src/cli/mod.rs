@@ -3,11 +3,11 @@
 mod run;
 mod status;
 
+use crate::config;
 use clap::{Parser, Subcommand};
 use std::io::IsTerminal as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use tracing_subscriber::EnvFilter;
 
 /// The sidecar: runs next to a worker and gives it tasks from an informer.
 #[derive(Debug, Parser)]
@@ -21,7 +21,7 @@ struct Cli {
 enum Verb {
     /// Take tasks from an informer and run them here, until SIGTERM or Ctrl-C. Running tasks are left for the next `sidecar run` on
     /// the same data directory.
-    Run(run::Arguments),
+    Run(Box<run::Arguments>),
     /// Show a sidecar's id, informer, lease, keeper and attempts; works with the sidecar dead, too.
     Status(status::Arguments),
     /// Supervise one transcode: how the sidecar runs ffmpeg.
@@ -38,22 +38,28 @@ pub fn main() -> ExitCode {
     // clap ends with 2 on misuse and 0 on --help, having said why.
     let done = match Cli::parse().verb {
         Verb::ExecTranscode { job } => return crate::exec::transcode::main(&job),
-        Verb::Run(arguments) => run::run(arguments),
+        Verb::Run(arguments) => run::run(*arguments),
         Verb::Status(arguments) => status::status(&arguments),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // Each error of ours names its cause already.
-            eprintln!("sidecar: {error}");
+            // Each error of ours names its cause already. A file's faults stand as editors and terminals find them.
+            match error.downcast_ref::<config::Error>() {
+                Some(config::Error::Faults(faults)) => eprintln!("{faults}"),
+                _ => eprintln!("sidecar: {error}"),
+            }
             ExitCode::FAILURE
         }
     }
 }
 
-/// Lines on stderr; `SIDECAR_LOG` takes the directives of `tracing`'s environment filter.
-fn log_to_stderr() {
-    let filter = EnvFilter::try_from_env("SIDECAR_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+/// Lines on stderr; `SIDECAR_LOG` takes the directives of `tracing`'s environment filter, and what is `configured` comes after it.
+fn log_to_stderr(configured: Option<&str>) -> anyhow::Result<()> {
+    let filter = match std::env::var("SIDECAR_LOG") {
+        Ok(text) => config::directives(&text).map_err(|problem| anyhow::anyhow!("SIDECAR_LOG: {problem}"))?,
+        Err(_) => config::directives(configured.unwrap_or(config::LOG)).map_err(anyhow::Error::msg)?,
+    };
     let colours = std::io::stderr().is_terminal();
     tracing_subscriber::fmt()
         .with_env_filter(filter)
@@ -61,6 +67,7 @@ fn log_to_stderr() {
         .with_ansi(colours)
         .with_target(false)
         .init();
+    Ok(())
 }
 
 /// Where a sidecar lives unless told: `$XDG_STATE_HOME/sidecar`, else `~/.local/state/sidecar`.

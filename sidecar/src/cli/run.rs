@@ -1,36 +1,50 @@
 //! `sidecar run`.
 
 use crate::agent::{self, Options};
+use crate::config::{self, Config};
 use crate::load;
 use anyhow::Context as _;
 use clap::Args;
 use proto::bounds;
+use proto::dial::Access;
 use std::path::PathBuf;
 
 /// Arguments of `sidecar run`.
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
-    /// Where the informer listens.
-    #[arg(long, value_name = "URL", env = "INFORMER_URL", default_value = "http://127.0.0.1:7070")]
-    informer: String,
+    /// Read settings from this TOML file; environment and flags override it. examples/config/sidecar.toml has them all.
+    #[arg(long, value_name = "FILE", env = "SIDECAR_CONFIG")]
+    config: Option<PathBuf>,
+    /// Where the informer listens [default: http://127.0.0.1:7070].
+    #[arg(long, value_name = "URL", env = "INFORMER_URL")]
+    informer: Option<String>,
+    #[command(flatten)]
+    files: Files,
     /// Data directory, one for each sidecar [default: $XDG_STATE_HOME/sidecar or ~/.local/state/sidecar].
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", env = "SIDECAR_DATA")]
     data: Option<PathBuf>,
     /// Tasks at once [default: one for each core].
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(bounds::SLOTS)))]
+    #[arg(long, value_name = "N", env = "SIDECAR_SLOTS", value_parser = clap::value_parser!(u32).range(1..=i64::from(bounds::SLOTS)))]
     slots: Option<u32>,
     /// Offered CPU in thousandths of a core [default: all cores].
-    #[arg(long, value_name = "MILLIS", value_parser = clap::value_parser!(u64).range(1..=bounds::CPU_MILLIS))]
+    #[arg(long, value_name = "MILLIS", env = "SIDECAR_CPU", value_parser = clap::value_parser!(u64).range(1..=bounds::CPU_MILLIS))]
     cpu: Option<u64>,
     /// Offered memory in bytes [default: all of it].
-    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u64).range(1..=bounds::MEMORY_BYTES))]
+    #[arg(long, value_name = "BYTES", env = "SIDECAR_MEMORY", value_parser = clap::value_parser!(u64).range(1..=bounds::MEMORY_BYTES))]
     memory: Option<u64>,
-    /// A label that tasks can require; may be repeated.
+    /// A label that tasks can require; may be repeated [env: SIDECAR_LABELS, as K=V,K=V].
     #[arg(long = "label", value_name = "K=V", value_parser = label)]
     labels: Vec<(String, String)>,
     /// On SIGTERM end the tasks and the keeper, too, and wait for that.
-    #[arg(long)]
-    stop_tasks_on_exit: bool,
+    #[arg(
+        long,
+        env = "SIDECAR_STOP_TASKS_ON_EXIT",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true",
+        value_name = "true|false"
+    )]
+    stop_tasks_on_exit: Option<bool>,
     /// End as on SIGTERM when the process that started this one, of this id, dies.
     #[arg(long, value_name = "PID", hide = true)]
     end_with_parent: Option<i32>,
@@ -39,29 +53,71 @@ pub(super) struct Arguments {
     keeper: Option<PathBuf>,
 }
 
+/// What is shown to the informer, and demanded of it.
+#[derive(Debug, Default, Args)]
+struct Files {
+    /// Trust an informer whose certificate this CA signed [default: the CAs of this machine].
+    #[arg(long, value_name = "FILE", env = "INFORMER_TLS_CA", help_heading = "TLS and token")]
+    tls_ca: Option<PathBuf>,
+    /// Show this certificate to an informer that demands one.
+    #[arg(long, value_name = "FILE", env = "INFORMER_TLS_CERT", help_heading = "TLS and token")]
+    tls_cert: Option<PathBuf>,
+    /// The certificate's key.
+    #[arg(long, value_name = "FILE", env = "INFORMER_TLS_KEY", help_heading = "TLS and token")]
+    tls_key: Option<PathBuf>,
+    /// The informer's token.
+    #[arg(long, value_name = "FILE", env = "INFORMER_TOKEN_FILE", help_heading = "TLS and token")]
+    token_file: Option<PathBuf>,
+}
+
+impl Files {
+    fn or(self, configured: Access) -> Access {
+        // An empty variable is how a unit or a manifest says "none".
+        let or = |given: Option<PathBuf>, configured| given.filter(|path| !path.as_os_str().is_empty()).or(configured);
+        Access {
+            tls_ca: or(self.tls_ca, configured.tls_ca),
+            tls_cert: or(self.tls_cert, configured.tls_cert),
+            tls_key: or(self.tls_key, configured.tls_key),
+            token_file: or(self.token_file, configured.token_file),
+        }
+    }
+}
+
 pub(super) fn run(arguments: Arguments) -> anyhow::Result<()> {
-    super::log_to_stderr();
+    let config = arguments.config.as_deref().map(config::read).transpose()?.unwrap_or_default();
+    super::log_to_stderr(config.log.as_deref())?;
     if let Some(parent) = arguments.end_with_parent {
         end_with(parent)?;
     }
-    let data = arguments.data.map_or_else(super::default_data, Ok)?;
+    Ok(agent::run(options(arguments, config)?)?)
+}
+
+/// Flags over environment over what the file says.
+fn options(arguments: Arguments, config: Config) -> anyhow::Result<Options> {
+    let mut labels = config.labels;
+    for pair in std::env::var("SIDECAR_LABELS").unwrap_or_default().split(',').filter(|pair| !pair.is_empty()) {
+        labels.extend([label(pair).map_err(|problem| anyhow::anyhow!("SIDECAR_LABELS: {pair:?}: {problem}"))?]);
+    }
+    labels.extend(arguments.labels);
     anyhow::ensure!(
-        arguments.labels.len() <= bounds::LABELS,
+        labels.len() <= bounds::LABELS,
         "{} labels are too many; at most {} are taken",
-        arguments.labels.len(),
+        labels.len(),
         bounds::LABELS
     );
-    let options = Options {
-        informer: arguments.informer,
+    let data = arguments.data.or(config.data).map_or_else(super::default_data, Ok)?;
+    let slots = arguments.slots.or(config.slots);
+    Ok(Options {
+        informer: arguments.informer.or(config.informer).unwrap_or_else(|| config::INFORMER.to_owned()),
+        access: arguments.files.or(config.access),
         data,
-        slots: arguments.slots.unwrap_or_else(|| load::machine().cores.min(bounds::SLOTS)),
-        cpu_millis: arguments.cpu,
-        memory_bytes: arguments.memory,
-        labels: arguments.labels.into_iter().collect(),
-        stop_tasks_on_exit: arguments.stop_tasks_on_exit,
+        slots: slots.unwrap_or_else(|| load::machine().cores.min(bounds::SLOTS)),
+        cpu_millis: arguments.cpu.or(config.cpu_millis),
+        memory_bytes: arguments.memory.or(config.memory_bytes),
+        labels,
+        stop_tasks_on_exit: arguments.stop_tasks_on_exit.or(config.stop_tasks_on_exit).unwrap_or(false),
         keeper: arguments.keeper,
-    };
-    Ok(agent::run(options)?)
+    })
 }
 
 /// Asks the kernel for SIGTERM at the parent's death. A parent that died before is seen by its number, which is another one then.
@@ -75,16 +131,38 @@ fn end_with(parent: i32) -> anyhow::Result<()> {
 
 fn label(text: &str) -> Result<(String, String), String> {
     let (key, value) = text.split_once('=').ok_or("a label is KEY=VALUE, for example gpu=yes")?;
-    let fits = |part: &str| part.len() <= bounds::NAME_BYTES && !part.chars().any(char::is_control);
-    if key.is_empty() || !fits(key) || !fits(value) {
-        return Err(format!("key and value have 1 to {} bytes and no control characters", bounds::NAME_BYTES));
-    }
+    config::label(key, value)?;
     Ok((key.to_owned(), value.to_owned()))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::label;
+    use super::*;
+    use clap::Parser as _;
+
+    #[derive(clap::Parser)]
+    struct Line {
+        #[command(flatten)]
+        arguments: Arguments,
+    }
+
+    #[test]
+    fn flags_override_the_file_and_the_file_the_defaults() {
+        let line = ["run", "--data", "/d", "--slots", "3", "--label", "gpu=no", "--stop-tasks-on-exit=false"];
+        let arguments = Line::try_parse_from(line).expect("arguments").arguments;
+        let config = Config {
+            slots: Some(5),
+            cpu_millis: Some(500),
+            labels: [("gpu", "yes"), ("zone", "a")].map(|(key, value)| (key.into(), value.into())).into(),
+            stop_tasks_on_exit: Some(true),
+            ..Config::default()
+        };
+        let options = options(arguments, config).expect("options");
+        assert_eq!((options.slots, options.cpu_millis, options.stop_tasks_on_exit), (3, Some(500), false));
+        assert_eq!((options.labels["gpu"].as_str(), options.labels["zone"].as_str()), ("no", "a"));
+        let bare = Line::try_parse_from(["run", "--stop-tasks-on-exit", "--data", "/d"]).expect("arguments").arguments;
+        assert_eq!(bare.stop_tasks_on_exit, Some(true));
+    }
 
     #[test]
     fn labels_have_a_key_and_a_value() {

@@ -18,7 +18,7 @@ const ACKNOWLEDGED: &str = "acknowledged";
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
     /// Data directory [default: $XDG_STATE_HOME/sidecar or ~/.local/state/sidecar].
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", env = "SIDECAR_DATA")]
     data: Option<PathBuf>,
     /// Show the acknowledged attempts, too, instead of only their number.
     #[arg(long)]

@@ -13,6 +13,7 @@ mod reader;
 
 use growth::Growth;
 use keeper::wire::{self, LogPolicy};
+use proto::dial::Channel;
 use proto::{
     bounds::LOG_CAP_DEFAULT_BYTES,
     v1::{self, LogStream, sidecar_link_client::SidecarLinkClient},
@@ -21,7 +22,6 @@ use reader::Reader;
 use std::{io, path::PathBuf};
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::transport::Channel;
 
 /// Chunks between the file and the connection: one being sent and one being read. More would only hold memory, HTTP/2 has a
 /// window of its own.

@@ -10,6 +10,11 @@ use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_stream::{Stream, wrappers::TcpListenerStream};
 use tonic::{Request, Response, Status, Streaming, transport::Server};
 
+fn channel(url: &str) -> Channel {
+    let dial = proto::dial::Dial::new(url.parse().expect("a URL"), proto::dial::Access::default()).expect("no files");
+    dial.connect_lazy(&dial.endpoint())
+}
+
 /// Hands every upload to the test; a closed receiver is a reader that went away.
 struct Informer(mpsc::Sender<v1::LogUpload>);
 
@@ -74,7 +79,7 @@ impl World {
         let serving = tokio::spawn(async move {
             server.serve_with_incoming(TcpListenerStream::new(listener)).await.expect("serves");
         });
-        let channel = Channel::from_shared(format!("http://{address}")).expect("a URL").connect_lazy();
+        let channel = channel(&format!("http://{address}"));
         Self { dir, channel, uploads, ended: watch::channel(None).0, serving, out: Vec::new(), err: Vec::new() }
     }
 
@@ -259,7 +264,7 @@ async fn an_informer_that_is_gone_is_an_error() {
     let world = World::new("gone").await;
     world.serving.abort();
     world.write("out", b"x");
-    let channel = Channel::from_static("http://127.0.0.1:9").connect_lazy();
+    let channel = channel("http://127.0.0.1:9");
     let outcome = serve(channel, v1::LogRequest::default(), world.source(), world.ended.subscribe()).await;
     assert!(matches!(outcome, Err(Error::Call(_))), "{outcome:?}");
 }

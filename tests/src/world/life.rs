@@ -39,9 +39,14 @@ impl World {
         Ok(())
     }
 
-    /// A command in the sidecars' mount namespace.
+    /// A command in the sidecars' mount or network namespace.
     #[must_use]
     pub fn inside(&self, program: &Path) -> Command {
+        if let [first, rest @ ..] = &self.wrapper[..] {
+            let mut command = Command::new(first);
+            command.args(rest).arg(program);
+            return command;
+        }
         let Some(holder) = &self.namespace else { return Command::new(program) };
         let mut command = Command::new("nsenter");
         command.arg("--target").arg(holder.id().to_string()).arg("--mount").arg(program);

@@ -65,7 +65,7 @@ pub(crate) fn read_bounded(path: &Path, most: u64) -> Result<String, Error> {
     let mut bytes = Vec::new();
     input.take(most + 1).read_to_end(&mut bytes).map_err(failed)?;
     if bytes.len() as u64 > most {
-        return Err(failed(io::Error::other(format!("it is larger than {most} bytes, the most a task may hold"))));
+        return Err(failed(io::Error::other(format!("it is larger than {most} bytes"))));
     }
     String::from_utf8(bytes).map_err(|_| failed(io::Error::other("it is not UTF-8 text")))
 }
