@@ -6,7 +6,8 @@
 //!                     └──┬────────┬──────────┬───────────┬──────────────┘
 //!                     ledger    lease       work       files            one thread each
 //!                     (fsync)   (mmap)   (logs, load,  (publish, purge)
-//!                                         probes, ends)
+//!                                         uploads, probes,
+//!                                         ends)
 //! ```
 //!
 //! | part | if it fails | when the agent ends |
@@ -15,7 +16,7 @@
 //! | keeping | is connected again, with a new keeper if need be | the keeper stays, with what runs |
 //! | ledger | the agent ends: what is durable is unknown | finishes its batch |
 //! | lease | — | the page keeps the last deadline |
-//! | work | — | log calls and probes are dropped |
+//! | work | — | log calls, uploads and probes are dropped; the next agent uploads again |
 //! | files | complains | a job is left undone; the next agent does it again |
 //! | place | the agent ends: its directory is gone | — |
 
@@ -29,6 +30,7 @@ mod link;
 mod note;
 mod place;
 mod shell;
+mod upload;
 mod watch;
 mod wire;
 mod work;
@@ -54,8 +56,8 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use work::Work;
 
-/// How long a parting agent waits for the informer to take the last reports, and for the keeper to go. They are in the ledger, and the
-/// next agent sends them; a longer wait would only hold up an orderly shutdown of the machine.
+/// How long a parting agent waits for the informer to take the last reports, and for the keeper to go; and then for the last logs. They
+/// are in the ledger or on the disk, and the next agent sends them; a longer wait would only hold up an orderly shutdown of the machine.
 const PARTING: Duration = Duration::from_secs(5);
 
 /// What the operator wants.
@@ -171,7 +173,7 @@ async fn serve(options: Options) -> Result<(), Error> {
         if let Some(assign) = entry.assign {
             assignments.insert(attempt, assign);
         }
-        if entry.row.state == RowState::Retired {
+        if matches!(entry.row.state, RowState::Retired(_)) {
             // The last agent may have died before it did this.
             let _alive = jobs.send(Job::Retire(attempt, true));
         }
@@ -181,9 +183,10 @@ async fn serve(options: Options) -> Result<(), Error> {
     let silence_ms = Arc::new(AtomicU64::new(bounds::BEAT_MS * bounds::BEATS_PER_LEASE));
     let (said, news) = mpsc::channel(work::NOTICES);
     let (orders, ordered) = mpsc::channel(work::ORDERS);
+    let (uploads, to_upload) = mpsc::channel(upload::ORDERS);
     let logs = endpoint.connect_lazy();
     let work = Work::new(dirs.clone(), assignments.clone(), inbox.clone(), jobs.clone(), logs);
-    start_work(work, news, ordered)?;
+    start_work(work, news, ordered, to_upload)?;
     let warm = options.slots.min(keeper::wire::MAX_WARM);
     // Owned by this future: they end with it.
     let mut tasks = tokio::task::JoinSet::new();
@@ -193,7 +196,7 @@ async fn serve(options: Options) -> Result<(), Error> {
     let place = Place::pin(&dirs.data).map_err(system("look into the data directory"))?;
     place::watch(place, inbox.clone()).map_err(system("start a thread"))?;
     let writer = start_ledger(ledger, inbox)?;
-    let outside = Outside { dirs, assignments, writer, lease, jobs, work: orders, silence_ms };
+    let outside = Outside { dirs, assignments, writer, lease, jobs, work: orders, uploads, silence_ms };
     let shell = Shell::new(machine, options, meta, outside);
     let result = turn_until_told(shell, &mut inputs, &mut signals).await;
     drop(lock);
@@ -241,7 +244,16 @@ async fn turn_until_told(
         Ok(())
     };
     // Late is not wrong: what was not taken is in the ledger.
-    tokio::time::timeout(PARTING, parted).await.unwrap_or(Ok(()))
+    let parted: Result<(), Error> = tokio::time::timeout(PARTING, parted).await.unwrap_or(Ok(()));
+    parted?;
+    // Tasks that end with the agent often mean that the box goes, and with it the only copy of their logs.
+    let uploaded = async {
+        while shell.is_uploading() {
+            shell.turn(inputs).await?;
+        }
+        Ok(())
+    };
+    tokio::time::timeout(PARTING, uploaded).await.unwrap_or(Ok(()))
 }
 
 fn dirs(options: &Options) -> Result<Dirs, Error> {
@@ -265,10 +277,11 @@ fn start_work(
     work: Work,
     news: mpsc::Receiver<keeping::FromKeeper>,
     orders: mpsc::Receiver<work::Order>,
+    uploads: upload::Uploads,
 ) -> Result<(), Error> {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(system("start the runtime"))?;
-    let run = move || runtime.block_on(work.run(news, orders));
+    let run = move || runtime.block_on(work.run(news, orders, uploads));
     std::thread::Builder::new().name("work".into()).spawn(run).map(drop).map_err(system("start a thread"))
 }
 

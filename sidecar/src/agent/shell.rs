@@ -7,6 +7,7 @@ use super::assignments::Assignments;
 use super::files::{Job, Jobs};
 use super::lease::LeasePublisher;
 use super::link::Open;
+use super::upload;
 use super::wire::{self, Word};
 use super::work::Order;
 use super::{Dirs, Error, Options, clock, failpoint, note};
@@ -52,6 +53,7 @@ pub(super) struct Outside {
     pub lease: LeasePublisher,
     pub jobs: Jobs,
     pub work: mpsc::Sender<Order>,
+    pub uploads: mpsc::Sender<upload::Order>,
     pub silence_ms: Arc<AtomicU64>,
 }
 
@@ -138,6 +140,11 @@ impl Shell {
         self.machine.is_quiet()
     }
 
+    /// Logs are on their way to the informer.
+    pub(super) fn is_uploading(&self) -> bool {
+        self.machine.is_uploading()
+    }
+
     /// Whether the tasks shall end with the agent.
     pub(super) const fn stops_tasks(&self) -> bool {
         self.options.stop_tasks_on_exit
@@ -215,7 +222,7 @@ impl Shell {
         if let Heard::Ack { .. } = heard {
             failpoint::fire();
         }
-        if let Heard::Welcome { terms } | Heard::BeatAck { terms, .. } = heard {
+        if let Heard::Welcome { terms, .. } | Heard::BeatAck { terms, .. } = heard {
             self.beat_ms = terms.beat_ms;
             self.outside.silence_ms.store(terms.lease_ms, Ordering::Relaxed);
         }
@@ -341,11 +348,22 @@ impl Shell {
                 let _dropped = self.outside.work.try_send(Order::Over(attempt));
                 self.job(Job::Retire(attempt, discard_outputs));
             }
+            Effect::StoreLog { attempt, fence } => return self.store_log(now, attempt, fence),
             Effect::Purge { attempt } => self.job(Job::Purge(attempt)),
             Effect::GiveUp { message } => return Err(Error::Superseded(message)),
             Effect::Complain(complaint) => tracing::warn!("{complaint}"),
         }
         Ok(())
+    }
+
+    fn store_log(&mut self, now: Now, attempt: AttemptId, fence: Fence) -> Result<(), Error> {
+        if self.outside.uploads.try_send(upload::Order { attempt, fence }).is_ok() {
+            return Ok(());
+        }
+        let mut effects = Vec::new();
+        let failure = Some("too many uploads wait".to_owned());
+        self.machine.apply(now, Event::LogSent { attempt, failure }, &mut effects);
+        self.sort(now, effects)
     }
 
     fn job(&self, job: Job) {

@@ -3,6 +3,7 @@
 //! ```text
 //! keeper ── FromKeeper ─▶ ┌──────┐ ── Event ──▶ shell
 //! shell ──── Order ─────▶ │ Work │ ── SendLog ─▶ informer (a connection of its own)
+//!                         │      │ ── StoreLogs ▶ informer (the same connection)
 //!                         └──────┘ ── probes ──▶ services
 //! ```
 
@@ -10,6 +11,7 @@ use super::assignments::Assignments;
 use super::files::Jobs;
 use super::keeping::FromKeeper;
 use super::shell::Input;
+use super::upload::{self, Uploads};
 use super::watch::{Watch, Watches};
 use super::{Dirs, clock, note};
 use crate::machine::{self, Event, Found, FoundState};
@@ -71,7 +73,17 @@ impl Work {
     }
 
     /// Runs until the shell is gone. Dropping everything in here ends the log calls and the probes.
-    pub(super) async fn run(mut self, mut said: mpsc::Receiver<FromKeeper>, mut orders: mpsc::Receiver<Order>) {
+    pub(super) async fn run(
+        mut self,
+        mut said: mpsc::Receiver<FromKeeper>,
+        mut orders: mpsc::Receiver<Order>,
+        uploads: Uploads,
+    ) {
+        let uploading = upload::keep(self.dirs.clone(), self.logs.clone(), self.inbox.clone(), uploads);
+        self.tasks.spawn(async move {
+            uploading.await;
+            None
+        });
         loop {
             let sample_ms = self.sample_ms;
             let done = tokio::select! {
