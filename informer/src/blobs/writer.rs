@@ -163,7 +163,7 @@ impl Writer for DirWriter {
         for dir in dirs {
             let synced = dir::sync(&dir).map_err(Arc::new);
             for attempt in renamed.remove(&dir).unwrap_or_default() {
-                let answer = synced.as_ref().map(|()| ()).map_err(|error| Error::Shared(Arc::clone(error)));
+                let answer = synced.clone().map_err(Error::Shared);
                 answers.push((attempt, answer));
             }
         }

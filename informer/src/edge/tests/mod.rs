@@ -4,6 +4,7 @@
 mod front;
 mod link;
 mod logs;
+mod stored;
 mod tasks;
 
 use crate::server::{Options, Server};
