@@ -13,6 +13,7 @@ use super::work::Order;
 use super::{Dirs, Error, Options, clock, failpoint, note};
 use crate::ledger::{self, Commit, Meta, Writer};
 use crate::machine::{Effect, Event, Found, Heard, LinkId, Machine, Now};
+use crate::metrics::Metrics;
 use crate::{exec, load};
 use keeper::wire::{Fencing, Request};
 use prost::Message as _;
@@ -55,6 +56,7 @@ pub(super) struct Outside {
     pub work: mpsc::Sender<Order>,
     pub uploads: mpsc::Sender<upload::Order>,
     pub silence_ms: Arc<AtomicU64>,
+    pub metrics: Arc<Metrics>,
 }
 
 /// The machine and everything it is connected to.
@@ -121,7 +123,9 @@ impl Shell {
                 }
             }
         }
-        self.commit()
+        self.commit()?;
+        self.outside.metrics.on_turn(&self.machine);
+        Ok(())
     }
 
     /// Tells the machine that the agent shall end.
@@ -158,8 +162,10 @@ impl Shell {
     fn take(&mut self, input: Input) -> Result<(), Error> {
         match input {
             Input::Event(event) => {
-                if event == Event::KeeperGone {
-                    self.keeper = None;
+                match &event {
+                    Event::KeeperGone => self.keeper = None,
+                    Event::LogSent { failure, .. } => self.outside.metrics.on_log_sent(failure.is_none()),
+                    _ => {}
                 }
                 self.apply(event)
             }
@@ -199,6 +205,7 @@ impl Shell {
                 heard
             }
             Ok(Word::BeatAck(commit_seq, heard)) => {
+                self.outside.metrics.on_beat_ack();
                 self.meta.seen.commit_seq = self.meta.seen.commit_seq.max(commit_seq);
                 heard
             }
@@ -327,6 +334,7 @@ impl Shell {
                 self.send(link, Message::Report(*report));
             }
             Effect::SendBeat { link, beat } => {
+                self.outside.metrics.on_beat();
                 self.send(link, Message::Beat(*beat));
                 // A full queue means that the work thread has enough to do; the next beat tells older figures.
                 let _dropped = self.outside.work.try_send(Order::Beaten { next_ms: now.boot_ms + self.beat_ms });
@@ -400,6 +408,7 @@ impl Shell {
         });
         match plan {
             Ok(spec) => {
+                self.outside.metrics.on_start();
                 self.request(Request::Start { name: attempt.dir_name(), spec: Box::new(spec) });
                 Ok(())
             }

@@ -5,6 +5,7 @@ use crate::load;
 use anyhow::Context as _;
 use clap::Args;
 use proto::bounds;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 /// Arguments of `sidecar run`.
@@ -31,6 +32,9 @@ pub(super) struct Arguments {
     /// On SIGTERM end the tasks and the keeper, too, and wait for that.
     #[arg(long)]
     stop_tasks_on_exit: bool,
+    /// Serve metrics on this address of loopback [default: nowhere].
+    #[arg(long, value_name = "ADDR:PORT")]
+    metrics: Option<SocketAddr>,
     /// End as on SIGTERM when the process that started this one, of this id, dies.
     #[arg(long, value_name = "PID", hide = true)]
     end_with_parent: Option<i32>,
@@ -60,6 +64,7 @@ pub(super) fn run(arguments: Arguments) -> anyhow::Result<()> {
         labels: arguments.labels.into_iter().collect(),
         stop_tasks_on_exit: arguments.stop_tasks_on_exit,
         keeper: arguments.keeper,
+        metrics: arguments.metrics,
     };
     Ok(agent::run(options)?)
 }

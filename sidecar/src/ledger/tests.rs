@@ -123,7 +123,7 @@ fn the_writer_answers_each_commit_and_finishes_what_it_was_given() {
     let (ledger, ..) = dir.open().unwrap();
     let (answers, answered) = std::sync::mpsc::channel();
     let writer = Writer::start(ledger, move |news| {
-        if let News::Committed(result) = news {
+        if let News::Committed(result, _) = news {
             answers.send(result.map_err(|error| error.to_string())).unwrap()
         }
     })
