@@ -167,3 +167,19 @@ fn what_a_service_kept_of_its_log_is_stored_with_its_offsets() -> Result<()> {
     assert!(tail.ends_with(b"399999\n400000\n") && !tail.starts_with(b"1\n"));
     Ok(())
 }
+
+#[test]
+fn a_sidecar_that_takes_its_tasks_along_leaves_their_logs() -> Result<()> {
+    let mut world = World::empty()?;
+    world.start_informer(&[])?;
+    world.start_sidecar(0, &["--stop-tasks-on-exit"], &[])?;
+    world.wait_linked(1)?;
+    let script = format!("seq 1 100000; touch {}/written; exec sleep 1000000", world.dir().display());
+    let id = world.submit(&["--", "sh", "-c", &script])?;
+    world.wait_file("written")?;
+    ensure!(world.terminate_agent(0)?.success(), "{}", world.log("sidecar-0.log"));
+    remove_box(&mut world, 0)?;
+    let expected: String = (1..=100_000).map(|n| format!("{n}\n")).collect();
+    assert!(read(&world, &[&id, "--attempt", "1"])?.stdout == expected.as_bytes(), "{}", world.log("sidecar-0.log"));
+    Ok(())
+}
