@@ -1,5 +1,7 @@
 //! The informer: holds every task durably and streams assignments to sidecars.
 
+#[allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "the disk lives here, outside the machine")]
+pub mod blobs;
 #[allow(
     clippy::disallowed_methods,
     clippy::disallowed_types,

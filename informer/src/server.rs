@@ -3,7 +3,7 @@
 //! | start | stop |
 //! |---|---|
 //! | 1. the address is checked and bound, so that a taken port costs nothing | 1. health says "not serving", streams end, no connection is taken |
-//! | 2. the store is opened, which claims the next epoch | 2. open requests finish, bounded; the rest is cut off |
+//! | 2. the store is opened, which claims the next epoch, then the kept logs | 2. open requests finish, bounded; the rest is cut off |
 //! | 3. the shell loads the machine | 3. the shell commits what it has and ends |
 //! | 4. connections are taken | 4. the store is closed, which releases the data directory |
 
@@ -12,6 +12,7 @@ mod options;
 pub(crate) use options::LEASE_BEATS;
 pub use options::{LogUpload, Options, Retention, Security};
 
+use crate::blobs;
 use crate::edge::tls::Guard;
 use crate::edge::{Edge, accept, front, logs};
 use crate::shell::{self, Handle, Shell};
@@ -79,6 +80,9 @@ pub enum Error {
     /// The store cannot be opened.
     #[error(transparent)]
     Store(#[from] store::Error),
+    /// The directory of kept logs cannot be used.
+    #[error(transparent)]
+    Blobs(#[from] blobs::Error),
     /// The shell cannot be started.
     #[error(transparent)]
     Shell(#[from] shell::Error),
@@ -123,7 +127,7 @@ impl Server {
         let guard = Arc::new(Guard::load(options.security)?);
         let listener = bind(options.listen).await?;
         let addr = listener.local_addr().map_err(|source| Error::Bind { listen: options.listen, source })?;
-        let store = open(options.data).await?;
+        let (store, kept) = open(options.data).await?;
         let (handle, shell) = Shell::start(
             Box::new(store),
             shell::Options {
@@ -135,7 +139,7 @@ impl Server {
             },
         )?;
         let (stopping, told) = watch::channel(false);
-        let (logs, left) = logs::Logs::new(handle.identity().epoch);
+        let (logs, left) = logs::Logs::new(handle.identity().epoch, Arc::new(kept));
         let edge = Edge { handle: handle.clone(), logs: Arc::new(logs), stopping: told.clone() };
         let (front, health) =
             front::Front::new(edge, Arc::clone(&guard)).await.map_err(|error| Error::Services(error.to_string()))?;
@@ -190,9 +194,14 @@ impl Server {
 }
 
 /// Opening may read the whole file, or bring it to a newer schema; that may take seconds, which no runtime thread should be held for.
-async fn open(data: PathBuf) -> Result<Sqlite, Error> {
-    let opened = tokio::task::spawn_blocking(move || Sqlite::open(&data)).await;
-    Ok(opened.map_err(|error| Error::Failed(format!("opening the store ended early: {error}")))??)
+async fn open(data: PathBuf) -> Result<(Sqlite, blobs::Dir), Error> {
+    let open = move || -> Result<_, Error> {
+        let store = Sqlite::open(&data)?;
+        // The store's lock is on the whole directory.
+        Ok((store, blobs::Dir::open(&data)?))
+    };
+    let opened = tokio::task::spawn_blocking(open).await;
+    opened.map_err(|error| Error::Failed(format!("opening the store ended early: {error}")))?
 }
 
 async fn bind(listen: SocketAddr) -> Result<TcpListener, Error> {

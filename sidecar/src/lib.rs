@@ -11,6 +11,7 @@
 //! | [`health`] | probes of services |
 //! | [`load`] | what this machine is and how busy it is |
 //! | [`logs`] | the log of an attempt on its way up |
+//! | [`metrics`] | what is counted, and the page that shows it |
 
 pub mod agent;
 pub mod cli;
@@ -21,3 +22,4 @@ pub mod ledger;
 pub mod load;
 pub mod logs;
 pub mod machine;
+pub mod metrics;

@@ -79,6 +79,8 @@ pub(crate) enum Error {
     Unlinked(String),
     #[error("{limit} logs are being read, which is the bound; retry when a reader has left")]
     LogReaders { limit: usize },
+    #[error("{limit} streams of logs are being stored, which is the bound; try again later")]
+    LogUploads { limit: usize },
     /// A sidecar's upload that nobody waits for.
     #[error("nobody reads log request {0}; drop it")]
     NoReader(u64),
@@ -108,7 +110,7 @@ impl Error {
             Self::Shell(shell::Error::Rejected(Rejection::UnknownType { .. })) => "unknown_type",
             Self::Shell(shell::Error::Rejected(Rejection::ExecutorConflict { .. })) => "executor_conflict",
             Self::Shell(shell::Error::Rejected(Rejection::Scattered { .. })) => "scattered",
-            Self::Shell(shell::Error::Busy) => "busy",
+            Self::Shell(shell::Error::Busy) | Self::LogUploads { .. } => "busy",
             Self::Shell(shell::Error::Stopped(_)) | Self::Stopping => "stopping",
             Self::Shell(shell::Error::Store(_) | shell::Error::Thread { .. }) | Self::Payload(_) | Self::Panicked => {
                 "internal"

@@ -7,6 +7,7 @@
 //! A peer's bad message ends its own link only, and is logged once, here. Sequence numbers are the machine's affair.
 
 use super::error::Error;
+use super::logs::store;
 use super::stream::Produced;
 use super::{Edge, convert};
 use crate::machine::{Held, Hello, SessionId};
@@ -58,8 +59,11 @@ impl SidecarLink for Links {
 
     type StoreLogsStream = Produced<v1::LogStored>;
 
-    async fn store_logs(&self, _: Request<Streaming<v1::LogPart>>) -> Result<Response<Self::StoreLogsStream>, Status> {
-        Err(Status::unimplemented("store_logs"))
+    async fn store_logs(
+        &self,
+        request: Request<Streaming<v1::LogPart>>,
+    ) -> Result<Response<Self::StoreLogsStream>, Status> {
+        Ok(Response::new(store::store(self.edge.clone(), request.into_inner())?))
     }
 
     async fn send_log(

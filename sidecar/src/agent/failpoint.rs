@@ -2,7 +2,8 @@
 //!
 //! `SIDECAR_FAILPOINT=<name>[:count]` makes the agent end itself with SIGKILL the `count`th time (from 1) it reaches the boundary:
 //! `after-assign`, `after-ledger` (before the acceptance leaves), `after-accept`, `after-start-sent`, `after-end` (before the ledger),
-//! `after-end-ledger`, `after-report`, `before-purge`, `after-purge`.
+//! `after-end-ledger`, `after-report`, `log-part` (a part of a log has left), `log-stored` (before the ledger), `before-purge`,
+//! `after-purge`.
 //!
 //! `after-accept` and `after-report` mean that the informer has the report: they are armed when it is handed to the link, and fire
 //! with the next acknowledgement, before that is applied.

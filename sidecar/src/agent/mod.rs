@@ -6,7 +6,8 @@
 //!                     └──┬────────┬──────────┬───────────┬──────────────┘
 //!                     ledger    lease       work       files            one thread each
 //!                     (fsync)   (mmap)   (logs, load,  (publish, purge)
-//!                                         probes, ends)
+//!                                         uploads, probes,
+//!                                         ends)
 //! ```
 //!
 //! | part | if it fails | when the agent ends |
@@ -15,7 +16,7 @@
 //! | keeping | is connected again, with a new keeper if need be | the keeper stays, with what runs |
 //! | ledger | the agent ends: what is durable is unknown | finishes its batch |
 //! | lease | — | the page keeps the last deadline |
-//! | work | — | log calls and probes are dropped |
+//! | work | — | log calls, uploads and probes are dropped; the next agent uploads again |
 //! | files | complains | a job is left undone; the next agent does it again |
 //! | place | the agent ends: its directory is gone | — |
 
@@ -29,12 +30,14 @@ mod link;
 mod note;
 mod place;
 mod shell;
+mod upload;
 mod watch;
 mod wire;
 mod work;
 
 use crate::ledger::{self, Ledger, Lock, News, Writer};
 use crate::machine::{Config, Event, Machine, RowState};
+use crate::metrics::{self, Metrics};
 use assignments::Assignments;
 use files::Job;
 use keeper::wire::Request;
@@ -47,16 +50,17 @@ use rustix::rand::{GetRandomFlags, getrandom};
 use shell::{Input, Outside, Shell};
 use std::collections::BTreeMap;
 use std::io;
+use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
-use work::Work;
+use work::{Sources, Work};
 
-/// How long a parting agent waits for the informer to take the last reports, and for the keeper to go. They are in the ledger, and the
-/// next agent sends them; a longer wait would only hold up an orderly shutdown of the machine.
+/// How long a parting agent waits for the informer to take the last reports, and for the keeper to go; and then for the last logs. They
+/// are in the ledger or on the disk, and the next agent sends them; a longer wait would only hold up an orderly shutdown of the machine.
 const PARTING: Duration = Duration::from_secs(5);
 
 /// What the operator wants.
@@ -80,6 +84,8 @@ pub struct Options {
     pub stop_tasks_on_exit: bool,
     /// The keeper binary; `None`: the one beside this binary.
     pub keeper: Option<PathBuf>,
+    /// Where metrics are served, on loopback; `None`: nowhere.
+    pub metrics: Option<SocketAddr>,
 }
 
 /// Why the agent ended, or did not start.
@@ -106,6 +112,19 @@ pub enum Error {
     NoKeeper {
         /// Where it was looked for.
         path: PathBuf,
+    },
+    /// The address for metrics can be reached from outside.
+    #[error(
+        "cannot serve metrics on {0}: give an address of loopback like 127.0.0.1:9071, and bring others in by an agent on this machine"
+    )]
+    MetricsOpen(SocketAddr),
+    /// Metrics cannot be served there.
+    #[error("cannot serve metrics on {address}: {source}; choose another port by --metrics")]
+    Metrics {
+        /// Where.
+        address: SocketAddr,
+        /// The system's answer.
+        source: io::Error,
     },
     /// The system refused something basic.
     #[error("cannot {what}: {source}")]
@@ -162,6 +181,7 @@ pub fn run(options: Options) -> Result<(), Error> {
 async fn serve(options: Options) -> Result<(), Error> {
     let address = options.informer.parse().map_err(|wrong| Error::Url { url: options.informer.clone(), wrong })?;
     let dial = Dial::new(address, options.access.clone())?;
+    let scrapes = options.metrics.map(listen).transpose()?;
     let lock = Lock::take(&options.data)?;
     let dirs = dirs(&options)?;
     let (ledger, meta, entries) = Ledger::open(&dirs.data, &options.informer, fresh_id()?)?;
@@ -179,7 +199,7 @@ async fn serve(options: Options) -> Result<(), Error> {
         if let Some(assign) = entry.assign {
             assignments.insert(attempt, assign);
         }
-        if entry.row.state == RowState::Retired {
+        if matches!(entry.row.state, RowState::Retired(_)) {
             // The last agent may have died before it did this.
             let _alive = jobs.send(Job::Retire(attempt, true));
         }
@@ -189,9 +209,11 @@ async fn serve(options: Options) -> Result<(), Error> {
     let silence_ms = Arc::new(AtomicU64::new(bounds::BEAT_MS * bounds::BEATS_PER_LEASE));
     let (said, news) = mpsc::channel(work::NOTICES);
     let (orders, ordered) = mpsc::channel(work::ORDERS);
+    let (uploads, to_upload) = mpsc::channel(upload::ORDERS);
     let logs = dial.connect_lazy(&dial.endpoint());
-    let work = Work::new(dirs.clone(), assignments.clone(), inbox.clone(), jobs.clone(), logs);
-    start_work(work, news, ordered)?;
+    let metrics = Arc::new(Metrics::default());
+    let work = Work::new(dirs.clone(), assignments.clone(), inbox.clone(), jobs.clone(), logs, metrics.clone());
+    start_work(work, Sources { said: news, orders: ordered, uploads: to_upload, scrapes })?;
     let warm = options.slots.min(keeper::wire::MAX_WARM);
     // Owned by this future: they end with it.
     let mut tasks = tokio::task::JoinSet::new();
@@ -200,8 +222,8 @@ async fn serve(options: Options) -> Result<(), Error> {
     let lease = LeasePublisher::start(&dirs.data, meta.incarnation).map_err(system("write the lease page"))?;
     let place = Place::pin(&dirs.data).map_err(system("look into the data directory"))?;
     place::watch(place, inbox.clone()).map_err(system("start a thread"))?;
-    let writer = start_ledger(ledger, inbox)?;
-    let outside = Outside { dirs, assignments, writer, lease, jobs, work: orders, silence_ms };
+    let writer = start_ledger(ledger, inbox, metrics.clone())?;
+    let outside = Outside { dirs, assignments, writer, lease, jobs, work: orders, uploads, silence_ms, metrics };
     let shell = Shell::new(machine, options, meta, outside);
     let result = turn_until_told(shell, &mut inputs, &mut signals).await;
     drop(lock);
@@ -249,7 +271,23 @@ async fn turn_until_told(
         Ok(())
     };
     // Late is not wrong: what was not taken is in the ledger.
-    tokio::time::timeout(PARTING, parted).await.unwrap_or(Ok(()))
+    let parted: Result<(), Error> = tokio::time::timeout(PARTING, parted).await.unwrap_or(Ok(()));
+    parted?;
+    // Tasks that end with the agent often mean that the box goes, and with it the only copy of their logs.
+    let uploaded = async {
+        while shell.is_uploading() {
+            shell.turn(inputs).await?;
+        }
+        Ok(())
+    };
+    tokio::time::timeout(PARTING, uploaded).await.unwrap_or(Ok(()))
+}
+
+fn listen(address: SocketAddr) -> Result<TcpListener, Error> {
+    if !address.ip().is_loopback() {
+        return Err(Error::MetricsOpen(address));
+    }
+    metrics::listen(address).map_err(|source| Error::Metrics { address, source })
 }
 
 fn dirs(options: &Options) -> Result<Dirs, Error> {
@@ -269,22 +307,21 @@ fn fresh_id() -> Result<SidecarId, Error> {
 }
 
 /// The work thread has a runtime of its own, so that no log reader and no probe is ever before a beat.
-fn start_work(
-    work: Work,
-    news: mpsc::Receiver<keeping::FromKeeper>,
-    orders: mpsc::Receiver<work::Order>,
-) -> Result<(), Error> {
+fn start_work(work: Work, sources: Sources) -> Result<(), Error> {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(system("start the runtime"))?;
-    let run = move || runtime.block_on(work.run(news, orders));
+    let run = move || runtime.block_on(work.run(sources));
     std::thread::Builder::new().name("work".into()).spawn(run).map(drop).map_err(system("start a thread"))
 }
 
-fn start_ledger(ledger: Ledger, inbox: mpsc::Sender<Input>) -> Result<Writer, Error> {
+fn start_ledger(ledger: Ledger, inbox: mpsc::Sender<Input>, metrics: Arc<Metrics>) -> Result<Writer, Error> {
     let tell = move |news| {
         // Without a loop there is nobody to tell, and the agent is ending.
         let _gone = inbox.blocking_send(match news {
-            News::Committed(result) => Input::Committed(result),
+            News::Committed(result, took) => {
+                metrics.on_commit(u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
+                Input::Committed(result)
+            }
             News::Room(room) => Input::Event(Event::DiskSeen { room }),
         });
     };

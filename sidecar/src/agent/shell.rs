@@ -7,11 +7,13 @@ use super::assignments::Assignments;
 use super::files::{Job, Jobs};
 use super::lease::LeasePublisher;
 use super::link::Open;
+use super::upload;
 use super::wire::{self, Word};
 use super::work::Order;
 use super::{Dirs, Error, Options, clock, failpoint, note};
 use crate::ledger::{self, Commit, Meta, Writer};
 use crate::machine::{Effect, Event, Found, Heard, LinkId, Machine, Now};
+use crate::metrics::Metrics;
 use crate::{exec, load};
 use keeper::wire::{Fencing, Request};
 use prost::Message as _;
@@ -52,7 +54,9 @@ pub(super) struct Outside {
     pub lease: LeasePublisher,
     pub jobs: Jobs,
     pub work: mpsc::Sender<Order>,
+    pub uploads: mpsc::Sender<upload::Order>,
     pub silence_ms: Arc<AtomicU64>,
+    pub metrics: Arc<Metrics>,
 }
 
 /// The machine and everything it is connected to.
@@ -119,7 +123,9 @@ impl Shell {
                 }
             }
         }
-        self.commit()
+        self.commit()?;
+        self.outside.metrics.on_turn(&self.machine);
+        Ok(())
     }
 
     /// Tells the machine that the agent shall end.
@@ -138,6 +144,11 @@ impl Shell {
         self.machine.is_quiet()
     }
 
+    /// Logs are on their way to the informer.
+    pub(super) fn is_uploading(&self) -> bool {
+        self.machine.is_uploading()
+    }
+
     /// Whether the tasks shall end with the agent.
     pub(super) const fn stops_tasks(&self) -> bool {
         self.options.stop_tasks_on_exit
@@ -151,8 +162,10 @@ impl Shell {
     fn take(&mut self, input: Input) -> Result<(), Error> {
         match input {
             Input::Event(event) => {
-                if event == Event::KeeperGone {
-                    self.keeper = None;
+                match &event {
+                    Event::KeeperGone => self.keeper = None,
+                    Event::LogSent { failure, .. } => self.outside.metrics.on_log_sent(failure.is_none()),
+                    _ => {}
                 }
                 self.apply(event)
             }
@@ -192,6 +205,7 @@ impl Shell {
                 heard
             }
             Ok(Word::BeatAck(commit_seq, heard)) => {
+                self.outside.metrics.on_beat_ack();
                 self.meta.seen.commit_seq = self.meta.seen.commit_seq.max(commit_seq);
                 heard
             }
@@ -215,7 +229,7 @@ impl Shell {
         if let Heard::Ack { .. } = heard {
             failpoint::fire();
         }
-        if let Heard::Welcome { terms } | Heard::BeatAck { terms, .. } = heard {
+        if let Heard::Welcome { terms, .. } | Heard::BeatAck { terms, .. } = heard {
             self.beat_ms = terms.beat_ms;
             self.outside.silence_ms.store(terms.lease_ms, Ordering::Relaxed);
         }
@@ -320,6 +334,7 @@ impl Shell {
                 self.send(link, Message::Report(*report));
             }
             Effect::SendBeat { link, beat } => {
+                self.outside.metrics.on_beat();
                 self.send(link, Message::Beat(*beat));
                 // A full queue means that the work thread has enough to do; the next beat tells older figures.
                 let _dropped = self.outside.work.try_send(Order::Beaten { next_ms: now.boot_ms + self.beat_ms });
@@ -341,11 +356,22 @@ impl Shell {
                 let _dropped = self.outside.work.try_send(Order::Over(attempt));
                 self.job(Job::Retire(attempt, discard_outputs));
             }
+            Effect::StoreLog { attempt, fence } => return self.store_log(now, attempt, fence),
             Effect::Purge { attempt } => self.job(Job::Purge(attempt)),
             Effect::GiveUp { message } => return Err(Error::Superseded(message)),
             Effect::Complain(complaint) => tracing::warn!("{complaint}"),
         }
         Ok(())
+    }
+
+    fn store_log(&mut self, now: Now, attempt: AttemptId, fence: Fence) -> Result<(), Error> {
+        if self.outside.uploads.try_send(upload::Order { attempt, fence }).is_ok() {
+            return Ok(());
+        }
+        let mut effects = Vec::new();
+        let failure = Some("too many uploads wait".to_owned());
+        self.machine.apply(now, Event::LogSent { attempt, failure }, &mut effects);
+        self.sort(now, effects)
     }
 
     fn job(&self, job: Job) {
@@ -382,6 +408,7 @@ impl Shell {
         });
         match plan {
             Ok(spec) => {
+                self.outside.metrics.on_start();
                 self.request(Request::Start { name: attempt.dir_name(), spec: Box::new(spec) });
                 Ok(())
             }

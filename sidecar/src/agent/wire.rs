@@ -53,7 +53,8 @@ pub(super) fn word(message: v1::InformerMessage) -> Result<Word, Error> {
                 return Err(Error::Protocol(welcome.protocol));
             }
             let terms = terms(welcome.beat_ms, welcome.lease_ms, welcome.fence_grace_ms)?;
-            Word::Welcome(welcome.informer.unwrap_or_default(), Heard::Welcome { terms })
+            let logs = welcome.log_policy();
+            Word::Welcome(welcome.informer.unwrap_or_default(), Heard::Welcome { terms, logs })
         }
         Message::BeatAck(ack) => {
             let terms = terms(ack.beat_ms, ack.lease_ms, ack.fence_grace_ms)?;

@@ -3,6 +3,7 @@
 //! ```text
 //! keeper ── FromKeeper ─▶ ┌──────┐ ── Event ──▶ shell
 //! shell ──── Order ─────▶ │ Work │ ── SendLog ─▶ informer (a connection of its own)
+//!                         │      │ ── StoreLogs ▶ informer (the same connection)
 //!                         └──────┘ ── probes ──▶ services
 //! ```
 
@@ -10,15 +11,19 @@ use super::assignments::Assignments;
 use super::files::Jobs;
 use super::keeping::FromKeeper;
 use super::shell::Input;
+use super::upload::{self, Uploads};
 use super::watch::{Watch, Watches};
 use super::{Dirs, clock, note};
 use crate::machine::{self, Event, Found, FoundState};
+use crate::metrics::{self, Metrics};
 use crate::{exec, load, logs};
 use keeper::wire::{self, Listed, ListedState, Refusal};
 use proto::dial::Channel;
 use proto::id::AttemptId;
 use proto::v1;
 use std::collections::BTreeMap;
+use std::net::TcpListener;
+use std::sync::Arc;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
 
@@ -40,12 +45,21 @@ pub(super) enum Order {
     Over(AttemptId),
 }
 
+/// What comes to the work thread.
+pub(super) struct Sources {
+    pub said: mpsc::Receiver<FromKeeper>,
+    pub orders: mpsc::Receiver<Order>,
+    pub uploads: Uploads,
+    pub scrapes: Option<TcpListener>,
+}
+
 /// State of the work thread.
 pub(super) struct Work {
     dirs: Dirs,
     assignments: Assignments,
     inbox: mpsc::Sender<Input>,
     logs: Channel,
+    metrics: Arc<Metrics>,
     watches: Watches,
     serving: BTreeMap<u64, AbortHandle>,
     tasks: JoinSet<Option<u64>>,
@@ -63,15 +77,29 @@ impl Work {
         inbox: mpsc::Sender<Input>,
         jobs: Jobs,
         logs: Channel,
+        metrics: Arc<Metrics>,
     ) -> Self {
         let watches = Watches::new(dirs.clone(), inbox.clone(), jobs);
         let (serving, tasks) = (BTreeMap::new(), JoinSet::new());
         let sampler = load::Sampler::new();
-        Self { dirs, assignments, inbox, logs, watches, serving, tasks, sampler, sample_ms: Some(0) }
+        Self { dirs, assignments, inbox, logs, metrics, watches, serving, tasks, sampler, sample_ms: Some(0) }
     }
 
     /// Runs until the shell is gone. Dropping everything in here ends the log calls and the probes.
-    pub(super) async fn run(mut self, mut said: mpsc::Receiver<FromKeeper>, mut orders: mpsc::Receiver<Order>) {
+    pub(super) async fn run(mut self, sources: Sources) {
+        let Sources { mut said, mut orders, uploads, scrapes } = sources;
+        let uploading = upload::keep(self.dirs.clone(), self.logs.clone(), self.inbox.clone(), uploads);
+        self.tasks.spawn(async move {
+            uploading.await;
+            None
+        });
+        if let Some(listener) = scrapes {
+            let metrics = self.metrics.clone();
+            self.tasks.spawn(async move {
+                metrics::serve(listener, &metrics).await;
+                None
+            });
+        }
         loop {
             let sample_ms = self.sample_ms;
             let done = tokio::select! {
@@ -110,6 +138,7 @@ impl Work {
         }
         self.sample_ms = None;
         let load = self.sampler.sample();
+        self.metrics.on_load(&load);
         self.tell(Input::Event(Event::LoadSampled(load))).await?;
         for event in self.watches.sample(clock::boot_ms()) {
             self.tell(Input::Event(event)).await?;
@@ -156,6 +185,7 @@ impl Work {
     async fn on_keeper(&mut self, news: FromKeeper) -> Result<(), Ending> {
         match news {
             FromKeeper::Connected { listing, requests, fencing } => {
+                self.metrics.on_keeper();
                 self.watches.on_keeper(Some(requests.clone()));
                 let listing = listing.into_iter().filter_map(|listed| self.found(listed)).collect();
                 self.tell(Input::KeeperUp { listing, requests, fencing }).await

@@ -7,6 +7,7 @@ use anyhow::Context as _;
 use clap::Args;
 use proto::bounds;
 use proto::dial::Access;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 /// Arguments of `sidecar run`.
@@ -45,6 +46,9 @@ pub(super) struct Arguments {
         value_name = "true|false"
     )]
     stop_tasks_on_exit: Option<bool>,
+    /// Serve metrics on this address of loopback [default: nowhere].
+    #[arg(long, env = "SIDECAR_METRICS", value_name = "ADDR:PORT")]
+    metrics: Option<SocketAddr>,
     /// End as on SIGTERM when the process that started this one, of this id, dies.
     #[arg(long, value_name = "PID", hide = true)]
     end_with_parent: Option<i32>,
@@ -117,6 +121,7 @@ fn options(arguments: Arguments, config: Config) -> anyhow::Result<Options> {
         labels,
         stop_tasks_on_exit: arguments.stop_tasks_on_exit.or(config.stop_tasks_on_exit).unwrap_or(false),
         keeper: arguments.keeper,
+        metrics: arguments.metrics.or(config.metrics),
     })
 }
 

@@ -106,7 +106,7 @@ fn attempt(data: &Path, entry: &Entry) -> Attempt {
         RowState::Ended(ending) => ("ended", ending.exit_code),
         RowState::Published(ending, _) => ("published", ending.exit_code),
         RowState::Refused(_) => ("refused", None),
-        RowState::Retired => (ACKNOWLEDGED, None),
+        RowState::Retired(_) => (ACKNOWLEDGED, None),
     };
     let record = keeper::record::read(&data.join(keeper::record::ATTEMPTS).join(id.dir_name())).ok();
     let (record, pid) = match record.map(|record| record.state()) {

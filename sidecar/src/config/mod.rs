@@ -8,6 +8,7 @@ use proto::dial::{Access, Address};
 use proto::settings::{FILE_BYTES, Faults, Section, Settings};
 use std::collections::BTreeMap;
 use std::io::{self, Read as _};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use tracing_subscriber::EnvFilter;
 
@@ -26,6 +27,7 @@ pub(crate) struct Config {
     pub(crate) memory_bytes: Option<u64>,
     pub(crate) labels: BTreeMap<String, String>,
     pub(crate) stop_tasks_on_exit: Option<bool>,
+    pub(crate) metrics: Option<SocketAddr>,
     /// Directives of `tracing`.
     pub(crate) log: Option<String>,
     pub(crate) access: Access,
@@ -67,6 +69,7 @@ fn parse(path: &Path, text: &str) -> Result<Config, Faults> {
         memory_bytes: root.whole("memory", 1..=bounds::MEMORY_BYTES),
         labels: root.section("labels").texts(label),
         stop_tasks_on_exit: root.flag("stop_tasks_on_exit"),
+        metrics: root.text("metrics", |text| text.parse().map_err(|_| address(text))),
         log: root.text("log", |text| directives(text).map(|_| text.to_owned())),
         access: access(&mut root),
     };
@@ -81,6 +84,10 @@ fn access(root: &mut Section<'_>) -> Access {
         tls_key: root.path("tls_key"),
         token_file: root.path("token_file"),
     }
+}
+
+fn address(text: &str) -> String {
+    format!("{text:?} is no address and port; write one like 127.0.0.1:9102")
 }
 
 fn informer(text: &str) -> Result<String, String> {

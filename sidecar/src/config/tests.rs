@@ -22,13 +22,20 @@ fn the_example_changes_nothing_as_it_is() {
 
 #[test]
 fn the_example_names_every_setting_with_its_default() {
-    let Config { informer, data, slots, cpu_millis, memory_bytes, labels, stop_tasks_on_exit, log, access } =
+    let Config { informer, data, slots, cpu_millis, memory_bytes, labels, stop_tasks_on_exit, metrics, log, access } =
         read(&uncommented()).expect("settings");
     assert_eq!(informer.as_deref(), Some(INFORMER));
     assert_eq!(log.as_deref(), Some(LOG));
     assert_eq!(stop_tasks_on_exit, Some(false));
     // Their defaults are the machine's.
-    assert!(data.is_some() && slots.is_some() && cpu_millis.is_some() && memory_bytes.is_some() && !labels.is_empty());
+    assert!(
+        metrics.is_some()
+            && data.is_some()
+            && slots.is_some()
+            && cpu_millis.is_some()
+            && memory_bytes.is_some()
+            && !labels.is_empty()
+    );
     let Access { tls_ca, tls_cert, tls_key, token_file } = access;
     assert!([tls_ca, tls_cert, tls_key, token_file].iter().all(Option::is_some), "a file is not named");
 }

@@ -20,7 +20,7 @@ mod writer;
 pub use lock::Lock;
 pub use writer::{Commit, News, Writer};
 
-use crate::machine::{Facts, Row, RowState};
+use crate::machine::{Facts, LogCopy, Row, RowState};
 use prost::Message as _;
 use proto::id::{AttemptId, Fence, SidecarId};
 use proto::v1;
@@ -270,17 +270,20 @@ fn read_meta(connection: &Connection, path: &Path) -> Result<Option<Meta>, Error
 }
 
 fn write_row(connection: &Connection, row: &Row, assign: Option<&[u8]>) -> rusqlite::Result<()> {
-    let (state, ending, failure) = match &row.state {
-        RowState::Accepted => ("accepted", None, None),
-        RowState::Running => ("running", None, None),
-        RowState::Ended(ending) => ("ended", Some(ending.encode_to_vec()), None),
-        RowState::Published(ending, failure) => ("published", Some(ending.encode_to_vec()), failure.as_deref()),
-        RowState::Refused(why) => ("refused", None, Some(&why[..])),
-        RowState::Retired => ("retired", None, None),
+    let (state, ending, failure, copy) = match &row.state {
+        RowState::Accepted => ("accepted", None, None, None),
+        RowState::Running => ("running", None, None, None),
+        RowState::Ended(ending) => ("ended", Some(ending.encode_to_vec()), None, None),
+        RowState::Published(ending, failure) => ("published", Some(ending.encode_to_vec()), failure.as_deref(), None),
+        RowState::Refused(why) => ("refused", None, Some(&why[..]), None),
+        RowState::Retired(LogCopy::Unwanted) => ("retired", None, None, Some("unwanted")),
+        RowState::Retired(LogCopy::Wanted) => ("retired", None, None, Some("wanted")),
+        RowState::Retired(LogCopy::Stored) => ("retired", None, None, Some("stored")),
     };
     let mut statement = connection.prepare(
-        "INSERT INTO attempts VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)
-         ON CONFLICT DO UPDATE SET set_aside = ?6, log_bytes = ?7, state = ?8, started = ?9, ending = ?10, failure = ?11",
+        "INSERT INTO attempts VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)
+         ON CONFLICT DO UPDATE
+         SET set_aside = ?6, log_bytes = ?7, state = ?8, started = ?9, ending = ?10, failure = ?11, log_copy = ?13",
     )?;
     statement.execute(params![
         row.attempt.to_string(),
@@ -295,6 +298,7 @@ fn write_row(connection: &Connection, row: &Row, assign: Option<&[u8]>) -> rusql
         ending,
         failure,
         assign,
+        copy,
     ])?;
     Ok(())
 }
@@ -303,7 +307,9 @@ fn read_entries(connection: &Connection, path: &Path) -> Result<Vec<Entry>, Erro
     let unusable = |source| Error::Database { path: path.to_owned(), source };
     let columns =
         "attempt, fence_epoch, fence_n, ord, stop, set_aside, log_bytes, state, started, ending, failure, assign";
-    let sql = format!("SELECT {columns} FROM attempts ORDER BY ord");
+    // A ledger that is only looked at may be an earlier version's.
+    let copy = schema::log_copy(schema::version(connection, path)?);
+    let sql = format!("SELECT {columns}, {copy} FROM attempts ORDER BY ord");
     let mut statement = connection.prepare(&sql).map_err(unusable)?;
     let mut rows = statement.query([]).map_err(unusable)?;
     let mut entries = Vec::new();
@@ -322,6 +328,7 @@ fn read_entry(row: &rusqlite::Row<'_>) -> rusqlite::Result<Result<Entry, String>
     let (set_aside, log_bytes) = (row.get(5)?, loaded(row.get(6)?));
     let (state, started, ending): (String, Option<Vec<u8>>, Option<Vec<u8>>) = (row.get(7)?, row.get(8)?, row.get(9)?);
     let (failure, assign): (Option<String>, Option<Vec<u8>>) = (row.get(10)?, row.get(11)?);
+    let copy: Option<String> = row.get(12)?;
     Ok((|| {
         let wrong = |what: &str| format!("attempt {name}: {what}");
         let attempt: AttemptId = name.parse().map_err(|_| wrong("not an attempt id"))?;
@@ -329,14 +336,16 @@ fn read_entry(row: &rusqlite::Row<'_>) -> rusqlite::Result<Result<Entry, String>
         let started = started.map(|bytes| v1::Started::decode(&bytes[..])).transpose().map_err(decoded)?;
         let assign = assign.map(|bytes| v1::Assign::decode(&bytes[..])).transpose().map_err(decoded)?;
         let ending = ending.map(|bytes| v1::Ending::decode(&bytes[..])).transpose().map_err(decoded)?.map(Box::new);
-        let state = match (&state[..], ending) {
-            ("accepted", None) => RowState::Accepted,
-            ("running", None) => RowState::Running,
-            ("ended", Some(ending)) => RowState::Ended(ending),
-            ("published", Some(ending)) => RowState::Published(ending, failure),
-            ("refused", None) => RowState::Refused(failure.unwrap_or_default()),
-            ("retired", None) => RowState::Retired,
-            (state, _) => return Err(wrong(&format!("state {state} does not fit its columns"))),
+        let state = match (&state[..], ending, copy.as_deref()) {
+            ("accepted", None, None) => RowState::Accepted,
+            ("running", None, None) => RowState::Running,
+            ("ended", Some(ending), None) => RowState::Ended(ending),
+            ("published", Some(ending), None) => RowState::Published(ending, failure),
+            ("refused", None, None) => RowState::Refused(failure.unwrap_or_default()),
+            ("retired", None, Some("unwanted")) => RowState::Retired(LogCopy::Unwanted),
+            ("retired", None, Some("wanted")) => RowState::Retired(LogCopy::Wanted),
+            ("retired", None, Some("stored")) => RowState::Retired(LogCopy::Stored),
+            (state, _, _) => return Err(wrong(&format!("state {state} does not fit its columns"))),
         };
         let row = Row { attempt, fence, facts, order, started, set_aside, log_bytes, state };
         Ok(Entry { row, assign })

@@ -5,7 +5,8 @@ use rusqlite::Connection;
 use std::path::Path;
 
 /// Each brings the ledger from its index to the next version. Steps are only ever appended.
-const STEPS: [&str; 1] = ["
+pub(super) const STEPS: [&str; 2] = [
+    "
     CREATE TABLE meta (
         one             INTEGER PRIMARY KEY CHECK (one = 1),
         sidecar         BLOB NOT NULL,
@@ -31,10 +32,21 @@ const STEPS: [&str; 1] = ["
         failure         TEXT,
         assign          BLOB
     ) WITHOUT ROWID;
-"];
+",
+    // Of a retired attempt: whether its log shall be, or is, stored at the informer. Earlier versions stored none.
+    "
+    ALTER TABLE attempts ADD COLUMN log_copy TEXT;
+    UPDATE attempts SET log_copy = 'unwanted' WHERE state = 'retired';
+",
+];
 
 /// Version that this build writes.
 const VERSION: i64 = STEPS.len() as i64;
+
+/// What stands for the column `log_copy` in a ledger of this version.
+pub(super) const fn log_copy(version: i64) -> &'static str {
+    if version < 2 { "CASE state WHEN 'retired' THEN 'unwanted' END" } else { "log_copy" }
+}
 
 /// Brings the ledger to this build's version.
 pub(super) fn migrate(connection: &mut Connection, path: &Path) -> Result<(), Error> {

@@ -47,7 +47,9 @@ fn rows_come_back_as_they_were_written() {
         RowState::Published(ending(), None),
         RowState::Published(ending(), Some("disk full".into())),
         RowState::Refused("no lease".into()),
-        RowState::Retired,
+        RowState::Retired(LogCopy::Unwanted),
+        RowState::Retired(LogCopy::Wanted),
+        RowState::Retired(LogCopy::Stored),
     ];
     let rows: Vec<_> = states.into_iter().zip(1..).map(|(state, task)| row(task, state)).collect();
     let assign = v1::Assign { task_name: "hello".into(), ..Default::default() };
@@ -121,7 +123,7 @@ fn the_writer_answers_each_commit_and_finishes_what_it_was_given() {
     let (ledger, ..) = dir.open().unwrap();
     let (answers, answered) = std::sync::mpsc::channel();
     let writer = Writer::start(ledger, move |news| {
-        if let News::Committed(result) = news {
+        if let News::Committed(result, _) = news {
             answers.send(result.map_err(|error| error.to_string())).unwrap()
         }
     })
@@ -131,4 +133,27 @@ fn the_writer_answers_each_commit_and_finishes_what_it_was_given() {
     drop(writer);
     assert_eq!(answered.recv().unwrap(), Ok(4));
     assert_eq!(Ledger::peek(&dir.0).unwrap().1.len(), 1);
+}
+
+#[test]
+fn a_ledger_of_the_first_version_is_read_and_brought_forward() {
+    let dir = Dir::new("first");
+    let path = dir.0.join(FILE);
+    let first = Connection::open(&path).unwrap();
+    first.execute_batch(schema::STEPS[0]).unwrap();
+    first.pragma_update(None, "user_version", 1).unwrap();
+    first.execute("INSERT INTO meta VALUES (1, ?1, 4, 'x', '', 0, 0, 0, 0)", [[7_u8; 16]]).unwrap();
+    for (task, state) in [(1, "running"), (2, "retired")] {
+        let attempt = row(task, RowState::Running).attempt.to_string();
+        let sql = "INSERT INTO attempts VALUES (?1, 1, 2, ?2, 0, 0, 9, ?3, NULL, NULL, NULL, NULL)";
+        first.execute(sql, params![attempt, task as i64, state]).unwrap();
+    }
+    drop(first);
+    let states = |entries: Vec<Entry>| entries.into_iter().map(|entry| entry.row.state).collect::<Vec<_>>();
+    let expected = [RowState::Running, RowState::Retired(LogCopy::Unwanted)];
+    assert_eq!(states(Ledger::peek(&dir.0).unwrap().1), expected);
+    let (ledger, meta, entries) = dir.open().unwrap();
+    assert_eq!((meta.incarnation, states(entries)), (5, expected.to_vec()));
+    drop(ledger);
+    assert_eq!(states(Ledger::peek(&dir.0).unwrap().1), expected);
 }

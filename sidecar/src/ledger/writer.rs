@@ -4,6 +4,7 @@ use super::{Error, Ledger};
 use crate::machine::Batch;
 use proto::id::{AttemptId, Fence};
 use proto::v1;
+use rustix::time::{ClockId, clock_gettime};
 use std::io;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread::JoinHandle;
@@ -30,8 +31,8 @@ const RESTORE: Duration = Duration::from_secs(1);
 /// What the thread tells.
 #[derive(Debug)]
 pub enum News {
-    /// A batch is on the disk, or will never be.
-    Committed(Result<u64, Error>),
+    /// A batch is on the disk, or will never be; and how long that took.
+    Committed(Result<u64, Error>, Duration),
     /// Whether the disk has room; repeated for as long as it has none.
     Room(bool),
 }
@@ -78,9 +79,10 @@ impl Writer {
                     Err(RecvTimeoutError::Timeout) => continue,
                     Err(RecvTimeoutError::Disconnected) => return,
                 };
+                let begun = monotonic();
                 let result = ledger.commit(&commit).map(|()| commit.seq);
                 let failed = result.is_err();
-                tell(News::Committed(result));
+                tell(News::Committed(result, monotonic().saturating_sub(begun)));
                 if failed {
                     return;
                 }
@@ -97,6 +99,13 @@ impl Writer {
             let _ended = commits.send(commit);
         }
     }
+}
+
+/// A clock for differences.
+fn monotonic() -> Duration {
+    let time = clock_gettime(ClockId::Monotonic);
+    // Neither is negative on a machine that runs.
+    Duration::new(time.tv_sec.cast_unsigned(), u32::try_from(time.tv_nsec).unwrap_or(0))
 }
 
 impl Drop for Writer {

@@ -7,9 +7,14 @@
 //!
 //! Offsets are logical: rotation frees the head of a file and leaves a hole, so the byte at an offset stays what it was, and a
 //! reader who asks for freed bytes sees the offset jump.
+//!
+//! After the end the whole log goes up once more, to be kept there: [`Parts`].
 
 mod growth;
+mod parts;
 mod reader;
+
+pub use parts::Parts;
 
 use growth::Growth;
 use keeper::wire::{self, LogPolicy};
@@ -172,14 +177,20 @@ async fn read(
 
 /// Marks the streams that lost bytes at their cap, then ends the upload.
 async fn close(readers: &[(LogStream, Reader)], sending: &Sending, truncated: bool) -> Result<(), Closed> {
-    // The record does not say which stream it was; the one that is as long as it may be. Where rotation fell back to cutting no
-    // length tells, so both may have lost bytes.
-    let any_full = readers.iter().any(|(_, reader)| reader.is_full());
-    for (stream, reader) in readers.iter().filter(|(_, reader)| truncated && (reader.is_full() || !any_full)) {
+    let cut = cut(readers, truncated);
+    for (stream, reader) in readers.iter().filter(|(stream, _)| cut.contains(stream)) {
         let stream = (*stream).into();
         sending.send(v1::LogUpload { stream, offset: reader.offset(), truncated, ..Default::default() }).await?;
     }
     sending.send(v1::LogUpload { end: true, ..Default::default() }).await
+}
+
+/// The streams that lost bytes at their cap, once both are read to their ends. The record does not say which it was; the one that is as
+/// long as it may be. Where rotation fell back to cutting no length tells, so both may have lost bytes.
+fn cut(readers: &[(LogStream, Reader)], truncated: bool) -> Vec<LogStream> {
+    let any_full = readers.iter().any(|(_, reader)| reader.is_full());
+    let lost = readers.iter().filter(|(_, reader)| truncated && (reader.is_full() || !any_full));
+    lost.map(|(stream, _)| *stream).collect()
 }
 
 fn readers(request: &v1::LogRequest, source: &Source) -> Vec<(LogStream, Reader)> {

@@ -1,7 +1,7 @@
 //! Every invariant of the machine, recomputed from its state.
 
 use super::row::Step;
-use super::{GONE_REMEMBERED, LinkState, Machine, Stage, Wish};
+use super::{GONE_REMEMBERED, LinkState, LogCopy, Machine, Stage, Wish};
 use proto::id::AttemptId;
 use std::collections::BTreeMap;
 
@@ -31,12 +31,23 @@ fn books(machine: &Machine) -> Result<(), String> {
     if machine.waiting != index(&|stage| *stage == Stage::Accepted) {
         return Err("the waiting attempts are not the accepted ones".into());
     }
-    if machine.retired != index(&|stage| *stage == Stage::Retired) {
+    if machine.retired != index(&|stage| matches!(stage, Stage::Retired(_))) {
         return Err("the index of retired attempts is wrong".into());
     }
-    let retired = machine.attempts.values().filter(|attempt| attempt.stage == Stage::Retired);
+    let is_spare = |stage: &Stage| matches!(stage, Stage::Retired(LogCopy::Unwanted | LogCopy::Stored));
+    if machine.spare != index(&is_spare) {
+        return Err("the index of retired attempts that nobody waits for is wrong".into());
+    }
+    let owed = index(&|stage| *stage == Stage::Retired(LogCopy::Wanted));
+    machine.uploads.check(owed)?;
+    let retired = machine.attempts.values().filter(|attempt| matches!(attempt.stage, Stage::Retired(_)));
     if machine.retired_bytes != retired.map(|attempt| attempt.log_bytes).sum::<u64>() {
         return Err("the bytes of retired attempts are wrong".into());
+    }
+    let mut census = [0; Stage::NAMES.len()];
+    stages().for_each(|stage| census[stage.index()] += 1);
+    if machine.tally.stages != census {
+        return Err(format!("{census:?} attempts are in the stages, but {:?} are booked", machine.tally.stages));
     }
     if machine.gone.len() != machine.gone_order.len() || machine.gone.len() > GONE_REMEMBERED {
         return Err(format!("{} attempts are remembered as gone", machine.gone.len()));

@@ -72,6 +72,13 @@ pub enum Effect {
         /// Its staged outputs did not win: remove them.
         discard_outputs: bool,
     },
+    /// Send its log up to be stored at the informer; answered by `LogSent`.
+    StoreLog {
+        /// The attempt.
+        attempt: AttemptId,
+        /// Its fence.
+        fence: Fence,
+    },
     /// Remove the attempt's directory; answered by `Purged`.
     Purge {
         /// The attempt.
@@ -127,6 +134,14 @@ pub enum Complaint {
         /// The attempt.
         attempt: AttemptId,
         /// Why.
+        why: &'static str,
+    },
+    /// A log that the informer should have stored is removed before it was.
+    #[error("the log of attempt {attempt} is given up before the informer has stored it: {why}")]
+    LogGivenUp {
+        /// The attempt.
+        attempt: AttemptId,
+        /// Why it cannot be kept.
         why: &'static str,
     },
     /// The informer does not know an attempt.

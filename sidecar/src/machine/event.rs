@@ -89,6 +89,13 @@ pub enum Event {
         /// What went wrong.
         failure: Option<String>,
     },
+    /// An ordered upload of a log has ended.
+    LogSent {
+        /// The attempt.
+        attempt: AttemptId,
+        /// Why it is not stored; `None`: it is on the informer's disk.
+        failure: Option<String>,
+    },
     /// The attempt's directory is gone.
     Purged {
         /// The attempt.
@@ -117,6 +124,8 @@ pub enum Heard {
     Welcome {
         /// How to beat.
         terms: Terms,
+        /// Which logs it wants to store.
+        logs: v1::LogPolicy,
     },
     /// It decided about an attempt of the inventory.
     Verdict {

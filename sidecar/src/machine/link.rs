@@ -61,7 +61,7 @@ impl Machine {
             return;
         }
         match heard {
-            Heard::Welcome { terms } => self.on_welcome(link, terms),
+            Heard::Welcome { terms, logs } => self.on_welcome(link, terms, logs),
             Heard::Verdict { attempt, decision, why } => self.on_verdict(now, attempt, decision, why, effects),
             Heard::BeatAck { seq, terms } => self.on_beat_ack(now, seq, terms, effects),
             Heard::Assign { attempt, fence, facts } => self.on_assign(now, attempt, fence, facts, effects),
@@ -73,10 +73,11 @@ impl Machine {
         }
     }
 
-    fn on_welcome(&mut self, link: LinkId, terms: Terms) {
+    fn on_welcome(&mut self, link: LinkId, terms: Terms, logs: v1::LogPolicy) {
         if self.link == LinkState::Introduced(link) {
             self.link = LinkState::Welcomed(link);
             self.lease.on_welcome(terms);
+            self.uploads.on_welcome(logs);
         }
     }
 

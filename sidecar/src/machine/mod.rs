@@ -15,7 +15,7 @@
 //! - nothing starts without a live lease, counted from the send time of the last acknowledged beat;
 //! - per attempt, reports leave in the order accepted, started, ended, published, and again after each reconnect until acknowledged;
 //! - in a fresh link, nothing is said about an attempt (and a waiting one is not started) before the informer's verdict on it;
-//! - what the informer has not acknowledged is never purged.
+//! - what the informer has not acknowledged is never purged, nor a log that it wants and has not stored, as long as there is room.
 //!
 //! | file | holds |
 //! |---|---|
@@ -27,6 +27,8 @@
 //! | `link` | what the informer says |
 //! | `keeping` | what the keeper says |
 //! | `outbox` | reports: order, window, acknowledgement |
+//! | `uploads` | logs that go up after the end, and what is purged when |
+//! | `tally` | what is counted for those who watch |
 //! | `check` | every invariant, recomputed |
 
 mod check;
@@ -40,13 +42,17 @@ mod row;
 mod stage;
 #[cfg(test)]
 mod stories;
+mod tally;
+mod uploads;
 #[cfg(test)]
 mod walk;
 
 pub use effect::{Batch, Complaint, Effect};
 pub use event::{Event, Facts, Found, FoundState, Heard, LinkId, Note, Notice, Now, Refusal, Terms};
 pub use row::{Row, RowState, Wish};
-pub use stage::Stage;
+pub use stage::{LogCopy, Stage};
+pub use tally::Tally;
+pub use uploads::WINDOW as UPLOADS_ORDERED;
 
 use lease::Lease;
 use outbox::Outbox;
@@ -55,6 +61,7 @@ use proto::{bounds, v1};
 use row::Attempt;
 use stage::{Happening, Next};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use uploads::Uploads;
 
 /// Refused and purged attempts that are remembered, so that a late repetition of their assignment starts nothing. Within one link
 /// messages cannot be later than the link's queues are long; four times that leaves room for several links.
@@ -142,6 +149,10 @@ pub struct Machine {
     /// Retired, by order.
     retired: BTreeSet<(u64, AttemptId)>,
     retired_bytes: u64,
+    /// Of these, the ones whose log the informer has, or does not want.
+    spare: BTreeSet<(u64, AttemptId)>,
+    uploads: Uploads,
+    tally: Tally,
     unfinished: u32,
     busy: u32,
     next_order: u64,
@@ -176,6 +187,9 @@ impl Machine {
             waiting: BTreeSet::new(),
             retired: BTreeSet::new(),
             retired_bytes: 0,
+            spare: BTreeSet::new(),
+            uploads: Uploads::default(),
+            tally: Tally::default(),
             unfinished: 0,
             busy: 0,
             next_order: 1,
@@ -218,6 +232,7 @@ impl Machine {
             Event::OutputsPublished { attempt, failure } => {
                 self.advance(attempt, Happening::OutputsPublished(failure), effects);
             }
+            Event::LogSent { attempt, failure } => self.on_log_sent(now, attempt, failure.is_none(), effects),
             Event::Purged { attempt } => self.on_purged(attempt),
             Event::LoadSampled(load) => self.load = load,
             Event::DiskSeen { room } => self.on_disk_seen(room, effects),
@@ -257,7 +272,8 @@ impl Machine {
         let beat = self.beating().map(|_| self.lease.next_beat_ms(self.has_news()));
         let deadline = self.lease.deadline_ms();
         let lease_end = (deadline != self.lease_end_seen_ms).then_some(deadline);
-        [beat, lease_end].into_iter().flatten().min()
+        let upload = self.next_upload_ms();
+        [beat, lease_end, upload].into_iter().flatten().min()
     }
 
     /// Whether the machine holds the attempt, so that a note from its record is not needed.
@@ -294,6 +310,36 @@ impl Machine {
         !matches!(self.link, LinkState::Welcomed(_)) || self.outbox.is_empty()
     }
 
+    /// Whether logs are on their way up, or about to be, so that a parting agent may wait for them.
+    #[must_use]
+    pub fn is_uploading(&self) -> bool {
+        self.may_upload() && !self.uploads.is_empty()
+    }
+
+    /// What is counted for those who watch.
+    #[must_use]
+    pub const fn tally(&self) -> &Tally {
+        &self.tally
+    }
+
+    /// Whether the informer has welcomed this sidecar on a link that is open.
+    #[must_use]
+    pub const fn is_linked(&self) -> bool {
+        matches!(self.link, LinkState::Welcomed(_))
+    }
+
+    /// Reports that are queued or in flight.
+    #[must_use]
+    pub fn outbox_len(&self) -> usize {
+        self.outbox.len()
+    }
+
+    /// Logs that shall be stored at the informer and are not.
+    #[must_use]
+    pub fn logs_owed(&self) -> usize {
+        self.uploads.len()
+    }
+
     /// When the lease ends, `CLOCK_BOOTTIME` ms; 0 if none was ever held.
     #[must_use]
     pub fn lease_deadline_ms(&self) -> u64 {
@@ -319,11 +365,12 @@ impl Machine {
         false
     }
 
-    /// What may have become possible by any event: beats, starts, refusals at the lease's end, reports, purges.
+    /// What may have become possible by any event: beats, starts, refusals at the lease's end, reports, uploads, purges.
     fn settle(&mut self, now: Now, effects: &mut Vec<Effect>) {
         self.refuse_at_lease_end(now, effects);
         self.start_waiting(now, effects);
         self.pump(effects);
+        self.order_uploads(now, effects);
         self.purge_oldest(effects);
         self.open = self.is_open(now);
         self.beat_if_due(now, effects);
@@ -352,6 +399,7 @@ impl Machine {
                     self.dirty.insert(id);
                 }
                 self.book(id, &attempt);
+                self.tally.on_stage(&attempt.stage);
                 true
             }
         };
@@ -382,13 +430,20 @@ impl Machine {
     fn book(&mut self, id: AttemptId, attempt: &Attempt) {
         self.unfinished += u32::from(attempt.stage.is_unfinished());
         self.busy += u32::from(attempt.stage.is_busy());
+        self.tally.stages[attempt.stage.index()] += 1;
         match attempt.stage {
             Stage::Accepted => {
                 self.waiting.insert((attempt.order, id));
             }
-            Stage::Retired => {
+            Stage::Retired(copy) => {
                 self.retired.insert((attempt.order, id));
                 self.retired_bytes += attempt.log_bytes;
+                match copy {
+                    LogCopy::Wanted => self.uploads.owe(id, attempt.order),
+                    LogCopy::Unwanted | LogCopy::Stored => {
+                        self.spare.insert((attempt.order, id));
+                    }
+                }
             }
             _ => {}
         }
@@ -397,9 +452,12 @@ impl Machine {
     fn unbook(&mut self, id: AttemptId, attempt: &Attempt) {
         self.unfinished -= u32::from(attempt.stage.is_unfinished());
         self.busy -= u32::from(attempt.stage.is_busy());
+        self.tally.stages[attempt.stage.index()] -= 1;
         self.waiting.remove(&(attempt.order, id));
         if self.retired.remove(&(attempt.order, id)) {
             self.retired_bytes -= attempt.log_bytes;
+            self.spare.remove(&(attempt.order, id));
+            self.uploads.forget(id);
         }
     }
 
@@ -452,32 +510,8 @@ impl Machine {
         }
     }
 
-    /// Makes room: logs of attempts that the informer has done with go, oldest first.
-    /// The logs of acknowledged attempts are the first to make room, one each time that there is none.
-    fn on_disk_seen(&mut self, room: bool, effects: &mut Vec<Effect>) {
-        self.room = room;
-        if !room {
-            self.purge_one(effects);
-        }
-    }
-
-    fn purge_one(&mut self, effects: &mut Vec<Effect>) -> bool {
-        let Some((_, attempt)) = self.retired.first().copied() else { return false };
-        self.advance(attempt, Happening::PurgeOrdered, effects);
-        effects.push(Effect::Purge { attempt });
-        true
-    }
-
-    fn purge_oldest(&mut self, effects: &mut Vec<Effect>) {
-        while self.retired.len() > self.config.keep_attempts || self.retired_bytes > self.config.keep_bytes {
-            if !self.purge_one(effects) {
-                return;
-            }
-        }
-    }
-
     fn on_purged(&mut self, attempt: AttemptId) {
-        if self.attempts.get(&attempt).is_some_and(|held| held.stage == Stage::Purging) {
+        if self.attempts.get(&attempt).is_some_and(|held| matches!(held.stage, Stage::Purging(_))) {
             self.remember_gone(attempt);
             self.remove(attempt);
         }

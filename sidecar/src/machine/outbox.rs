@@ -9,7 +9,7 @@
 
 use super::row::{Step, Told};
 use super::stage::Happening;
-use super::{Bug, Effect, LinkId, LinkState, Machine, Stage, Wish};
+use super::{Bug, Effect, LinkId, LinkState, LogCopy, Machine, Stage, Wish};
 use proto::id::{AttemptId, Fence};
 use proto::{bounds, v1};
 use std::collections::VecDeque;
@@ -40,6 +40,11 @@ pub(super) struct Outbox {
 impl Outbox {
     pub(super) fn on_link_closed(&mut self) {
         *self = Self::default();
+    }
+
+    /// Reports that are queued or in flight.
+    pub(super) fn len(&self) -> usize {
+        self.queue.len() + self.in_flight.len()
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -169,13 +174,18 @@ impl Machine {
     /// The informer has all of it: free what it occupies, keep its logs.
     pub(super) fn retire(&mut self, id: AttemptId, effects: &mut Vec<Effect>) {
         let Some(attempt) = self.attempts.get_mut(&id) else { return };
-        let (log_bytes, discard_outputs) = match &attempt.stage {
-            Stage::Ended(ending) | Stage::Publishing(ending) => (ending.out_bytes + ending.err_bytes, true),
-            Stage::Published(ending, failure) => (ending.out_bytes + ending.err_bytes, failure.is_some()),
-            _ => (0, false),
+        let (log_bytes, discard_outputs, copy) = match &attempt.stage {
+            Stage::Ended(ending) | Stage::Publishing(ending) => {
+                (ending.out_bytes + ending.err_bytes, true, self.uploads.wanted(ending, ending.reason != 0))
+            }
+            Stage::Published(ending, failure) => {
+                let failed = ending.reason != 0 || failure.is_some();
+                (ending.out_bytes + ending.err_bytes, failure.is_some(), self.uploads.wanted(ending, failed))
+            }
+            _ => (0, false, LogCopy::Unwanted),
         };
         attempt.log_bytes = log_bytes;
-        if self.advance(id, Happening::Acknowledged, effects) {
+        if self.advance(id, Happening::Acknowledged(copy), effects) {
             effects.push(Effect::Retire { attempt: id, discard_outputs });
         }
     }

@@ -1,7 +1,7 @@
 //! What the machine holds of one attempt, and the part of it that the ledger keeps.
 
 use super::event::Facts;
-use super::stage::Stage;
+use super::stage::{LogCopy, Stage};
 use proto::id::{AttemptId, Fence};
 use proto::v1;
 
@@ -39,8 +39,8 @@ pub enum RowState {
     Published(Box<v1::Ending>, Option<String>),
     /// It will not be run here.
     Refused(String),
-    /// The informer has all of it.
-    Retired,
+    /// The informer has its end; and the log, so far as this says.
+    Retired(LogCopy),
 }
 
 /// What the informer wants of an attempt.
@@ -104,7 +104,7 @@ impl Attempt {
             RowState::Ended(ending) => Stage::Ended(ending),
             RowState::Published(ending, failure) => Stage::Published(ending, failure),
             RowState::Refused(why) => Stage::Refused(why),
-            RowState::Retired => Stage::Retired,
+            RowState::Retired(copy) => Stage::Retired(copy),
         };
         let attempt = Self {
             fence: row.fence,
@@ -127,7 +127,7 @@ impl Attempt {
             Stage::Ended(ending) | Stage::Publishing(ending) => RowState::Ended(ending.clone()),
             Stage::Published(ending, failure) => RowState::Published(ending.clone(), failure.clone()),
             Stage::Refused(why) => RowState::Refused(why.clone()),
-            Stage::Retired | Stage::Purging => RowState::Retired,
+            Stage::Retired(copy) | Stage::Purging(copy) => RowState::Retired(*copy),
         };
         Row {
             attempt,
@@ -144,7 +144,7 @@ impl Attempt {
     /// Whether there is a fact for this step.
     pub(super) fn reached(&self, step: Step) -> bool {
         match (step, &self.stage) {
-            (_, Stage::Accepting | Stage::Retired | Stage::Purging) => false,
+            (_, Stage::Accepting | Stage::Retired(_) | Stage::Purging(_)) => false,
             (Step::Accepted, _) => true,
             (Step::Started, _) => self.started.is_some(),
             (Step::Over, stage) => !stage.is_unfinished(),
@@ -176,7 +176,7 @@ impl Attempt {
             ..Default::default()
         };
         let state = match &self.stage {
-            Stage::Retired | Stage::Purging => return None,
+            Stage::Retired(_) | Stage::Purging(_) => return None,
             _ if self.wish == Wish::SetAside => v1::HeldState::SetAside,
             Stage::Accepting | Stage::Accepted | Stage::Starting => v1::HeldState::Accepted,
             Stage::Running => {

@@ -17,9 +17,22 @@
 //!     └────────────────── Acknowledged ──────────────┴────────┘
 //!                              ▼
 //!                           Retired ── PurgeOrdered ──▶ Purging ──▶ (gone)
+//!                            │   ▲
+//!                            └───┘ LogStored
 //! ```
 
 use proto::v1;
+
+/// What there is of a retired attempt's log besides the one here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogCopy {
+    /// The informer does not want one, or there is nothing to copy.
+    Unwanted,
+    /// It shall be stored at the informer, and is not known to be: the attempt is not purged yet.
+    Wanted,
+    /// It is on the informer's disk.
+    Stored,
+}
 
 /// Where an attempt stands.
 #[derive(Debug, Clone, PartialEq)]
@@ -40,10 +53,10 @@ pub enum Stage {
     Published(Box<v1::Ending>, Option<String>),
     /// It will not be run here, and has not been.
     Refused(String),
-    /// The informer has all of it; only its logs are kept, for readers.
-    Retired,
+    /// The informer has its end; only its logs are kept, for readers.
+    Retired(LogCopy),
     /// Its directory is being removed.
-    Purging,
+    Purging(LogCopy),
 }
 
 /// What can happen to an attempt.
@@ -57,7 +70,8 @@ pub(super) enum Happening {
     Refused(String),
     PublishOrdered,
     OutputsPublished(Option<String>),
-    Acknowledged,
+    Acknowledged(LogCopy),
+    LogStored,
     PurgeOrdered,
 }
 
@@ -88,20 +102,26 @@ impl Stage {
             (S::Accepting | S::Accepted | S::Starting, H::Refused(why)) => To(S::Refused(why)),
             (S::Ended(ending), H::PublishOrdered) => To(S::Publishing(ending.clone())),
             (S::Publishing(ending), H::OutputsPublished(failure)) => To(S::Published(ending.clone(), failure)),
-            (S::Ended(_) | S::Publishing(_) | S::Published(..) | S::Refused(_), H::Acknowledged) => To(S::Retired),
-            (S::Retired, H::PurgeOrdered) => To(S::Purging),
-            // Notices are repeated after each reconnect of the keeper, and messages of the informer by the network.
-            (S::Running | S::Ended(_) | S::Publishing(_) | S::Published(..) | S::Retired | S::Purging, H::Spawned) => {
-                Stay
+            (S::Ended(_) | S::Publishing(_) | S::Published(..) | S::Refused(_), H::Acknowledged(copy)) => {
+                To(S::Retired(copy))
             }
+            (S::Retired(LogCopy::Wanted), H::LogStored) => To(S::Retired(LogCopy::Stored)),
+            (S::Retired(copy), H::PurgeOrdered) => To(S::Purging(*copy)),
+            // Notices are repeated after each reconnect of the keeper, and messages of the informer by the network.
+            (S::Running | S::Ended(_) | S::Publishing(_) | S::Published(..), H::Spawned) => Stay,
+            (S::Retired(_) | S::Purging(_), H::Spawned) => Stay,
             (S::Ended(_) | S::Publishing(_) | S::Published(..) | S::Refused(_), H::Ended(_)) => Stay,
-            (S::Retired | S::Purging, H::Ended(_) | H::Acknowledged) => Stay,
+            (S::Retired(_) | S::Purging(_), H::Ended(_) | H::Acknowledged(_)) => Stay,
             (S::Publishing(_) | S::Published(..), H::PublishOrdered) => Stay,
             // A verdict retired it while its outputs were on their way.
-            (S::Retired | S::Purging, H::OutputsPublished(_)) => Stay,
-            (S::Accepting | S::Accepted | S::Starting | S::Running, H::PublishOrdered | H::Acknowledged) => Impossible,
+            (S::Retired(_) | S::Purging(_), H::OutputsPublished(_)) => Stay,
+            // It was sent twice, or given up for want of room while it was on its way.
+            (S::Retired(_) | S::Purging(_), H::LogStored) => Stay,
+            (S::Accepting | S::Accepted | S::Starting | S::Running, H::PublishOrdered | H::Acknowledged(_)) => {
+                Impossible
+            }
             (_, H::StartOrdered | H::Spawned | H::NotStarted | H::Refused(_) | H::PurgeOrdered) => Impossible,
-            (_, H::PublishOrdered | H::OutputsPublished(_)) => Impossible,
+            (_, H::PublishOrdered | H::OutputsPublished(_) | H::LogStored) => Impossible,
         }
     }
 
@@ -120,23 +140,42 @@ impl Stage {
     /// The informer still has to learn of it.
     #[must_use]
     pub fn is_held(&self) -> bool {
-        !matches!(self, Self::Retired | Self::Purging)
+        !matches!(self, Self::Retired(_) | Self::Purging(_))
     }
 
     /// One word for people.
     #[must_use]
     pub fn name(&self) -> &'static str {
+        Self::NAMES[self.index()]
+    }
+
+    /// The words for all stages.
+    pub const NAMES: [&'static str; 10] = [
+        "accepting",
+        "accepted",
+        "starting",
+        "running",
+        "ended",
+        "publishing",
+        "published",
+        "refused",
+        "retired",
+        "purging",
+    ];
+
+    /// Its place among the words.
+    pub(super) const fn index(&self) -> usize {
         match self {
-            Self::Accepting => "accepting",
-            Self::Accepted => "accepted",
-            Self::Starting => "starting",
-            Self::Running => "running",
-            Self::Ended(_) => "ended",
-            Self::Publishing(_) => "publishing",
-            Self::Published(..) => "published",
-            Self::Refused(_) => "refused",
-            Self::Retired => "retired",
-            Self::Purging => "purging",
+            Self::Accepting => 0,
+            Self::Accepted => 1,
+            Self::Starting => 2,
+            Self::Running => 3,
+            Self::Ended(_) => 4,
+            Self::Publishing(_) => 5,
+            Self::Published(..) => 6,
+            Self::Refused(_) => 7,
+            Self::Retired(_) => 8,
+            Self::Purging(_) => 9,
         }
     }
 }
@@ -152,7 +191,8 @@ impl Happening {
             Self::Refused(_) => "been refused",
             Self::PublishOrdered => "been told to publish",
             Self::OutputsPublished(_) => "published",
-            Self::Acknowledged => "been acknowledged",
+            Self::Acknowledged(_) => "been acknowledged",
+            Self::LogStored => "had its log stored",
             Self::PurgeOrdered => "been purged",
         }
     }

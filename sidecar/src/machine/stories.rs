@@ -49,7 +49,7 @@ impl World {
         self.link = LinkId(self.link.0 + 1);
         self.beat = 0;
         self.tell(Event::LinkOpened { link: self.link });
-        self.hear(Heard::Welcome { terms: TERMS });
+        self.hear(Heard::Welcome { terms: TERMS, logs: v1::LogPolicy::Never });
         self.beat_acked();
     }
 
@@ -193,7 +193,7 @@ fn a_full_disk_closes_the_sidecar_and_costs_the_oldest_acknowledged_logs() {
         started: None,
         set_aside: false,
         log_bytes: 5,
-        state: RowState::Retired,
+        state: RowState::Retired(LogCopy::Unwanted),
     });
     world.machine = Machine::new(config, rows);
     world.tell(Event::KeeperConnected { listing: vec![] });
@@ -262,7 +262,7 @@ fn the_lease_counts_from_the_sending_of_the_acknowledged_beat() {
     world.tell(Event::KeeperConnected { listing: vec![] });
     world.link = LinkId(1);
     world.tell(Event::LinkOpened { link: world.link });
-    world.hear(Heard::Welcome { terms: TERMS });
+    world.hear(Heard::Welcome { terms: TERMS, logs: v1::LogPolicy::Never });
     let sent = world.now.boot_ms;
     world.now.boot_ms += 900;
     let effects = world.hear(Heard::BeatAck { seq: 1, terms: TERMS });
@@ -284,7 +284,7 @@ fn what_is_repeated_right_after_the_inventory_waits_for_the_first_lease() {
     world.tell(Event::KeeperConnected { listing: vec![] });
     world.link = LinkId(1);
     world.tell(Event::LinkOpened { link: world.link });
-    world.hear(Heard::Welcome { terms: TERMS });
+    world.hear(Heard::Welcome { terms: TERMS, logs: v1::LogPolicy::Never });
     let effects = world.assign(attempt(1, 1), 1);
     assert_eq!((reports(&effects), starts(&effects)), (vec![(1, "accepted")], 0));
     assert_eq!(starts(&world.hear(Heard::BeatAck { seq: 1, terms: TERMS })), 1);

@@ -19,6 +19,11 @@ fn reasons() -> impl Strategy<Value = v1::Reason> {
     prop::sample::select(vec![v1::Reason::Cancelled, v1::Reason::Revoked, v1::Reason::Drained, v1::Reason::Timeout])
 }
 
+fn policies() -> impl Strategy<Value = v1::LogPolicy> {
+    use v1::LogPolicy::{Always, Never, OnFailure, Unspecified};
+    prop::sample::select(vec![Always, Always, OnFailure, Never, Unspecified])
+}
+
 fn words() -> impl Strategy<Value = Heard> {
     let decisions = prop::sample::select(vec![
         Decision::Keep,
@@ -28,7 +33,7 @@ fn words() -> impl Strategy<Value = Heard> {
         Decision::Publish,
     ]);
     prop_oneof![
-        1 => Just(Heard::Welcome { terms: TERMS }),
+        1 => policies().prop_map(|logs| Heard::Welcome { terms: TERMS, logs }),
         3 => (ids(), decisions, reasons())
             .prop_map(|(attempt, decision, why)| Heard::Verdict { attempt, decision, why }),
         3 => (1..40_u64).prop_map(|seq| Heard::BeatAck { seq, terms: TERMS }),
@@ -83,6 +88,8 @@ fn moves() -> impl Strategy<Value = Move> {
         2 => (ids(), prop::option::of(Just("disk full".to_owned())))
             .prop_map(|(attempt, failure)| Move::Tell(Event::OutputsPublished { attempt, failure })),
         2 => ids().prop_map(|attempt| Move::Tell(Event::Purged { attempt })),
+        2 => (ids(), prop::option::of(Just("disk full".to_owned())))
+            .prop_map(|(attempt, failure)| Move::Tell(Event::LogSent { attempt, failure })),
         1 => any::<bool>().prop_map(|room| Move::Tell(Event::DiskSeen { room })),
         1 => ids().prop_map(|attempt| Move::Tell(Event::Condemned { attempt, why: v1::Reason::Unhealthy })),
         1 => ids().prop_map(|attempt| {

@@ -43,6 +43,9 @@ impl World {
                 self.truth.on_published(attempt);
                 self.tell_agent(n, Event::OutputsPublished { attempt, failure: None })
             }
+            Inside::LogSent { life, attempt } if life == self.boxes[n].life => {
+                self.tell_agent(n, Event::LogSent { attempt, failure: None })
+            }
             Inside::Purged { life, attempt } if life == self.boxes[n].life => {
                 self.boxes[n].records.remove(&attempt);
                 self.tell_agent(n, Event::Purged { attempt })
@@ -55,6 +58,7 @@ impl World {
             | Inside::Stop { .. }
             | Inside::Noticed { .. }
             | Inside::Published { .. }
+            | Inside::LogSent { .. }
             | Inside::Purged { .. } => Ok(()),
         }
     }

@@ -26,6 +26,7 @@ pub(super) enum Inside {
     LeaseCheck { attempt: AttemptId, token: u64 },
     Noticed { life: u64, keeper_life: u64, attempt: AttemptId, notice: Notice },
     Published { life: u64, attempt: AttemptId },
+    LogSent { life: u64, attempt: AttemptId },
     Purged { life: u64, attempt: AttemptId },
 }
 
@@ -302,6 +303,10 @@ impl World {
                 self.inside(n, 200, Inside::Published { life, attempt });
             }
             Effect::Retire { attempt, .. } => self.truth.on_retired(&self.center.store, attempt)?,
+            Effect::StoreLog { attempt, .. } => {
+                let life = self.boxes[n].life;
+                self.inside(n, 0, Inside::LogSent { life, attempt });
+            }
             Effect::Purge { attempt } => {
                 let life = self.boxes[n].life;
                 self.inside(n, 20, Inside::Purged { life, attempt });
@@ -399,8 +404,9 @@ impl World {
         let id = |wire: Option<v1::AttemptId>| AttemptId::from_wire(&wire.unwrap_or_default()).expect("ids are whole");
         let heard = match message.message {
             Some(Message::Welcome(m)) => {
+                let (logs, terms) = (m.log_policy(), terms(m.beat_ms, m.lease_ms, m.fence_grace_ms));
                 self.boxes[n].seen = m.informer;
-                Heard::Welcome { terms: terms(m.beat_ms, m.lease_ms, m.fence_grace_ms) }
+                Heard::Welcome { terms, logs }
             }
             Some(Message::Verdict(m)) => {
                 Heard::Verdict { decision: m.decision(), why: m.why(), attempt: id(m.attempt) }
@@ -435,7 +441,8 @@ impl World {
 impl Workbox {
     /// Every end it knows of is the informer's knowledge too.
     pub(super) fn is_settled(&self) -> bool {
-        self.agent.is_some() && self.ledger.values().all(|row| row.state == RowState::Retired || row.set_aside)
+        self.agent.is_some()
+            && self.ledger.values().all(|row| matches!(row.state, RowState::Retired(_)) || row.set_aside)
     }
 
     pub(super) fn is_orphan(&self, attempt: AttemptId) -> bool {

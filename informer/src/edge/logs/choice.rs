@@ -21,7 +21,7 @@ pub(super) struct Position {
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Choice {
     /// Read this attempt's log.
-    Read(AttemptRow),
+    Read(Box<AttemptRow>),
     /// Something must happen first.
     Wait,
     /// All was sent.
@@ -52,7 +52,7 @@ pub(super) fn choose(row: &TaskRow, position: Position) -> Choice {
         }
     };
     match next {
-        Some(attempt) => Choice::Read(attempt.clone()),
+        Some(attempt) => Choice::Read(Box::new(attempt.clone())),
         None if position.current > 0 && (!position.follow || convert::is_terminal(row)) => Choice::End,
         None if convert::is_terminal(row) => Choice::Gone("the task ended without ever running".to_owned()),
         None if position.follow => Choice::Wait,
@@ -65,7 +65,7 @@ fn choose_named(row: &TaskRow, position: Position) -> Choice {
         return Choice::End;
     }
     match row.attempts.iter().find(|attempt| attempt.number == position.asked) {
-        Some(attempt) if has_started(attempt) => Choice::Read(attempt.clone()),
+        Some(attempt) if has_started(attempt) => Choice::Read(Box::new(attempt.clone())),
         Some(attempt) if is_over(attempt) => Choice::Gone(format!("attempt {} ended without running", attempt.number)),
         None if position.asked <= row.attempts_dropped => {
             Choice::Gone(format!("attempt {} is no longer listed", position.asked))

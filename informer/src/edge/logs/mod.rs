@@ -7,13 +7,19 @@
 //! ```
 //! The channel is what holds back a sidecar whose reader is slow; its link and its beats never notice. A reader that leaves drops
 //! the channel, which ends the upload, and its ticket sends the cancel for an upload that has not begun.
+//!
+//! Of an attempt that ended, the sidecar sends its log up to be kept ([`store`]); it is read from there ([`kept`]) when the sidecar is
+//! not linked, or has removed it.
 
 mod choice;
+mod kept;
 mod reader;
+pub(super) mod store;
 
 use super::Edge;
 use super::error::Error;
 use super::stream::Produced;
+use crate::blobs::Blobs;
 use crate::machine::SessionId;
 use crate::shell::Handle;
 use proto::id::SidecarId;
@@ -42,6 +48,8 @@ pub(crate) struct Logs {
     room: Arc<Semaphore>,
     opened: broadcast::Sender<SidecarId>,
     cancels: mpsc::Sender<(SessionId, u64)>,
+    blobs: Arc<dyn Blobs>,
+    uploads: Arc<Semaphore>,
 }
 
 /// Requests whose readers have left; [`tell_cancels`] passes them on.
@@ -50,7 +58,7 @@ pub(crate) type Cancels = mpsc::Receiver<(SessionId, u64)>;
 impl Logs {
     /// No readers. Numbers start in a range of this epoch's own, so that an upload left over from an earlier run of the informer
     /// finds nobody, and never another's reader.
-    pub(crate) fn new(epoch: u64) -> (Self, Cancels) {
+    pub(crate) fn new(epoch: u64, blobs: Arc<dyn Blobs>) -> (Self, Cancels) {
         let (cancels, left) = mpsc::channel(bounds::LOG_READERS);
         let logs = Self {
             waiting: Mutex::default(),
@@ -58,6 +66,8 @@ impl Logs {
             room: Arc::new(Semaphore::new(bounds::LOG_READERS)),
             opened: broadcast::channel(OPENED).0,
             cancels,
+            blobs,
+            uploads: Arc::new(Semaphore::new(store::STREAMS)),
         };
         (logs, left)
     }

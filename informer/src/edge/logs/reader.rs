@@ -27,12 +27,12 @@ const BUSY_PAUSE: Duration = Duration::from_millis(100);
 const BUSY_TRIES: u32 = 50;
 
 pub(super) struct Reader {
-    edge: Edge,
-    task: TaskId,
+    pub(super) edge: Edge,
+    pub(super) task: TaskId,
     position: Position,
-    only: LogStream,
+    pub(super) only: LogStream,
     /// Bytes of stdout and stderr that the client has of the current attempt.
-    at: Offsets,
+    pub(super) at: Offsets,
     out: mpsc::Sender<v1::LogsChunk>,
     changes: broadcast::Receiver<Arc<TaskRow>>,
     opened: broadcast::Receiver<SidecarId>,
@@ -42,13 +42,13 @@ pub(super) struct Reader {
 }
 
 #[derive(Debug, Clone, Copy, Default)]
-struct Offsets {
+pub(super) struct Offsets {
     out: u64,
     err: u64,
 }
 
 impl Offsets {
-    fn of(&mut self, stream: LogStream) -> &mut u64 {
+    pub(super) fn of(&mut self, stream: LogStream) -> &mut u64 {
         if stream == LogStream::Err { &mut self.err } else { &mut self.out }
     }
 }
@@ -59,6 +59,8 @@ enum Outcome {
     Complete,
     /// It broke off, or something happened that makes another request better.
     Again,
+    /// The sidecar has no such log (any more), in its words.
+    Gone(String),
 }
 
 impl Reader {
@@ -110,16 +112,24 @@ impl Reader {
         let sidecar = attempt.sidecar.parse::<SidecarId>().ok();
         let may_wait = self.position.follow && !convert::is_terminal(row);
         let Some(session) = self.session_of(&attempt.sidecar).await? else {
-            return if may_wait { self.something(sidecar).await } else { Err(self.unlinked(attempt)) };
+            return match self.read_kept(attempt).await? {
+                true => Ok(()),
+                false if may_wait => self.something(sidecar).await,
+                false => Err(self.unlinked(attempt)),
+            };
         };
         let before = self.at;
         match self.request(session, attempt, sidecar).await? {
             Outcome::Complete => self.complete(attempt).await,
+            Outcome::Gone(why) => {
+                let text = format!("attempt {} of task {}: {why}", attempt.number, self.task);
+                if self.read_kept(attempt).await? { Ok(()) } else { Err(Error::LogGone(text)) }
+            }
             Outcome::Again => {
                 let brought = (before.out, before.err) != (self.at.out, self.at.err);
                 self.fruitless = if brought { 0 } else { self.fruitless + 1 };
                 if self.fruitless > FRUITLESS && !may_wait {
-                    return Err(self.unlinked(attempt));
+                    return if self.read_kept(attempt).await? { Ok(()) } else { Err(self.unlinked(attempt)) };
                 }
                 if self.fruitless > 0 {
                     tokio::select! {
@@ -164,8 +174,7 @@ impl Reader {
             has_begun = true;
             ticket.is_over = piece.end || !piece.failure.is_empty();
             if !piece.failure.is_empty() {
-                let text = format!("attempt {} of task {}: {}", attempt.number, self.task, piece.failure);
-                return Err(Error::LogGone(text));
+                return Ok(Outcome::Gone(piece.failure));
             }
             let is_last = piece.end;
             self.pass(piece).await?;
@@ -211,7 +220,7 @@ impl Reader {
     }
 
     /// Passes a piece on: each byte once and at its offset, whatever was asked twice. A jump forward stays a jump.
-    async fn pass(&mut self, piece: v1::LogUpload) -> Result<(), Error> {
+    pub(super) async fn pass(&mut self, piece: v1::LogUpload) -> Result<(), Error> {
         let stream = piece.stream();
         if stream == LogStream::Unspecified || (self.only != LogStream::Unspecified && self.only != stream) {
             return Ok(());
@@ -245,7 +254,7 @@ impl Reader {
     }
 
     /// The upload is complete: of an attempt that ended (which a followed one has) nothing follows.
-    async fn complete(&mut self, attempt: &AttemptRow) -> Result<(), Error> {
+    pub(super) async fn complete(&mut self, attempt: &AttemptRow) -> Result<(), Error> {
         self.position.is_sent = true;
         if !self.position.follow && !is_over(attempt) {
             return Ok(());
@@ -290,7 +299,7 @@ impl Reader {
     fn unlinked(&self, attempt: &AttemptRow) -> Error {
         let (number, sidecar) = (attempt.number, &attempt.sidecar);
         Error::Unlinked(format!(
-            "the log of attempt {number} is on sidecar {sidecar}, which is not linked; read it when `informer sidecars` lists it again"
+            "the log of attempt {number} is on sidecar {sidecar}, which is not linked, and was not stored here; read it when `informer sidecars` lists it again"
         ))
     }
 }

@@ -7,6 +7,7 @@ mod http;
 mod link;
 mod logs;
 mod operations;
+mod stored;
 mod tasks;
 
 use crate::server::{Options, Server};
