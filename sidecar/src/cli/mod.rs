@@ -30,6 +30,15 @@ enum Verb {
         /// The job that the agent has written.
         job: PathBuf,
     },
+    /// Become crun: how the sidecar runs a container.
+    #[command(hide = true)]
+    ExecContainer {
+        /// The program.
+        crun: PathBuf,
+        /// Its arguments.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
 }
 
 /// Parses the arguments and does what they say.
@@ -38,6 +47,7 @@ pub fn main() -> ExitCode {
     // clap ends with 2 on misuse and 0 on --help, having said why.
     let done = match Cli::parse().verb {
         Verb::ExecTranscode { job } => return crate::exec::transcode::main(&job),
+        Verb::ExecContainer { crun, args } => return crate::exec::container::main(&crun, &args),
         Verb::Run(arguments) => run::run(arguments),
         Verb::Status(arguments) => status::status(&arguments),
     };

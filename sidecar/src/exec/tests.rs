@@ -21,6 +21,8 @@ fn planned(spec: &v1::TaskSpec) -> Result<wire::Spec, Error> {
         attempt: AttemptId { task: TaskId::from_u128(1), number: 3 },
         fence: Fence { epoch: 4, n: 5 },
         task_name: "nightly",
+        item: None,
+        crun: None,
         spec,
         data_dir: Path::new("/data"),
         exe: Path::new("/usr/bin/sidecar"),
