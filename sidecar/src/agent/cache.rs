@@ -139,9 +139,10 @@ impl Cache {
 
     /// Throws a file away that is not what its name says.
     pub(super) fn reject(&self, pinned: Pinned<'_>) {
-        let _state = self.lock();
+        let state = self.lock();
         let _gone = fs::remove_file(pinned.path());
-        drop(_state);
+        // Before the pin, which takes the lock to let go.
+        drop(state);
         drop(pinned);
     }
 
@@ -201,6 +202,11 @@ impl Cache {
         }
     }
 
+    #[cfg(test)]
+    fn bounded(data: &std::path::Path, bytes: u64) -> Self {
+        Self { bytes, ..Self::new(data) }
+    }
+
     fn path(&self, sha256: &str) -> PathBuf {
         self.dir.join(sha256)
     }
@@ -208,5 +214,56 @@ impl Cache {
     fn lock(&self) -> MutexGuard<'_, State> {
         // No code panics while it holds the lock, and counts and names are whole anyway.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn the_longest_unused_go_and_what_is_in_use_stays() {
+        let data = std::env::temp_dir().join(format!("sidecar-cache-{}", std::process::id()));
+        let cache = Cache::bounded(&data, 20);
+        fs::create_dir_all(&cache.dir).expect("a directory");
+        for (age, name) in ["newest", "older", "oldest"].into_iter().enumerate() {
+            fs::write(cache.path(name), [0; 10]).expect("a file");
+            let used = SystemTime::UNIX_EPOCH + Duration::from_secs(1000 - age as u64);
+            File::options().write(true).open(cache.path(name)).and_then(|f| f.set_modified(used)).expect("a time");
+        }
+        fs::write(cache.dir.join(".begun.part"), [0; 100]).expect("a file");
+        let stop = Stop::new();
+        let pinned = cache.obtain("oldest", "http://127.0.0.1:1/", &stop).expect("it is there");
+        File::options()
+            .write(true)
+            .open(pinned.path())
+            .and_then(|file| file.set_modified(SystemTime::UNIX_EPOCH))
+            .expect("a time");
+        cache.evict(&cache.lock());
+        let left = |name: &str| cache.path(name).exists();
+        assert_eq!((left("oldest"), left("older"), left("newest")), (true, false, true), "the pinned one stays");
+        drop(pinned);
+        fs::write(cache.path("another"), [0; 10]).expect("a file");
+        cache.evict(&cache.lock());
+        assert_eq!((left("oldest"), left("newest"), left("another")), (false, true, true));
+        cache.clean();
+        assert!(!cache.dir.join(".begun.part").exists());
+        fs::remove_dir_all(&data).expect("removed");
+    }
+
+    #[test]
+    fn a_stopped_wait_ends_and_a_fetch_that_fails_leaves_nothing() {
+        let data = std::env::temp_dir().join(format!("sidecar-cache-stop-{}", std::process::id()));
+        let cache = Cache::new(&data);
+        let stop = Stop::new();
+        // Port 1 of the loopback has no listener.
+        let error = cache.obtain("ab", "http://127.0.0.1:1/", &stop).expect_err("nobody listens");
+        assert!(error.to_string().starts_with("no connection to 127.0.0.1:1"), "{error}");
+        assert_eq!(fs::read_dir(&cache.dir).expect("a directory").count(), 0);
+        stop.stop();
+        let error = cache.obtain("ab", "http://127.0.0.1:1/", &stop).expect_err("stopped");
+        assert!(matches!(error, Error::Fetch(fetch::Error::Stopped)));
+        fs::remove_dir_all(&data).expect("removed");
     }
 }

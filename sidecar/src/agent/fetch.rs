@@ -255,3 +255,23 @@ fn tls_config() -> Result<Arc<rustls::ClientConfig>, Error> {
         .with_no_client_auth();
     Ok(CONFIG.get_or_init(|| Arc::new(config)).clone())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn redirects_lead_where_they_say() {
+        let url: Uri = "https://a.example:8443/x/y?q=1".parse().expect("a URL");
+        let cases = [
+            ("http://b.example/z", "http://b.example/z"),
+            ("//b.example/z", "https://b.example/z"),
+            ("/z?r=2#part", "https://a.example:8443/z?r=2"),
+            ("z", "https://a.example:8443/x/z"),
+        ];
+        for (location, expected) in cases {
+            assert_eq!(next(&url, location).map(|uri| uri.to_string()).as_deref(), Some(expected), "{location}");
+        }
+        assert_eq!(next(&url, "http://"), None);
+    }
+}
