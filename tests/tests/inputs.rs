@@ -134,6 +134,7 @@ fn concurrent_attempts_share_one_fetch_and_nobody_else_waits() -> Result<()> {
     wait_for("all of them are being prepared", || {
         (std::fs::read_dir(&prepared).ok()?.count() == ids.len() + 1).then_some(())
     })?;
+    assert_eq!(server.requests().len(), 1, "one fetches, the others wait");
     // A task without inputs goes by, and one that waits for the fetch of another can be cancelled.
     let other = submit(&world, sh("true"))?;
     assert_eq!(over(&world, &other)?["state"], "succeeded");
@@ -146,8 +147,8 @@ fn concurrent_attempts_share_one_fetch_and_nobody_else_waits() -> Result<()> {
         let task = over(&world, id)?;
         assert_eq!(task["state"], "succeeded", "{task}");
     }
-    // At most one of those cancelled was the one that fetched.
-    assert!(server.requests().len() <= 2, "{:?}", server.requests());
+    // Whoever was cancelled while it fetched has handed over to one that waited.
+    assert!(server.requests().len() <= 3, "{:?}", server.requests());
     Ok(())
 }
 
