@@ -130,8 +130,15 @@ fn exit_codes_users_and_memory_limits_are_told() -> Result<()> {
     let (task, log) = run(&world, spec)?;
     assert_eq!((&task["state"], &task["reason"]), (&"failed".into(), &"oom".into()), "{task}\n{log}");
 
-    for (image, line, why) in [("/nowhere/at/all", "true", "container image /nowhere/at/all")] {
-        let (task, _) = run(&world, container(Path::new(image), line))?;
+    let (task, _) = run(&world, container(Path::new("/nowhere/at/all"), "true"))?;
+    assert_eq!((&task["state"], &task["reason"]), (&"failed".into(), &"input".into()), "{task}");
+    assert!(task["attempts"].to_string().contains("container image /nowhere/at/all"), "{task}");
+    let mounts = [("/nowhere", "/x", "container mount /nowhere"), ("/tmp", "/usr/none", "the image has no such path")];
+    for (source, target, why) in mounts {
+        let mut spec = container(&image, "true");
+        let (source, target) = (source.to_owned(), target.to_owned());
+        of(&mut spec).mounts = vec![v1::container::Mount { source, target, writable: false }];
+        let (task, _) = run(&world, spec)?;
         assert_eq!((&task["state"], &task["reason"]), (&"failed".into(), &"input".into()), "{task}");
         assert!(task["attempts"].to_string().contains(why), "{task}");
     }
