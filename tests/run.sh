@@ -21,6 +21,8 @@ ip iproute2
 nft nftables
 mkfs.ext4 e2fsprogs
 unshare util-linux
+crun crun
+busybox busybox-static
 LIST
 }
 

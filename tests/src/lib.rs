@@ -1,5 +1,6 @@
 //! What the tests share: the simulation, and a harness over the real binaries.
 
+pub mod files;
 pub mod proxy;
 #[cfg(feature = "faults")]
 pub mod sim;

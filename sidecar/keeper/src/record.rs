@@ -26,6 +26,8 @@ pub use file::{Writer, mark_lost, mark_swept};
 pub const FILE: &str = "record";
 /// Name of the directory of attempts inside the data directory.
 pub const ATTEMPTS: &str = "attempts";
+/// Name of the directory inside the data directory where an agent puts directories of attempts together before their start.
+pub const PREPARED: &str = "prepared";
 
 /// Longest frame: a spec is at most a wire frame; the rest is a few hundred bytes.
 const MAX_FRAME: usize = crate::wire::MAX_FRAME_BYTES + 4096;

@@ -267,6 +267,9 @@ pub struct Spec {
     pub fence_grace_ms: u64,
     /// Start even without a live lease: probes and health checks of the agent itself.
     pub without_lease: bool,
+    /// The agent has put the attempt's directory together below [`PREPARED`](crate::record::PREPARED); the monitor takes it as it is.
+    /// Without it there the start is refused: a task must not run without what it was promised.
+    pub prepared: bool,
     /// Opaque to keeper and monitor; the agent finds its own facts here when it adopts (at most 4 KiB).
     pub note: Vec<u8>,
 }

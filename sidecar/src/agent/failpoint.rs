@@ -2,8 +2,11 @@
 //!
 //! `SIDECAR_FAILPOINT=<name>[:count]` makes the agent end itself with SIGKILL the `count`th time (from 1) it reaches the boundary:
 //! `after-assign`, `after-ledger` (before the acceptance leaves), `after-accept`, `after-start-sent`, `after-end` (before the ledger),
-//! `after-end-ledger`, `after-report`, `log-part` (a part of a log has left), `log-stored` (before the ledger), `before-purge`,
-//! `after-purge`.
+//! `after-end-ledger`, `after-report`, `before-purge`, `after-purge`; of logs `log-part` (one has left), `log-stored` (before the ledger);
+//! of inputs `before-prepare`, `after-prepare`; of outputs
+//! `before-stage`, `mid-copy` (a copy to another file system has begun), `mid-stage` (one is staged), `after-stage` (all are, and there
+//! is no manifest), `after-manifest`, `before-publish` (the fences are recorded), `mid-publish` (one is renamed), `after-publish`,
+//! `before-retire`.
 //!
 //! `after-accept` and `after-report` mean that the informer has the report: they are armed when it is handed to the link, and fire
 //! with the next acknowledgement, before that is applied.
@@ -51,4 +54,4 @@ mod armed {
     pub(crate) const fn fire() {}
 }
 
-pub(super) use armed::{arm, fire, reach};
+pub(crate) use armed::{arm, fire, reach};

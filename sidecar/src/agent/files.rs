@@ -52,10 +52,16 @@ fn run(dirs: &Dirs, assignments: &Assignments, job: Job) -> Option<Event> {
             Some(Event::OutputsPublished { attempt, failure: result.err() })
         }
         Job::Retire(attempt, discard) => {
+            failpoint::reach("before-retire");
             if discard && let Err(error) = exec::discard(&assignments.spec(attempt), attempt) {
                 tracing::warn!(%attempt, error, "cannot discard the staged output");
             }
-            remove(dirs.attempt(attempt).join("work"));
+            let dir = dirs.attempt(attempt);
+            for part in ["work", exec::outputs::DIR, exec::container::BUNDLE] {
+                remove(dir.join(part));
+            }
+            // Prepared, and never started.
+            remove(dirs.data.join(keeper::record::PREPARED).join(attempt.dir_name()));
             assignments.remove(attempt);
             None
         }

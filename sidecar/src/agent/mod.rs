@@ -17,29 +17,38 @@
 //! | ledger | the agent ends: what is durable is unknown | finishes its batch |
 //! | lease | — | the page keeps the last deadline |
 //! | work | — | log calls, uploads and probes are dropped; the next agent uploads again |
+//! | inputs | its attempt ends with the reason | what was fetched so far is fetched again |
+//! | staging | its attempt ends with the reason | the next agent takes what is staged and stages the rest |
 //! | files | complains | a job is left undone; the next agent does it again |
 //! | place | the agent ends: its directory is gone | — |
 
 mod assignments;
+mod cache;
 mod clock;
-mod failpoint;
+pub(crate) mod failpoint;
+mod fetch;
 mod files;
+mod inputs;
 mod keeping;
 mod lease;
 mod link;
 mod note;
 mod place;
 mod shell;
+mod staging;
 mod upload;
 mod watch;
 mod wire;
 mod work;
 
+use crate::exec::container;
 use crate::ledger::{self, Ledger, Lock, News, Writer};
+use crate::load;
 use crate::machine::{Config, Event, Machine, RowState};
 use crate::metrics::{self, Metrics};
 use assignments::Assignments;
 use files::Job;
+use inputs::Inputs;
 use keeper::wire::Request;
 use lease::LeasePublisher;
 use place::Place;
@@ -190,7 +199,7 @@ async fn serve(options: Options) -> Result<(), Error> {
         terminate: signal(SignalKind::terminate()).map_err(system("listen for signals"))?,
         interrupt: signal(SignalKind::interrupt()).map_err(system("listen for signals"))?,
     };
-    let (inbox, mut inputs) = mpsc::channel(bounds::INBOX);
+    let (inbox, mut arrivals) = mpsc::channel(bounds::INBOX);
     let assignments = Assignments::default();
     let jobs = files::start(dirs.clone(), assignments.clone(), inbox.clone()).map_err(system("start a thread"))?;
     let mut rows = Vec::new();
@@ -205,6 +214,10 @@ async fn serve(options: Options) -> Result<(), Error> {
         }
         rows.push(entry.row);
     }
+    let waiting = |attempt| rows.iter().any(|row| row.attempt == attempt && row.state == RowState::Accepted);
+    inputs::clean(&dirs, &load::machine().boot_id, waiting)
+        .map_err(system("clean the directory of prepared attempts"))?;
+    let crun = container::probe(&dirs.exe, &dirs.data.join(keeper::record::PREPARED).join(".probe")).await;
     let machine = Machine::new(Config::new(options.slots), rows);
     let silence_ms = Arc::new(AtomicU64::new(bounds::BEAT_MS * bounds::BEATS_PER_LEASE));
     let (said, news) = mpsc::channel(work::NOTICES);
@@ -220,12 +233,14 @@ async fn serve(options: Options) -> Result<(), Error> {
     tasks.spawn(keeping::keep(dirs.clone(), warm, said));
     tasks.spawn(link::keep(dial, inbox.clone(), silence_ms.clone()));
     let lease = LeasePublisher::start(&dirs.data, meta.incarnation).map_err(system("write the lease page"))?;
+    let inputs = Inputs::new(dirs.clone(), crun, inbox.clone());
     let place = Place::pin(&dirs.data).map_err(system("look into the data directory"))?;
     place::watch(place, inbox.clone()).map_err(system("start a thread"))?;
     let writer = start_ledger(ledger, inbox, metrics.clone())?;
-    let outside = Outside { dirs, assignments, writer, lease, jobs, work: orders, uploads, silence_ms, metrics };
+    let outside =
+        Outside { dirs, assignments, writer, lease, jobs, inputs, work: orders, uploads, silence_ms, metrics };
     let shell = Shell::new(machine, options, meta, outside);
-    let result = turn_until_told(shell, &mut inputs, &mut signals).await;
+    let result = turn_until_told(shell, &mut arrivals, &mut signals).await;
     drop(lock);
     result
 }

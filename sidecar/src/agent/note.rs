@@ -25,13 +25,16 @@ pub(super) fn write(assign: &v1::Assign) -> Vec<u8> {
         exclusive: full.exclusive,
         timeouts: full.timeouts,
         cwd: full.cwd,
+        outputs: full.outputs,
         kind,
         ..Default::default()
     };
-    let mut note = v1::Assign { spec: Some(spec), ..assign.clone() };
+    let has_outputs = !spec.outputs.is_empty();
+    let mut note = v1::Assign { spec: Some(spec), item: String::new(), ..assign.clone() };
     if note.encoded_len() > NOTE_BYTES {
-        // Its end is then told without the kind's own words.
-        note.spec = Some(v1::TaskSpec { on_disconnect: full.on_disconnect, ..Default::default() });
+        // Its end is then told without the kind's own words. That there were outputs stays known: without them it is no success.
+        let outputs = if has_outputs { vec![v1::Output::default()] } else { Vec::new() };
+        note.spec = Some(v1::TaskSpec { on_disconnect: full.on_disconnect, outputs, ..Default::default() });
     }
     note.encode_to_vec()
 }

@@ -5,6 +5,7 @@
 
 use super::assignments::Assignments;
 use super::files::{Job, Jobs};
+use super::inputs::Inputs;
 use super::lease::LeasePublisher;
 use super::link::Open;
 use super::upload;
@@ -53,6 +54,7 @@ pub(super) struct Outside {
     pub writer: Writer,
     pub lease: LeasePublisher,
     pub jobs: Jobs,
+    pub inputs: Inputs,
     pub work: mpsc::Sender<Order>,
     pub uploads: mpsc::Sender<upload::Order>,
     pub silence_ms: Arc<AtomicU64>,
@@ -350,9 +352,13 @@ impl Shell {
             Effect::StopAttempt { attempt, why } => {
                 let request = Request::Stop { name: attempt.dir_name(), reason: wire::end_reason(why), grace_ms: None };
                 self.request(request);
+                self.outside.inputs.stop(attempt);
+                // Dropped from a full queue, it costs the staging of outputs that nobody wants.
+                let _dropped = self.outside.work.try_send(Order::StopStaging(attempt, why));
             }
             Effect::PublishOutputs { attempt, .. } => self.job(Job::Publish(attempt)),
             Effect::Retire { attempt, discard_outputs } => {
+                self.outside.inputs.forget(attempt);
                 let _dropped = self.outside.work.try_send(Order::Over(attempt));
                 self.job(Job::Retire(attempt, discard_outputs));
             }
@@ -389,16 +395,27 @@ impl Shell {
     }
 
     fn start(&mut self, now: Now, attempt: AttemptId, fence: Fence, fence_grace_ms: u64) -> Result<(), Error> {
-        let plan =
-            self.outside.assignments.get(attempt).ok_or_else(|| "its assignment is not in the ledger".to_owned());
+        let assign = self.outside.assignments.get(attempt);
+        if let Some(assign) = &assign
+            && assign.spec.as_ref().is_some_and(exec::inputs::needs_preparation)
+            && !self.outside.inputs.take_ready(attempt)
+        {
+            return match self.outside.inputs.prepare(attempt, fence, assign.clone()) {
+                Ok(()) => Ok(()),
+                Err(error) => self.refuse_start(now, attempt, format!("cannot start a thread: {error}")),
+            };
+        }
+        let plan = assign.ok_or_else(|| "its assignment is not in the ledger".to_owned());
         let plan = plan.and_then(|assign| {
             let plan = exec::Plan {
                 attempt,
                 fence,
                 task_name: &assign.task_name,
                 spec: assign.spec.as_ref().ok_or("its assignment has no task")?,
+                item: assign.has_item.then_some(&assign.item),
                 data_dir: &self.outside.dirs.data,
                 exe: &self.outside.dirs.exe,
+                crun: self.outside.inputs.crun(),
                 base_env: &self.base_env,
                 fence_grace_ms,
             };
@@ -412,13 +429,15 @@ impl Shell {
                 self.request(Request::Start { name: attempt.dir_name(), spec: Box::new(spec) });
                 Ok(())
             }
-            Err(message) => {
-                let notice = crate::machine::Notice::Refused { refusal: crate::machine::Refusal::Failed, message };
-                let mut effects = Vec::new();
-                self.machine.apply(now, Event::Noticed { attempt, notice }, &mut effects);
-                self.sort(now, effects)
-            }
+            Err(message) => self.refuse_start(now, attempt, message),
         }
+    }
+
+    fn refuse_start(&mut self, now: Now, attempt: AttemptId, message: String) -> Result<(), Error> {
+        let notice = crate::machine::Notice::Refused { refusal: crate::machine::Refusal::Failed, message };
+        let mut effects = Vec::new();
+        self.machine.apply(now, Event::Noticed { attempt, notice }, &mut effects);
+        self.sort(now, effects)
     }
 
     fn send(&mut self, link: LinkId, message: v1::sidecar_message::Message) {
@@ -434,12 +453,17 @@ impl Shell {
         self.link.take_if(|open| open.id == link);
     }
 
+    fn kinds(&self) -> Vec<String> {
+        let containers = self.outside.inputs.crun().map(|_| exec::CONTAINER);
+        exec::KINDS.into_iter().chain(containers).map(str::to_owned).collect()
+    }
+
     fn introduce(&mut self, link: LinkId, mut held: Vec<v1::HeldAttempt>) {
         use v1::sidecar_message::Message;
         for attempt in &mut held {
             attempt.boot_id.clone_from(&self.this_machine.boot_id);
         }
-        let parts: Vec<_> = held.chunks(bounds::INVENTORY_PART).map(<[_]>::to_vec).collect();
+        let parts = wire::inventory_parts(held);
         let seen = Some(self.meta.seen.clone()).filter(|seen| !seen.lineage.is_empty());
         let hello = v1::Hello {
             protocol_min: proto::PROTOCOL_MIN,
@@ -458,7 +482,7 @@ impl Shell {
             weak_fencing: self.fencing == Fencing::Weak,
             seen,
             inventory_parts: u32::try_from(parts.len()).unwrap_or(u32::MAX),
-            kinds: exec::KINDS.map(str::to_owned).to_vec(),
+            kinds: self.kinds(),
             highest_fence_epoch: self.meta.highest_fence.epoch,
             highest_fence_n: self.meta.highest_fence.n,
         };

@@ -3,6 +3,7 @@
 use super::note;
 use crate::machine::{Heard, Terms};
 use keeper::wire::EndReason;
+use prost::Message as _;
 use proto::id::AttemptId;
 use proto::{bounds, v1};
 use v1::informer_message::Message;
@@ -122,4 +123,27 @@ pub(super) const fn end_reason(why: v1::Reason) -> EndReason {
         R::Fenced => EndReason::Fenced,
         _ => EndReason::Revoked,
     }
+}
+
+/// Bytes of one part of an inventory: half of what a message may have. An end with many outputs is not short.
+const PART_BYTES: usize = 2 << 20;
+
+/// The inventory, cut so that each part fits into a message.
+pub(super) fn inventory_parts(held: Vec<v1::HeldAttempt>) -> Vec<Vec<v1::HeldAttempt>> {
+    let mut parts: Vec<Vec<v1::HeldAttempt>> = Vec::new();
+    let mut bytes = 0;
+    for attempt in held {
+        let more = attempt.encoded_len();
+        match parts.last_mut() {
+            Some(part) if part.len() < bounds::INVENTORY_PART && bytes + more <= PART_BYTES => {
+                bytes += more;
+                part.push(attempt);
+            }
+            _ => {
+                bytes = more;
+                parts.push(vec![attempt]);
+            }
+        }
+    }
+    parts
 }

@@ -11,6 +11,7 @@ use super::assignments::Assignments;
 use super::files::Jobs;
 use super::keeping::FromKeeper;
 use super::shell::Input;
+use super::staging::Stagings;
 use super::upload::{self, Uploads};
 use super::watch::{Watch, Watches};
 use super::{Dirs, clock, note};
@@ -43,6 +44,8 @@ pub(super) enum Order {
     Log(v1::LogRequest),
     /// The informer has all of it.
     Over(AttemptId),
+    /// An attempt shall be stopped: so shall the staging of its outputs, if it has come to that.
+    StopStaging(AttemptId, v1::Reason),
 }
 
 /// What comes to the work thread.
@@ -63,6 +66,7 @@ pub(super) struct Work {
     watches: Watches,
     serving: BTreeMap<u64, AbortHandle>,
     tasks: JoinSet<Option<u64>>,
+    stagings: Stagings,
     sampler: load::Sampler,
     sample_ms: Option<u64>,
 }
@@ -82,7 +86,8 @@ impl Work {
         let watches = Watches::new(dirs.clone(), inbox.clone(), jobs);
         let (serving, tasks) = (BTreeMap::new(), JoinSet::new());
         let sampler = load::Sampler::new();
-        Self { dirs, assignments, inbox, logs, metrics, watches, serving, tasks, sampler, sample_ms: Some(0) }
+        let stagings = Stagings::new(inbox.clone());
+        Self { dirs, assignments, inbox, logs, metrics, watches, serving, tasks, stagings, sampler, sample_ms: Some(0) }
     }
 
     /// Runs until the shell is gone. Dropping everything in here ends the log calls and the probes.
@@ -150,6 +155,7 @@ impl Work {
         match order {
             Order::Beaten { next_ms } => self.sample_ms = Some(next_ms.saturating_sub(AHEAD_MS)),
             Order::Over(attempt) => self.watches.over(attempt),
+            Order::StopStaging(attempt, why) => self.stagings.stop(attempt, why),
             Order::Log(request) if request.cancel => {
                 if let Some(task) = self.serving.remove(&request.request) {
                     task.abort();
@@ -219,7 +225,10 @@ impl Work {
         let state = match listed.state {
             ListedState::Starting => FoundState::Starting,
             ListedState::Running(process) => FoundState::Running(self.on_spawned(attempt, process)),
-            ListedState::Ended(end) => FoundState::Ended(self.on_ended(attempt, &end)),
+            ListedState::Ended(end) => match self.on_ended(attempt, &end) {
+                Some(ending) => FoundState::Ended(ending),
+                None => self.found_staging(attempt),
+            },
             ListedState::Lost => {
                 self.watches.end(attempt, logs::Final::default());
                 FoundState::Lost
@@ -249,7 +258,7 @@ impl Work {
             N::Refused { why, message, .. } => machine::Notice::Refused { refusal: refusal(why), message },
             N::Ended { end, .. } => {
                 super::failpoint::reach("after-end");
-                machine::Notice::Ended(self.on_ended(attempt, &end))
+                machine::Notice::Ended(self.on_ended(attempt, &end)?)
             }
             _ => {
                 self.watches.end(attempt, logs::Final::default());
@@ -262,22 +271,38 @@ impl Work {
     fn on_spawned(&mut self, attempt: AttemptId, process: wire::ProcessId) -> v1::Started {
         let spec = self.assignments.spec(attempt);
         self.watches.begin(attempt, Watch::new(attempt, spec, clock::boot_ms()), &mut self.tasks);
-        v1::Started {
-            boot_id: process.boot_id,
-            pid_ns: process.pid_ns,
-            pid: process.pid,
-            start_ticks: process.start_ticks,
-            unix_ms: process.wall_ms,
-        }
+        started(process)
     }
 
-    fn on_ended(&mut self, attempt: AttemptId, end: &wire::End) -> Box<v1::Ending> {
+    /// How it ended; `None` if its outputs must be staged first, after which it is told.
+    fn on_ended(&mut self, attempt: AttemptId, end: &wire::End) -> Option<Box<v1::Ending>> {
         let mut end = end.clone();
         if end.reason == wire::EndReason::Unhealthy {
             end.message = self.watches.last_failure(attempt);
         }
         self.watches.end(attempt, logs::Final::from(&end));
-        Box::new(exec::ending(&self.dirs.attempt(attempt), &self.assignments.spec(attempt), &end))
+        let dir = self.dirs.attempt(attempt);
+        let ending = Box::new(exec::ending(&dir, &self.assignments.spec(attempt), &end));
+        self.stagings.begin(attempt, self.assignments.get(attempt), dir, ending)
+    }
+
+    /// For the machine it has not ended yet, although no process of it is left.
+    fn found_staging(&self, attempt: AttemptId) -> FoundState {
+        let record = keeper::record::read(&self.dirs.attempt(attempt)).ok();
+        match record.and_then(|record| record.spawned) {
+            Some(process) => FoundState::Running(started(process)),
+            None => FoundState::Starting,
+        }
+    }
+}
+
+fn started(process: wire::ProcessId) -> v1::Started {
+    v1::Started {
+        boot_id: process.boot_id,
+        pid_ns: process.pid_ns,
+        pid: process.pid,
+        start_ticks: process.start_ticks,
+        unix_ms: process.wall_ms,
     }
 }
 

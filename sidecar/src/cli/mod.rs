@@ -30,6 +30,15 @@ enum Verb {
         /// The job that the agent has written.
         job: PathBuf,
     },
+    /// Become crun: how the sidecar runs a container.
+    #[command(hide = true)]
+    ExecContainer {
+        /// The program.
+        crun: PathBuf,
+        /// Its arguments.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
 }
 
 /// Parses the arguments and does what they say.
@@ -39,6 +48,7 @@ pub fn main() -> ExitCode {
     let done = match Cli::parse().verb {
         Verb::ExecTranscode { job } => return crate::exec::transcode::main(&job),
         Verb::Run(arguments) => run::run(*arguments),
+        Verb::ExecContainer { crun, args } => return crate::exec::container::main(&crun, &args),
         Verb::Status(arguments) => status::status(&arguments),
     };
     match done {

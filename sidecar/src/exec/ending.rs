@@ -1,5 +1,6 @@
 //! How a process ended, in the informer's words: a reason, and one line for the person who asks why.
 
+use super::outputs;
 use super::transcode::{self, Exit};
 use keeper::wire::{End, EndReason};
 use proto::v1::{self, Reason, task_spec::Kind};
@@ -44,6 +45,25 @@ pub fn ending(attempt_dir: &Path, spec: &v1::TaskSpec, end: &End) -> v1::Ending 
         ran_ms: end.ran_ms,
         outputs: verdict.outputs,
         machine_fault: verdict.reason == Reason::Spawn && is_machine_fault(end),
+    }
+}
+
+/// The ending of an attempt that succeeded and whose declared outputs were then staged, or not. `stopped` is why, if it was.
+#[must_use]
+pub fn staged(
+    ending: v1::Ending,
+    result: Result<Vec<v1::StagedOutput>, outputs::Error>,
+    stopped: Option<Reason>,
+) -> v1::Ending {
+    match result {
+        Ok(outputs) => v1::Ending { outputs, ..ending },
+        Err(error) => {
+            let reason = match (&error, stopped) {
+                (outputs::Error::Stopped, Some(why)) => why,
+                _ => Reason::Output,
+            };
+            v1::Ending { reason: reason.into(), message: one_line(&error.to_string(), MESSAGE_BYTES), ..ending }
+        }
     }
 }
 

@@ -26,17 +26,43 @@ pub fn base_env() -> Vec<(String, String)> {
 pub(super) fn of(plan: &Plan<'_>) -> Result<Vec<(String, String)>, Error> {
     let mut env: BTreeMap<String, String> = plan.base_env.iter().cloned().collect();
     env.extend(plan.spec.env.iter().map(|(name, value)| (name.clone(), value.clone())));
-    let work = utf8(&plan.work_dir()?)?;
     let socket = utf8(&std::path::absolute(plan.data_dir).map_err(Error::DataDir)?.join(Path::new("sidecar.sock")))?;
     // Last, so that a task cannot pass itself off as another.
-    env.insert("INFORMER_TASK_ID".to_owned(), plan.attempt.task.to_string());
-    env.insert("INFORMER_TASK_NAME".to_owned(), plan.task_name.to_owned());
-    env.insert("INFORMER_ATTEMPT".to_owned(), plan.attempt.number.to_string());
-    env.insert("INFORMER_FENCE".to_owned(), format!("{}.{}", plan.fence.epoch, plan.fence.n));
+    env.extend(ours(plan));
     env.insert("SIDECAR_SOCKET".to_owned(), socket);
-    // The attempt's own directory: private to the attempt, there before the process, removed with it.
-    env.insert("TASK_OUTPUTS".to_owned(), work);
+    env.insert("TASK_OUTPUTS".to_owned(), utf8(&plan.outputs_dir()?)?);
     // TASK_DIR is the monitor's word; one of the task's own would stand before it.
     env.remove("TASK_DIR");
     Ok(env.into_iter().collect())
+}
+
+/// The environment inside a container: nothing of the sidecar's own, whose paths mean nothing there.
+pub(super) fn in_container(plan: &Plan<'_>, task_dir: &str, task_outputs: &str) -> BTreeMap<String, String> {
+    let given = [("PATH", PATH_DEFAULT), ("HOME", "/")];
+    let mut env: BTreeMap<String, String> =
+        given.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+    env.extend(plan.spec.env.iter().map(|(name, value)| (name.clone(), value.clone())));
+    env.extend(ours(plan));
+    env.insert("TASK_DIR".to_owned(), task_dir.to_owned());
+    env.insert("TASK_OUTPUTS".to_owned(), task_outputs.to_owned());
+    env
+}
+
+/// Who the attempt is.
+fn ours(plan: &Plan<'_>) -> BTreeMap<String, String> {
+    let task = plan.attempt.task;
+    let mut env = BTreeMap::from([
+        ("INFORMER_TASK_ID", task.to_string()),
+        ("INFORMER_TASK_NAME", plan.task_name.to_owned()),
+        ("INFORMER_ATTEMPT", plan.attempt.number.to_string()),
+        ("INFORMER_FENCE", format!("{}.{}", plan.fence.epoch, plan.fence.n)),
+    ]);
+    if let (Some(array), Some(index)) = (task.array(), task.index()) {
+        env.insert("INFORMER_ARRAY_ID", array.to_string());
+        env.insert("INFORMER_ARRAY_INDEX", index.to_string());
+    }
+    if let Some(item) = plan.item {
+        env.insert("INFORMER_ARRAY_ITEM", item.to_owned());
+    }
+    env.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
 }

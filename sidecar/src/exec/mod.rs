@@ -11,19 +11,26 @@
 //! |---|---|
 //! | `command`, `script`, `service` | the argv and files of that kind |
 //! | [`transcode`] | ffmpeg: plan, the supervising process, progress, verification |
+//! | [`container`] | a process in a container, through `crun` |
+//! | `inputs` | what a task finds in its directory: what has to be there before its process starts |
+//! | [`outputs`] | declared outputs, staged beside their destinations |
 //! | `ending` | how a process ended, in the informer's words |
 //! | `publish` | staged outputs: into place, or away |
 
 mod command;
+pub mod container;
+pub(crate) mod digest;
 mod ending;
 mod environment;
+pub(crate) mod inputs;
+pub mod outputs;
 mod progress;
 mod publish;
 mod script;
 mod service;
 pub mod transcode;
 
-pub use ending::ending;
+pub use ending::{ending, staged};
 pub use environment::base_env;
 pub use progress::Progress;
 pub use publish::{discard, publish};
@@ -36,8 +43,10 @@ use proto::{
 };
 use std::path::{Path, PathBuf};
 
-/// The kinds of task that [`plan`] knows, as a hello lists them.
+/// The kinds of task that [`plan`] knows, as a hello lists them; containers only where there is a working `crun`.
 pub const KINDS: [&str; 4] = ["command", "script", "service", "transcode"];
+/// What a hello lists besides where containers work.
+pub const CONTAINER: &str = "container";
 
 /// Everything that turns a task into a process.
 #[derive(Debug, Clone, Copy)]
@@ -50,10 +59,14 @@ pub struct Plan<'a> {
     pub task_name: &'a str,
     /// What to run, as the informer's edge has checked it.
     pub spec: &'a v1::TaskSpec,
+    /// Of an array's member: what it was given.
+    pub item: Option<&'a str>,
     /// The sidecar's data directory.
     pub data_dir: &'a Path,
     /// The sidecar binary, which supervises a transcode.
     pub exe: &'a Path,
+    /// The `crun` of this machine, if containers work here; see [`container::probe`].
+    pub crun: Option<&'a Path>,
     /// The environment that the task's own is laid over; see [`base_env`].
     pub base_env: &'a [(String, String)],
     /// From the informer's welcome, in milliseconds.
@@ -71,6 +84,12 @@ impl Plan<'_> {
     fn work_dir(&self) -> Result<PathBuf, Error> {
         Ok(self.attempt_dir()?.join("work"))
     }
+
+    /// What `TASK_OUTPUTS` names, absolute. A directory of its own where something is declared; to make one for every attempt
+    /// would cost each of them an inode.
+    fn outputs_dir(&self) -> Result<PathBuf, Error> {
+        if self.spec.outputs.is_empty() { self.work_dir() } else { Ok(self.attempt_dir()?.join(outputs::DIR)) }
+    }
 }
 
 /// Why no process could be planned. The attempt fails with reason `SPAWN` and this text.
@@ -79,6 +98,9 @@ pub enum Error {
     /// The spec has no kind, or one of a newer informer.
     #[error("the task has no kind that this sidecar knows (it knows {KINDS:?}); upgrade the sidecar")]
     UnknownKind,
+    /// A container task on a sidecar that has no `crun`, any more.
+    #[error("there is no crun on this machine that works; install it and start the sidecar again")]
+    NoCrun,
     /// The command is empty.
     #[error("{kind}.argv is empty; name a program")]
     EmptyArgv {
@@ -115,7 +137,8 @@ pub fn plan(plan: &Plan<'_>) -> Result<wire::Spec, Error> {
     use v1::task_spec::Kind;
     let spec = plan.spec;
     let process = match &spec.kind {
-        None | Some(Kind::Typed(_) | Kind::Container(_)) => return Err(Error::UnknownKind),
+        None | Some(Kind::Typed(_)) => return Err(Error::UnknownKind),
+        Some(Kind::Container(_)) => container::process(plan)?,
         Some(Kind::Command(command)) => command::process(command)?,
         Some(Kind::Script(script)) => script::process(script, &plan.work_dir()?)?,
         Some(Kind::Service(service)) => service::process(service)?,
@@ -124,10 +147,12 @@ pub fn plan(plan: &Plan<'_>) -> Result<wire::Spec, Error> {
     let stop = spec.stop.unwrap_or_default();
     let limits = spec.limits.unwrap_or_default();
     let is_service = matches!(spec.kind, Some(Kind::Service(_)));
+    let is_container = matches!(spec.kind, Some(Kind::Container(_)));
     Ok(wire::Spec {
-        argv: process.argv,
-        env: environment::of(plan)?,
-        cwd: spec.cwd.clone(),
+        argv: inputs::resolve(plan, process.argv)?,
+        // Both are the container's own affair, and in its config.
+        env: if is_container { plan.base_env.to_vec() } else { environment::of(plan)? },
+        cwd: if is_container { String::new() } else { spec.cwd.clone() },
         files: process.files,
         cpu_limit_millis: limits.cpu_millis,
         memory_limit_bytes: limits.memory_bytes,
@@ -143,6 +168,7 @@ pub fn plan(plan: &Plan<'_>) -> Result<wire::Spec, Error> {
         on_disconnect: on_disconnect(spec),
         fence_grace_ms: plan.fence_grace_ms,
         without_lease: false,
+        prepared: inputs::needs_preparation(spec),
         note: Vec::new(),
     })
 }

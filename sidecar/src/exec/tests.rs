@@ -21,6 +21,8 @@ fn planned(spec: &v1::TaskSpec) -> Result<wire::Spec, Error> {
         attempt: AttemptId { task: TaskId::from_u128(1), number: 3 },
         fence: Fence { epoch: 4, n: 5 },
         task_name: "nightly",
+        item: None,
+        crun: None,
         spec,
         data_dir: Path::new("/data"),
         exe: Path::new("/usr/bin/sidecar"),
@@ -200,4 +202,74 @@ fn progress_from_a_users_process_is_checked() {
     let read = progress.read(&dir.0).expect("progress");
     assert_eq!((read.permille, read.speed, read.note.as_str()), (1000, 0.0, "a b"));
     assert_eq!(Progress::new(command(&["x"]).kind.as_ref()).read(&dir.0), None);
+}
+
+#[test]
+fn declared_outputs_and_array_members_show_in_the_environment() {
+    let mut spec = command(&["./bin/tool"]);
+    spec.cwd = "/elsewhere".to_owned();
+    spec.inputs = vec![v1::Input { path: "bin/tool".to_owned(), ..Default::default() }];
+    spec.outputs = vec![v1::Output { path: "o".to_owned(), ..Default::default() }];
+    let plan = Plan {
+        attempt: AttemptId { task: TaskId::from_u128(1).at(7).expect("a member"), number: 2 },
+        fence: Fence { epoch: 4, n: 5 },
+        task_name: "nightly",
+        item: Some("line"),
+        crun: None,
+        spec: &spec,
+        data_dir: Path::new("/data"),
+        exe: Path::new("/usr/bin/sidecar"),
+        base_env: &[],
+        fence_grace_ms: 0,
+    };
+    let planned = super::plan(&plan).expect("a plan");
+    let dir = format!("/data/attempts/{}", plan.attempt.dir_name());
+    assert_eq!((planned.argv, planned.prepared), (vec![format!("{dir}/work/bin/tool")], true));
+    let env: BTreeMap<String, String> = planned.env.into_iter().collect();
+    let shown = |name: &str| env.get(name).map(String::as_str);
+    assert_eq!(shown("TASK_OUTPUTS"), Some(format!("{dir}/outputs").as_str()));
+    let array = ["INFORMER_ARRAY_ID", "INFORMER_ARRAY_INDEX", "INFORMER_ARRAY_ITEM"].map(shown);
+    assert_eq!(array, [Some("00000000-0000-0000-0000-000000000001"), Some("7"), Some("line")]);
+}
+
+#[test]
+fn a_newer_attempts_fence_stops_all_renames_and_two_names_of_one_file_are_told() {
+    let dir = Dir::new("fence", b"");
+    let attempt = |number| AttemptId { task: TaskId::from_u128(1), number };
+    let declared = |name: &str| v1::Output {
+        path: name.to_owned(),
+        destination: dir.0.join("out").join(name).to_string_lossy().into_owned(),
+        optional: false,
+    };
+    let spec = v1::TaskSpec { outputs: vec![declared("a"), declared("b")], ..Default::default() };
+    fs::create_dir_all(dir.0.join("out")).expect("a directory");
+    let stage = |number: u32| {
+        let home = dir.0.join(attempt(number).dir_name());
+        fs::create_dir_all(home.join("outputs")).expect("a directory");
+        for name in ["a", "b"] {
+            fs::write(home.join("outputs").join(name), format!("{number}")).expect("a file");
+        }
+        let fence = Fence { epoch: 1, n: u64::from(number) };
+        let staging = outputs::Staging { attempt_dir: &home, spec: &spec, attempt: attempt(number), fence };
+        let first = outputs::stage(&staging, &|| false).expect("staged");
+        assert_eq!(outputs::stage(&staging, &|| false).expect("staged again"), first);
+        home
+    };
+    let (one, two) = (stage(1), stage(2));
+    publish(&two, &spec, attempt(2)).expect("published");
+    publish(&two, &spec, attempt(2)).expect("published again");
+    let late = publish(&one, &spec, attempt(1)).expect_err("fenced");
+    assert!(late.starts_with("a newer attempt of the task has already published"), "{late}");
+    let content = |name: &str| fs::read_to_string(dir.0.join("out").join(name)).expect("a file");
+    assert_eq!((content("a"), content("b")), ("2".to_owned(), "2".to_owned()));
+    discard(&spec, attempt(1)).expect("discarded");
+    std::os::unix::fs::symlink("out", dir.0.join("also")).expect("a link");
+    let mut twice = spec.clone();
+    twice.outputs[1].destination = dir.0.join("also/a").to_string_lossy().into_owned();
+    let home = dir.0.join("x");
+    let staging =
+        outputs::Staging { attempt_dir: &home, spec: &twice, attempt: attempt(3), fence: Fence { epoch: 1, n: 3 } };
+    let same = outputs::stage(&staging, &|| false).expect_err("one file");
+    assert!(matches!(same, outputs::Error::Same { .. }), "{same}");
+    assert_eq!(fs::read_dir(dir.0.join("out")).expect("a directory").count(), 4, "outputs and fences");
 }

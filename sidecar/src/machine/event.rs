@@ -190,6 +190,8 @@ pub enum Heard {
 /// What the keeper tells about one attempt.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Notice {
+    /// Its inputs and directories are there, so that it may be ordered to start again.
+    Prepared,
     /// Its process exists.
     Spawned(v1::Started),
     /// It was not started, and nothing of it runs.
@@ -216,6 +218,8 @@ pub enum Refusal {
     Terminating,
     /// It cannot be started here: a wrong plan, or the system has no room.
     Failed,
+    /// An input could not be brought into its directory.
+    Input,
 }
 
 /// One attempt that the keeper listed.

@@ -36,6 +36,7 @@ impl Machine {
 
     pub(super) fn on_noticed(&mut self, now: Now, id: AttemptId, notice: Notice, effects: &mut Vec<Effect>) {
         match notice {
+            Notice::Prepared => self.on_prepared(now, id, effects),
             Notice::Spawned(started) => self.on_spawned(id, started, effects),
             Notice::Refused { refusal, message } => self.on_start_refused(now, id, refusal, message, effects),
             Notice::Ended(ending) => self.on_ended(id, ending, effects),
@@ -141,6 +142,16 @@ impl Machine {
         self.advance(id, Happening::Ended(ending), effects);
     }
 
+    /// Fetching may take longer than a lease or a link: whether it still may start is asked again, as if it had just been accepted.
+    fn on_prepared(&mut self, now: Now, id: AttemptId, effects: &mut Vec<Effect>) {
+        let Some(attempt) = self.attempts.get(&id).filter(|attempt| attempt.stage == Stage::Starting) else { return };
+        let happening = match attempt.wish {
+            Wish::Stop(why) => Happening::Ended(never_started(now, why, "stopped before it started")),
+            Wish::Run | Wish::SetAside => Happening::NotStarted,
+        };
+        self.advance(id, happening, effects);
+    }
+
     fn on_start_refused(
         &mut self,
         now: Now,
@@ -159,6 +170,7 @@ impl Machine {
             }
             (Refusal::NoLease, _) => Happening::NotStarted,
             (Refusal::Terminating, _) => Happening::Refused(message),
+            (Refusal::Input, _) => Happening::Ended(never_started(now, v1::Reason::Input, &message)),
             (Refusal::Failed, _) => {
                 let ending = never_started(now, v1::Reason::Spawn, &message);
                 Happening::Ended(Box::new(v1::Ending { machine_fault: true, ..*ending }))

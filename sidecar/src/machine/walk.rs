@@ -48,12 +48,19 @@ fn words() -> impl Strategy<Value = Heard> {
 }
 
 fn notices() -> impl Strategy<Value = Notice> {
-    let refusals = prop::sample::select(vec![Refusal::Exists, Refusal::NoLease, Refusal::Terminating, Refusal::Failed]);
+    let refusals = prop::sample::select(vec![
+        Refusal::Exists,
+        Refusal::NoLease,
+        Refusal::Terminating,
+        Refusal::Failed,
+        Refusal::Input,
+    ]);
     prop_oneof![
         3 => Just(Notice::Spawned(started())),
         1 => refusals.prop_map(|refusal| Notice::Refused { refusal, message: "no".into() }),
         3 => endings().prop_map(Notice::Ended),
         1 => Just(Notice::Lost),
+        1 => Just(Notice::Prepared),
     ]
 }
 

@@ -123,12 +123,13 @@ fn write_spec(out: &mut Writer, spec: &Spec) {
         OnDisconnect::Stop => 1,
     });
     out.u64(spec.fence_grace_ms);
-    out.bool(spec.without_lease);
+    // One byte for both, so that records of earlier keepers, which knew only the first, are read as they are.
+    out.u8(u8::from(spec.without_lease) | (u8::from(spec.prepared) << 1));
     out.bytes(&spec.note);
 }
 
 fn read_spec(fields: &mut Fields<'_>) -> Result<Spec, Error> {
-    Ok(Spec {
+    let mut spec = Spec {
         argv: fields.list(4, Fields::text)?,
         env: fields.list(8, |fields| Ok((fields.text()?, fields.text()?)))?,
         cwd: fields.text()?,
@@ -158,7 +159,12 @@ fn read_spec(fields: &mut Fields<'_>) -> Result<Spec, Error> {
             value => return Err(Error::Value { field: "on_disconnect", value }),
         },
         fence_grace_ms: fields.u64()?,
-        without_lease: fields.bool("without_lease")?,
-        note: fields.bytes()?.to_vec(),
-    })
+        ..Spec::default()
+    };
+    (spec.without_lease, spec.prepared) = match fields.u8()? {
+        flags @ 0..=3 => (flags & 1 != 0, flags & 2 != 0),
+        value => return Err(Error::Value { field: "without_lease", value }),
+    };
+    spec.note = fields.bytes()?.to_vec();
+    Ok(spec)
 }

@@ -38,6 +38,7 @@ impl Dice {
             stop_target: if self.flag() { StopTarget::Main } else { StopTarget::Group },
             on_disconnect: if self.flag() { OnDisconnect::Stop } else { OnDisconnect::Continue },
             without_lease: self.flag(),
+            prepared: self.flag(),
             note: self.bytes(),
             ..Spec::default()
         }

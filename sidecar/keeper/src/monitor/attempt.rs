@@ -10,7 +10,7 @@ use keeper::wire::{
     End, EndReason, Fencing, Limits, Listed, ListedState, Notice, ProcessId, Refusal, Request, Spec, StopTarget,
 };
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::fs::{Mode, OFlags, mkdirat, openat};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, RenameFlags, mkdirat, openat, renameat_with, statat};
 use rustix::time::{Itimerspec, TimerfdTimerFlags, Timespec, timerfd_settime};
 
 use super::contact::Contact;
@@ -67,11 +67,11 @@ pub(super) fn run(monitor: &mut Monitor<'_>, contact: &mut Contact, name: &str, 
 fn prepare<'a>(monitor: &Monitor<'_>, name: &'a str, spec: &'a Spec) -> Result<Attempt<'a>, Refused> {
     let world = monitor.world;
     if !spec.without_lease && !world.lease.is_live(sys::boottime_ns()) {
-        let exists = rustix::fs::statat(&monitor.attempts, name, rustix::fs::AtFlags::SYMLINK_NOFOLLOW).is_ok();
+        let exists = statat(&monitor.attempts, name, AtFlags::SYMLINK_NOFOLLOW).is_ok();
         return Err(if exists { exists_already(name) } else { no_lease() });
     }
     let limits = world.groups.limit(&monitor.seat, spec).map_err(|error| Refused::system("limits", &error))?;
-    match mkdirat(&monitor.attempts, name, Mode::RWXU) {
+    match make_dir(monitor, name, spec) {
         Ok(()) => {}
         Err(rustix::io::Errno::EXIST) => return Err(exists_already(name)),
         Err(errno) => return Err(Refused::system(&format!("mkdir attempts/{name}"), &errno)),
@@ -88,6 +88,21 @@ fn prepare<'a>(monitor: &Monitor<'_>, name: &'a str, spec: &'a Spec) -> Result<A
         Refused::system(&format!("attempts/{name}/record"), &error)
     })?;
     Ok(Attempt { name, spec, dir, record, limits })
+}
+
+/// Makes the attempt's directory, exclusively; a prepared one is moved, which is as exclusive.
+fn make_dir(monitor: &Monitor<'_>, name: &str, spec: &Spec) -> rustix::io::Result<()> {
+    if !spec.prepared {
+        return mkdirat(&monitor.attempts, name, Mode::RWXU);
+    }
+    let prepared = monitor.world.data_dir.join(record::PREPARED).join(name);
+    match renameat_with(CWD, &prepared, &monitor.attempts, name, RenameFlags::NOREPLACE) {
+        // A repeated order: the first one took it.
+        Err(rustix::io::Errno::NOENT) if statat(&monitor.attempts, name, AtFlags::SYMLINK_NOFOLLOW).is_ok() => {
+            Err(rustix::io::Errno::EXIST)
+        }
+        other => other,
+    }
 }
 
 fn open_record(monitor: &Monitor<'_>, name: &str, holder: &Holder, spec: &Spec) -> io::Result<(OwnedFd, Writer)> {
@@ -171,7 +186,10 @@ fn record_spawn(
 }
 
 fn write_files(dir: BorrowedFd<'_>, spec: &Spec) -> Result<(), String> {
-    mkdirat(dir, "work", Mode::RWXU).map_err(|errno| format!("mkdir work: {errno}"))?;
+    match mkdirat(dir, "work", Mode::RWXU) {
+        Err(rustix::io::Errno::EXIST) if spec.prepared => {}
+        made => made.map_err(|errno| format!("mkdir work: {errno}"))?,
+    }
     for file in &spec.files {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let path = format!("work/{}", file.name);

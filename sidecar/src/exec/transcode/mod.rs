@@ -28,7 +28,7 @@ pub use manifest::{Manifest, Output, read as read_manifest};
 pub use preset::{PRESETS, preset};
 pub use supervise::main;
 
-pub(super) use manifest::sync_parent;
+pub(super) use manifest::{sync_parent, write_durably};
 
 use super::{Error, Plan, Process, utf8};
 use keeper::wire;
@@ -212,7 +212,8 @@ pub(super) fn fence_path(output: &Path) -> PathBuf {
     hidden_sibling(output, ".fence")
 }
 
-fn hidden_sibling(output: &Path, suffix: &str) -> PathBuf {
+/// A name that begins with a dot beside a file, cut to what a file system takes.
+pub(super) fn hidden_sibling(output: &Path, suffix: &str) -> PathBuf {
     let name = output.file_name().unwrap_or_default().to_string_lossy();
     let room = NAME_MAX.saturating_sub(suffix.len() + 1);
     let cut = name.char_indices().map(|(at, c)| at + c.len_utf8()).take_while(|&end| end <= room).last().unwrap_or(0);
