@@ -8,6 +8,7 @@
 //! | [`ledger`] | what survives the agent's death |
 //! | [`exec`] | one module per kind of task: plan, progress, end |
 //! | [`health`] | probes of services |
+//! | [`http`] | requests to other machines: inputs by URL, remote services |
 //! | [`load`] | what this machine is and how busy it is |
 //! | [`logs`] | the log of an attempt on its way up |
 
@@ -15,6 +16,7 @@ pub mod agent;
 pub mod cli;
 pub mod exec;
 pub mod health;
+pub mod http;
 pub mod ledger;
 pub mod load;
 pub mod logs;
