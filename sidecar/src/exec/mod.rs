@@ -10,6 +10,7 @@
 //! | module | holds |
 //! |---|---|
 //! | `command`, `script`, `service` | the argv and files of that kind |
+//! | [`typed`] | a registered type that stands for a command |
 //! | [`transcode`] | ffmpeg: plan, the supervising process, progress, verification |
 //! | `ending` | how a process ended, in the informer's words |
 //! | `publish` | staged outputs: into place, or away |
@@ -22,6 +23,7 @@ mod publish;
 mod script;
 mod service;
 pub mod transcode;
+pub mod typed;
 
 pub use ending::ending;
 pub use environment::base_env;
