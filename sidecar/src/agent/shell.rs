@@ -4,14 +4,17 @@
 //! leave on time. Files are the work and files threads' affair, the database the ledger thread's, the lease page the lease thread's.
 
 use super::assignments::Assignments;
+use super::embedded::{Embedded, Start};
 use super::files::{Job, Jobs};
 use super::lease::LeasePublisher;
 use super::link::Open;
+use super::reports::Reports;
+use super::types::{Types, Way};
 use super::wire::{self, Word};
 use super::work::Order;
 use super::{Dirs, Error, Options, clock, failpoint, note};
 use crate::ledger::{self, Commit, Meta, Writer};
-use crate::machine::{Effect, Event, Found, Heard, LinkId, Machine, Now};
+use crate::machine::{Effect, Event, Found, Heard, LinkId, Machine, Notice, Now, Refusal};
 use crate::{exec, load};
 use keeper::wire::{Fencing, Request};
 use prost::Message as _;
@@ -53,6 +56,26 @@ pub(super) struct Outside {
     pub jobs: Jobs,
     pub work: mpsc::Sender<Order>,
     pub silence_ms: Arc<AtomicU64>,
+    pub types: Types,
+    pub embedded: Embedded,
+    pub reports: Reports,
+    pub keeperless: bool,
+}
+
+/// How an attempt is started.
+enum Planned {
+    /// By an order to the keeper.
+    Process(Box<keeper::wire::Spec>),
+    /// It is under way within this process.
+    Within,
+}
+
+fn refused(refusal: Refusal, message: impl ToString) -> Notice {
+    Notice::Refused { refusal, message: message.to_string() }
+}
+
+fn failed(message: impl ToString) -> Notice {
+    refused(Refusal::Failed, message)
 }
 
 /// The machine and everything it is connected to.
@@ -128,6 +151,16 @@ impl Shell {
         self.commit()
     }
 
+    /// What runs within this process ends with it, so it is told to; answers what that is.
+    pub(super) fn end_embedded(&self) -> Vec<AttemptId> {
+        self.outside.embedded.stop_all()
+    }
+
+    /// The machine knows the ends of all of them.
+    pub(super) fn have_ended(&self, attempts: &[AttemptId]) -> bool {
+        attempts.iter().all(|attempt| self.machine.stage(*attempt).is_none_or(|stage| !stage.is_unfinished()))
+    }
+
     /// Nothing that was decided is still on its way, and nothing keeps the agent.
     pub(super) fn may_exit(&self) -> bool {
         !self.committing && self.held.is_empty() && self.machine.may_exit()
@@ -188,6 +221,7 @@ impl Shell {
             }
             Ok(Word::Welcome(identity, heard)) => {
                 tracing::info!(url = self.options.informer, "linked");
+                self.outside.types.on_welcome();
                 self.on_identity(identity);
                 heard
             }
@@ -204,6 +238,16 @@ impl Shell {
                 if self.outside.work.try_send(Order::Log(request)).is_err() {
                     tracing::warn!("too many log requests at once; one was dropped");
                 }
+                return Ok(());
+            }
+            Ok(Word::Executors(part)) => {
+                if let Some(set) = self.outside.types.on_executors(part) {
+                    self.job(Job::KeepExecutors(set));
+                }
+                return Ok(());
+            }
+            Ok(Word::Callback(attempt, body)) => {
+                self.outside.embedded.on_callback(attempt, body);
                 return Ok(());
             }
             Err(error) => {
@@ -328,11 +372,17 @@ impl Shell {
                 tracing::warn!(why, "ending the link");
                 self.close(link);
             }
-            Effect::PublishLease { deadline_ms } => self.outside.lease.publish(deadline_ms),
+            Effect::PublishLease { deadline_ms } => {
+                self.outside.embedded.on_lease(deadline_ms);
+                self.outside.lease.publish(deadline_ms);
+            }
             Effect::StartAttempt { attempt, fence, fence_grace_ms } => {
                 return self.start(now, attempt, fence, fence_grace_ms);
             }
             Effect::StopAttempt { attempt, why } => {
+                if self.outside.embedded.stop(attempt, wire::end_reason(why)) {
+                    return Ok(());
+                }
                 let request = Request::Stop { name: attempt.dir_name(), reason: wire::end_reason(why), grace_ms: None };
                 self.request(request);
             }
@@ -363,35 +413,66 @@ impl Shell {
     }
 
     fn start(&mut self, now: Now, attempt: AttemptId, fence: Fence, fence_grace_ms: u64) -> Result<(), Error> {
-        let plan =
-            self.outside.assignments.get(attempt).ok_or_else(|| "its assignment is not in the ledger".to_owned());
-        let plan = plan.and_then(|assign| {
-            let plan = exec::Plan {
-                attempt,
-                fence,
-                task_name: &assign.task_name,
-                spec: assign.spec.as_ref().ok_or("its assignment has no task")?,
-                data_dir: &self.outside.dirs.data,
-                exe: &self.outside.dirs.exe,
-                base_env: &self.base_env,
-                fence_grace_ms,
-            };
-            let mut spec = exec::plan(&plan).map_err(|error| error.to_string())?;
-            spec.note = note::write(&assign);
-            Ok(spec)
-        });
-        match plan {
-            Ok(spec) => {
-                self.request(Request::Start { name: attempt.dir_name(), spec: Box::new(spec) });
-                Ok(())
-            }
-            Err(message) => {
-                let notice = crate::machine::Notice::Refused { refusal: crate::machine::Refusal::Failed, message };
+        self.outside.reports.open(attempt, fence);
+        let planned = match self.outside.assignments.get(attempt) {
+            Some(assign) => self.plan(attempt, fence, fence_grace_ms, assign),
+            None => Err(failed("its assignment is not in the ledger")),
+        };
+        match planned {
+            Ok(Planned::Process(spec)) => self.request(Request::Start { name: attempt.dir_name(), spec }),
+            Ok(Planned::Within) => {}
+            Err(notice) => {
                 let mut effects = Vec::new();
                 self.machine.apply(now, Event::Noticed { attempt, notice }, &mut effects);
-                self.sort(now, effects)
+                self.sort(now, effects)?;
             }
         }
+        Ok(())
+    }
+
+    /// The process of an attempt; or it is started within this one.
+    fn plan(
+        &mut self,
+        attempt: AttemptId,
+        fence: Fence,
+        fence_grace_ms: u64,
+        assign: Arc<v1::Assign>,
+    ) -> Result<Planned, Notice> {
+        let task = assign.spec.as_ref().ok_or_else(|| failed("its assignment has no task"))?;
+        let mut resolved = None;
+        if let Some(v1::task_spec::Kind::Typed(typed)) = &task.kind {
+            match self.outside.types.way(&typed.r#type).map_err(|message| refused(Refusal::NotHere, message))? {
+                Way::Within(executor) => {
+                    let note = note::write(&assign);
+                    let start = Start { attempt, fence, executor, assign: assign.clone(), note, fence_grace_ms };
+                    return self.outside.embedded.start(start).map(|()| Planned::Within).map_err(failed);
+                }
+                Way::Command(command) => {
+                    let work_dir = self.outside.dirs.attempt(attempt).join("work");
+                    let command = exec::typed::as_command(task, typed, &command, &work_dir);
+                    // The input does not fit this command; no other machine would do better.
+                    resolved = Some(command.map_err(|error| {
+                        let (reason, message) = (v1::Reason::Spawn.into(), error.to_string());
+                        Notice::Ended(Box::new(v1::Ending { reason, message, ..Default::default() }))
+                    })?);
+                }
+            }
+        }
+        let (task, input) = resolved.as_ref().map_or((task, None), |(task, input)| (task, input.clone()));
+        let plan = exec::Plan {
+            attempt,
+            fence,
+            task_name: &assign.task_name,
+            spec: task,
+            data_dir: &self.outside.dirs.data,
+            exe: &self.outside.dirs.exe,
+            base_env: &self.base_env,
+            fence_grace_ms,
+        };
+        let mut spec = exec::plan(&plan).map_err(failed)?;
+        spec.note = note::write(&assign);
+        spec.files.extend(input);
+        Ok(Planned::Process(Box::new(spec)))
     }
 
     fn send(&mut self, link: LinkId, message: v1::sidecar_message::Message) {
@@ -431,7 +512,7 @@ impl Shell {
             weak_fencing: self.fencing == Fencing::Weak,
             seen,
             inventory_parts: u32::try_from(parts.len()).unwrap_or(u32::MAX),
-            kinds: exec::KINDS.map(str::to_owned).to_vec(),
+            kinds: self.outside.types.kinds(self.outside.keeperless),
             highest_fence_epoch: self.meta.highest_fence.epoch,
             highest_fence_n: self.meta.highest_fence.n,
         };

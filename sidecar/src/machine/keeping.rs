@@ -158,7 +158,7 @@ impl Machine {
                 Happening::Refused("the lease ended before it started".into())
             }
             (Refusal::NoLease, _) => Happening::NotStarted,
-            (Refusal::Terminating, _) => Happening::Refused(message),
+            (Refusal::Terminating | Refusal::NotHere, _) => Happening::Refused(message),
             (Refusal::Failed, _) => {
                 let ending = never_started(now, v1::Reason::Spawn, &message);
                 Happening::Ended(Box::new(v1::Ending { machine_fault: true, ..*ending }))

@@ -43,7 +43,8 @@ fn words() -> impl Strategy<Value = Heard> {
 }
 
 fn notices() -> impl Strategy<Value = Notice> {
-    let refusals = prop::sample::select(vec![Refusal::Exists, Refusal::NoLease, Refusal::Terminating, Refusal::Failed]);
+    use Refusal::{Exists, Failed, NoLease, NotHere, Terminating};
+    let refusals = prop::sample::select(vec![Exists, NoLease, Terminating, NotHere, Failed]);
     prop_oneof![
         3 => Just(Notice::Spawned(started())),
         1 => refusals.prop_map(|refusal| Notice::Refused { refusal, message: "no".into() }),
