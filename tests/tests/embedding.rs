@@ -26,7 +26,8 @@ impl Home {
         let mut options = informer::server::Options::new("127.0.0.1:0".parse()?, dir.join("informer"));
         options.beat_ms = 500;
         let server = informer::server::Server::start(options).await?;
-        let client = InformerClient::connect(format!("http://{}", server.addr())).await?;
+        let channel = tonic::transport::Endpoint::from_shared(format!("http://{}", server.addr()))?.connect().await?;
+        let client = InformerClient::new(channel);
         Ok(Self { dir, server, client })
     }
 

@@ -25,7 +25,7 @@ impl Types {
     fn new() -> Result<Self> {
         let world = World::with_sidecars(1)?;
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-        let client = runtime.block_on(InformerClient::connect(world.url().to_owned()))?;
+        let client = runtime.block_on(connect(world.url()))?;
         Ok(Self { world, runtime, client })
     }
 
@@ -49,6 +49,11 @@ impl Types {
         let logs = self.world.informer(&["logs", id])?;
         Ok((task, String::from_utf8(logs.stdout)?))
     }
+}
+
+async fn connect(url: &str) -> Result<InformerClient<Channel>> {
+    let channel = tonic::transport::Endpoint::from_shared(url.to_owned())?.connect().await?;
+    Ok(InformerClient::new(channel))
 }
 
 fn command(argv: &[&str]) -> Mode {
@@ -94,7 +99,7 @@ fn a_replaced_command_counts_at_once_and_a_restarted_sidecar_knows_it() -> Resul
     types.world.start_informer(&[])?;
     types.world.start_sidecar(0, &[], &[])?;
     types.world.wait_linked(1)?;
-    types.client = types.runtime.block_on(InformerClient::connect(types.world.url().to_owned()))?;
+    types.client = types.runtime.block_on(connect(types.world.url()))?;
     let id = types.submit("which", "")?;
     assert_eq!(types.ended(&id)?.1, "second\n");
     Ok(())

@@ -32,7 +32,7 @@ async fn main() -> anyhow::Result<()> {
     let sidecar = Sidecar::builder(&url, data.join("sidecar")).executor(add).start().await?;
 
     // Once for all: tasks of this type are run by code within sidecars.
-    let mut informer = InformerClient::connect(url).await?;
+    let mut informer = InformerClient::new(tonic::transport::Endpoint::from_shared(url)?.connect().await?);
     let mode = Some(Mode::Embedded(v1::Embedded {}));
     let executor = Some(v1::Executor { r#type: "sum".into(), mode, ..Default::default() });
     informer.put_executor(v1::PutExecutorRequest { executor, replace: false }).await?;

@@ -58,8 +58,9 @@ async fn main() -> anyhow::Result<()> {
 
 /// Registers the type and submits a task of it.
 async fn introduce(informer: &str, url: &str) -> anyhow::Result<String> {
-    let client = InformerClient::connect(informer.to_owned()).await;
-    let mut client = client.with_context(|| format!("no informer at {informer}; start one with `informer dev`"))?;
+    let channel = tonic::transport::Endpoint::from_shared(informer.to_owned())?.connect().await;
+    let channel = channel.with_context(|| format!("no informer at {informer}; start one with `informer dev`"))?;
+    let mut client = InformerClient::new(channel);
     let service = v1::RemoteService { url: url.to_owned(), poll_ms: 200, callback: false };
     let mode = Some(Mode::Service(service));
     let executor = Some(v1::Executor { r#type: "count".into(), mode, ..Default::default() });
@@ -99,7 +100,8 @@ fn start(running: &Running, body: &[u8]) -> (StatusCode, Value) {
     let (Some(task), Some(number)) = (start["task"].as_str(), start["attempt"].as_u64()) else {
         return (StatusCode::BAD_REQUEST, json!({ "error": "a start names task and attempt" }));
     };
-    let Some(goal) = start["input"].as_str().and_then(|input| input.trim().parse().ok()).filter(|goal| *goal > 0) else {
+    let Some(goal) = start["input"].as_str().and_then(|input| input.trim().parse().ok()).filter(|goal| *goal > 0)
+    else {
         return (StatusCode::UNPROCESSABLE_ENTITY, json!({ "error": "the input is no number to count to" }));
     };
     lock(running).entry(format!("{task}.{number}")).or_insert((Instant::now(), goal));
