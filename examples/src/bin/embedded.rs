@@ -31,11 +31,11 @@ async fn main() -> anyhow::Result<()> {
     let add = Function::new("sum", |input: Sum| async move { Ok(input.a + input.b) });
     let sidecar = Sidecar::builder(&url, data.join("sidecar")).executor(add).start().await?;
 
-    // Once for all: tasks of this type are run by code within sidecars.
+    // Tasks of this type are run by code within sidecars. The sidecar's hello says so, too; this need not wait for it.
     let mut informer = InformerClient::new(tonic::transport::Endpoint::from_shared(url)?.connect().await?);
     let mode = Some(Mode::Embedded(v1::Embedded {}));
     let executor = Some(v1::Executor { r#type: "sum".into(), mode, ..Default::default() });
-    informer.put_executor(v1::PutExecutorRequest { executor, replace: false }).await?;
+    informer.put_executor(v1::PutExecutorRequest { executor, replace: true }).await?;
 
     // A task names the type and carries its input; it is as durable as any other.
     let kind = Some(Kind::Typed(v1::Typed { r#type: "sum".into(), input }));
