@@ -284,3 +284,59 @@ fn a_callback_ends_the_task_before_the_next_poll() -> Result<()> {
     assert_eq!(types.world.task(&id)?["state"], "succeeded");
     Ok(())
 }
+
+#[test]
+fn a_keeper_that_dies_leaves_what_runs_within_the_agent_alone() -> Result<()> {
+    let mut types = Types::new()?;
+    let service = Service::new(&[202])?;
+    types.register("remote", service.mode(50, false))?;
+    let id = types.submit("remote", "")?;
+    types.world.wait_state(&id, &["running"])?;
+    let before = types.world.keeper(0);
+    types.world.kill_keeper(0)?;
+    wait_for("another keeper runs", || types.world.keeper(0).filter(|keeper| Some(*keeper) != before))?;
+    // The next keeper has listed what it found once it runs something.
+    ensure!(types.world.informer(&["run", "--", "true"])?.status.success());
+    service.say(json!({"state": "succeeded", "output": "none the wiser\n"}));
+    let (task, out) = types.ended(&id)?;
+    assert_eq!((&task["state"], out.as_str()), (&"succeeded".into(), "none the wiser\n"), "{task}");
+    assert_eq!(task["attempts"].as_array().map(Vec::len), Some(1), "{task}");
+    Ok(())
+}
+
+#[test]
+fn what_ran_within_an_agent_that_died_is_lost_and_started_anew() -> Result<()> {
+    let mut types = Types::new()?;
+    let service = Service::new(&[202])?;
+    types.register("remote", service.mode(50, false))?;
+    let id = types.submit("remote", "")?;
+    types.world.wait_state(&id, &["running"])?;
+    types.world.kill_agent(0);
+    types.world.start_sidecar(0, &[], &[])?;
+    wait_for("it is started anew", || {
+        service.asked("POST /api/tasks").iter().any(|(_, key, _)| *key == format!("{id}.2")).then_some(())
+    })?;
+    service.say(json!({"state": "succeeded"}));
+    let (task, _) = types.ended(&id)?;
+    let attempts = task["attempts"].as_array().context("attempts")?;
+    assert_eq!((attempts.len(), &task["state"]), (2, &"succeeded".into()), "{task}");
+    assert_eq!((&attempts[0]["state"], &attempts[0]["reason"]), (&"lost".into(), &"lost".into()), "{task}");
+    Ok(())
+}
+
+#[test]
+fn an_agent_that_ends_in_order_hands_back_what_runs_within_it() -> Result<()> {
+    let mut types = Types::new()?;
+    let service = Service::new(&[202])?;
+    types.register("remote", service.mode(50, false))?;
+    let id = types.submit("remote", "")?;
+    types.world.wait_state(&id, &["running"])?;
+    ensure!(types.world.terminate_agent(0)?.success());
+    service.wait_asked(&format!("DELETE /api/tasks/{id}.1"))?;
+    types.world.start_sidecar(0, &[], &[])?;
+    let task = types.world.wait_attempt(&id, 2, &["running"])?;
+    assert_eq!(task["attempts"][0]["reason"], "drained", "{task}");
+    ensure!(types.world.informer(&["cancel", &id])?.status.success());
+    types.ended(&id)?;
+    Ok(())
+}
