@@ -56,21 +56,15 @@ impl Home {
     async fn wait(&mut self, id: &str, fits: impl Fn(&v1::Task) -> bool) -> Result<v1::Task> {
         let mut last = None;
         let waited = async {
-            loop {
-                // A watch ends with the task; it tells each change, progress among them.
-                let mut watch = self.client.watch(v1::WatchRequest { ids: vec![id.to_owned()] }).await?.into_inner();
-                while let Some(task) = watch.message().await? {
-                    if fits(&task) {
-                        return anyhow::Ok(task);
-                    }
-                    last = Some(task);
-                }
-                let task = self.client.get(v1::GetRequest { id: id.to_owned() }).await?.into_inner();
+            // A watch ends with the task; it tells each change, progress among them.
+            let mut watch = self.client.watch(v1::WatchRequest { ids: vec![id.to_owned()] }).await?.into_inner();
+            while let Some(task) = watch.message().await? {
                 if fits(&task) {
-                    return Ok(task);
+                    return anyhow::Ok(task);
                 }
-                bail!("task {id} has ended otherwise: {task:?}");
+                last = Some(task);
             }
+            bail!("task {id} has ended otherwise: {last:?}");
         };
         match tokio::time::timeout(DEADLINE, waited).await {
             Ok(task) => task,
@@ -268,6 +262,35 @@ async fn what_ran_within_a_sidecar_that_vanished_is_lost_and_run_again() -> Resu
     home.client.cancel(v1::CancelRequest { id: id.clone(), ..Default::default() }).await?;
     home.ended(&id).await?;
     home.close(vec![second]).await
+}
+
+#[tokio::test]
+async fn at_the_end_of_the_lease_a_stop_attempt_is_told_to_end_and_another_runs_on() -> Result<()> {
+    let mut home = Home::new().await?;
+    let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
+    let watch = Function::with_context("watch", move |who: String, context: Context| {
+        let tell = tell.clone();
+        async move {
+            context.stopping().await;
+            tell.send(who).map_err(Fault::failed)
+        }
+    });
+    let sidecar = home.sidecar("watcher").executor(watch).start().await?;
+    home.register("watch").await?;
+    let continues = home.submit("watch", r#""continue""#, |_| {}).await?;
+    let stops = |spec: &mut v1::TaskSpec| spec.on_disconnect = v1::OnDisconnect::Stop.into();
+    let stops = home.submit("watch", r#""stop""#, stops).await?;
+    for id in [&continues, &stops] {
+        home.wait(id, |task| task.state() == TaskState::Running).await?;
+    }
+    home.server.stop().await;
+    let first = tokio::time::timeout(DEADLINE, told.recv()).await?;
+    assert_eq!(first.as_deref(), Some("stop"));
+    assert!(told.try_recv().is_err(), "what continues is not told to end");
+    sidecar.stop().await?;
+    assert_eq!(told.recv().await.as_deref(), Some("continue"), "until its sidecar ends");
+    std::fs::remove_dir_all(&home.dir)?;
+    Ok(())
 }
 
 #[tokio::test]
