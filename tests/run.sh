@@ -20,6 +20,7 @@ ffprobe ffmpeg
 ip iproute2
 nft nftables
 mkfs.ext4 e2fsprogs
+python3 python3-venv
 unshare util-linux
 crun crun
 busybox busybox-static
@@ -40,6 +41,22 @@ install_missing() {
     say "installing ${missing[*]}"
     apt-get update -q
     DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "${missing[@]}"
+}
+
+# The client in Python wants grpcio. It goes into an environment below the target directory, which is reused while it fits.
+python_client() {
+    local wanted=examples/python/requirements.txt dir=${CARGO_TARGET_DIR:-target}/python
+    if cmp -s "$wanted" "$dir/installed.txt" && "$dir/bin/python" -c 'import grpc, grpc_tools' 2>/dev/null; then
+        return 0
+    fi
+    say "installing grpcio for the client in Python"
+    if ! python3 -m venv --clear "$dir"; then
+        echo "SKIP python: python3 has no venv (Debian: python3-venv)"
+    elif ! "$dir/bin/pip" install -q --disable-pip-version-check --retries 1 --timeout 20 -r "$wanted"; then
+        echo "SKIP python: pip cannot install $(tr '\n' ' ' <"$wanted")"
+    else
+        cp "$wanted" "$dir/installed.txt"
+    fi
 }
 
 check_style() {
@@ -81,6 +98,7 @@ failures() {
 
 PATH=$PATH:/usr/sbin:/sbin
 install_missing
+python_client
 [ $# -gt 0 ] || check_style
 build
 say "tests"

@@ -3,10 +3,11 @@
 
 use super::assignments::Assignments;
 use super::shell::Input;
-use super::{Dirs, failpoint};
+use super::{Dirs, failpoint, types};
 use crate::exec;
 use crate::machine::Event;
 use proto::id::AttemptId;
+use proto::v1;
 use std::io;
 use std::path::PathBuf;
 use std::sync::mpsc;
@@ -23,6 +24,8 @@ pub(super) enum Job {
     Purge(AttemptId),
     /// Remove the directory of a health probe.
     PurgeProbe(String),
+    /// Keep the registered executors for the next agent.
+    KeepExecutors(v1::Executors),
 }
 
 /// The queue to the thread. An attempt has at most one job of a kind, so the bound on held attempts is the bound on it.
@@ -73,6 +76,12 @@ fn run(dirs: &Dirs, assignments: &Assignments, job: Job) -> Option<Event> {
         }
         Job::PurgeProbe(name) => {
             purge(dirs, &name);
+            None
+        }
+        Job::KeepExecutors(set) => {
+            if let Err(error) = types::keep(&dirs.data, &set) {
+                tracing::warn!(%error, "cannot keep the registered executors; the informer tells them again");
+            }
             None
         }
     }

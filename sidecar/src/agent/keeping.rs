@@ -22,6 +22,8 @@ pub(super) enum FromKeeper {
     Connected { listing: Vec<Listed>, requests: mpsc::Sender<Request>, fencing: Fencing },
     /// One fact.
     Notice(Notice),
+    /// One fact about an attempt that runs within this process.
+    Inside(proto::id::AttemptId, super::embedded::Inside),
     /// The connection is gone.
     Gone,
 }

@@ -12,6 +12,8 @@
 //!
 //! | part | if it fails | when the agent ends |
 //! |---|---|---|
+//! | executors | a panic fails its attempt | what runs there is told to end, and ends with the process at the latest |
+//! | socket | — | connections are closed; the next agent listens in its place |
 //! | link | is opened again, with jitter | the stream is reset; the informer sees it at once |
 //! | keeping | is connected again, with a new keeper if need be | the keeper stays, with what runs |
 //! | ledger | the agent ends: what is durable is unknown | finishes its batch |
@@ -25,28 +27,35 @@
 mod assignments;
 mod cache;
 mod clock;
+mod embedded;
 pub(crate) mod failpoint;
 mod fetch;
 mod files;
 mod inputs;
+mod keeperless;
 mod keeping;
 mod lease;
 mod link;
 mod note;
 mod place;
+mod reports;
 mod shell;
+pub(crate) mod socket;
 mod staging;
+mod types;
 mod upload;
 mod watch;
 mod wire;
 mod work;
 
 use crate::exec::container;
+use crate::executor::Executor;
 use crate::ledger::{self, Ledger, Lock, News, Writer};
 use crate::load;
-use crate::machine::{Config, Event, Machine, RowState};
+use crate::machine::{Config, Event, Machine, Row, RowState};
 use crate::metrics::{self, Metrics};
 use assignments::Assignments;
+use embedded::Embedded;
 use files::Job;
 use inputs::Inputs;
 use keeper::wire::Request;
@@ -55,8 +64,10 @@ use place::Place;
 use proto::bounds;
 use proto::dial::{Access, Dial, Malformed};
 use proto::id::{AttemptId, SidecarId};
+use reports::Reports;
 use rustix::rand::{GetRandomFlags, getrandom};
 use shell::{Input, Outside, Shell};
+use socket::Socket;
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -65,7 +76,8 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
+use types::Types;
 use work::{Sources, Work};
 
 /// How long a parting agent waits for the informer to take the last reports, and for the keeper to go; and then for the last logs. They
@@ -97,6 +109,34 @@ pub struct Options {
     pub metrics: Option<SocketAddr>,
 }
 
+impl Options {
+    /// A sidecar of this informer in this data directory, with a slot for each core and everything else as `sidecar run` has it.
+    #[must_use]
+    pub fn new(informer: String, data: PathBuf) -> Self {
+        Self {
+            informer,
+            data,
+            slots: load::machine().cores.min(bounds::SLOTS),
+            cpu_millis: None,
+            memory_bytes: None,
+            labels: BTreeMap::new(),
+            stop_tasks_on_exit: false,
+            keeper: None,
+            access: Access::default(),
+            metrics: None,
+        }
+    }
+}
+
+/// What a program that has the agent within itself adds to the options.
+#[derive(Default)]
+pub(crate) struct Within {
+    /// Its own executors.
+    pub executors: Vec<Arc<dyn Executor>>,
+    /// It runs nothing but them.
+    pub keeperless: bool,
+}
+
 /// Why the agent ended, or did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -116,6 +156,9 @@ pub enum Error {
     /// What was given to reach the informer cannot be used.
     #[error(transparent)]
     Access(#[from] proto::dial::Error),
+    /// The executors that a program brings along.
+    #[error("{0}")]
+    Executors(String),
     /// The keeper's binary.
     #[error("there is no keeper at {}; build it with `cargo build --release --workspace` and keep it beside the sidecar", path.display())]
     NoKeeper {
@@ -184,36 +227,41 @@ fn system(what: &'static str) -> impl Fn(io::Error) -> Error {
 pub fn run(options: Options) -> Result<(), Error> {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(system("start the runtime"))?;
-    runtime.block_on(serve(options))
+    runtime.block_on(async {
+        let mut signals = Signals {
+            terminate: signal(SignalKind::terminate()).map_err(system("listen for signals"))?,
+            interrupt: signal(SignalKind::interrupt()).map_err(system("listen for signals"))?,
+        };
+        let told = async move {
+            tokio::select! {
+                _ = signals.terminate.recv() => {}
+                _ = signals.interrupt.recv() => {}
+            }
+        };
+        let (begun, _) = oneshot::channel();
+        serve(options, Within::default(), begun, told).await
+    })
 }
 
-async fn serve(options: Options) -> Result<(), Error> {
+/// The agent, in a runtime of one thread: `begun` hears who it is once it can be asked to end, by `told`.
+pub(crate) async fn serve(
+    options: Options,
+    within: Within,
+    begun: oneshot::Sender<SidecarId>,
+    told: impl Future<Output = ()>,
+) -> Result<(), Error> {
     let address = options.informer.parse().map_err(|wrong| Error::Url { url: options.informer.clone(), wrong })?;
     let dial = Dial::new(address, options.access.clone())?;
     let scrapes = options.metrics.map(listen).transpose()?;
+    types::check(&within.executors).map_err(Error::Executors)?;
     let lock = Lock::take(&options.data)?;
-    let dirs = dirs(&options)?;
+    let dirs = dirs(&options, within.keeperless)?;
     let (ledger, meta, entries) = Ledger::open(&dirs.data, &options.informer, fresh_id()?)?;
     tracing::info!(id = %meta.sidecar, incarnation = meta.incarnation, data = %dirs.data.display(), "sidecar");
-    let mut signals = Signals {
-        terminate: signal(SignalKind::terminate()).map_err(system("listen for signals"))?,
-        interrupt: signal(SignalKind::interrupt()).map_err(system("listen for signals"))?,
-    };
     let (inbox, mut arrivals) = mpsc::channel(bounds::INBOX);
     let assignments = Assignments::default();
     let jobs = files::start(dirs.clone(), assignments.clone(), inbox.clone()).map_err(system("start a thread"))?;
-    let mut rows = Vec::new();
-    for entry in entries {
-        let attempt = entry.row.attempt;
-        if let Some(assign) = entry.assign {
-            assignments.insert(attempt, assign);
-        }
-        if matches!(entry.row.state, RowState::Retired(_)) {
-            // The last agent may have died before it did this.
-            let _alive = jobs.send(Job::Retire(attempt, true));
-        }
-        rows.push(entry.row);
-    }
+    let rows = take_up(entries, &dirs, &assignments, &jobs);
     let waiting = |attempt| rows.iter().any(|row| row.attempt == attempt && row.state == RowState::Accepted);
     inputs::clean(&dirs, &load::machine().boot_id, waiting)
         .map_err(system("clean the directory of prepared attempts"))?;
@@ -225,24 +273,71 @@ async fn serve(options: Options) -> Result<(), Error> {
     let (uploads, to_upload) = mpsc::channel(upload::ORDERS);
     let logs = dial.connect_lazy(&dial.endpoint());
     let metrics = Arc::new(Metrics::default());
-    let work = Work::new(dirs.clone(), assignments.clone(), inbox.clone(), jobs.clone(), logs, metrics.clone());
-    start_work(work, Sources { said: news, orders: ordered, uploads: to_upload, scrapes })?;
+    let reports = Reports::default();
+    let embedded = Embedded::new(dirs.clone(), options.informer.clone(), said.clone(), reports.clone());
+    let told_by = (reports.clone(), embedded.attempts());
+    let work =
+        Work::new(dirs.clone(), assignments.clone(), inbox.clone(), jobs.clone(), logs, metrics.clone(), told_by);
+    let socket = Socket::bind(&dirs.data, reports.clone()).map_err(system("listen for the tasks of this sidecar"))?;
+    start_work(work, socket, Sources { said: news, orders: ordered, uploads: to_upload, scrapes })?;
     let warm = options.slots.min(keeper::wire::MAX_WARM);
     // Owned by this future: they end with it.
     let mut tasks = tokio::task::JoinSet::new();
-    tasks.spawn(keeping::keep(dirs.clone(), warm, said));
+    match within.keeperless {
+        true => tasks.spawn(keeperless::keep(dirs.clone(), said)),
+        false => tasks.spawn(keeping::keep(dirs.clone(), warm, said)),
+    };
     tasks.spawn(link::keep(dial, inbox.clone(), silence_ms.clone()));
     let lease = LeasePublisher::start(&dirs.data, meta.incarnation).map_err(system("write the lease page"))?;
     let inputs = Inputs::new(dirs.clone(), crun, inbox.clone());
     let place = Place::pin(&dirs.data).map_err(system("look into the data directory"))?;
     place::watch(place, inbox.clone()).map_err(system("start a thread"))?;
     let writer = start_ledger(ledger, inbox, metrics.clone())?;
-    let outside =
-        Outside { dirs, assignments, writer, lease, jobs, inputs, work: orders, uploads, silence_ms, metrics };
+    let types = Types::open(&dirs.data, within.executors);
+    let keeperless = within.keeperless;
+    let outside = Outside {
+        dirs,
+        assignments,
+        writer,
+        lease,
+        jobs,
+        inputs,
+        work: orders,
+        uploads,
+        silence_ms,
+        metrics,
+        types,
+        embedded,
+        reports,
+        keeperless,
+    };
+    // Nobody may want to know.
+    let _begun = begun.send(meta.sidecar);
     let shell = Shell::new(machine, options, meta, outside);
-    let result = turn_until_told(shell, &mut arrivals, &mut signals).await;
+    let result = turn_until_told(shell, &mut arrivals, told).await;
     drop(lock);
     result
+}
+
+/// What the ledger holds is taken up: assignments for all threads, rows for the machine.
+fn take_up(entries: Vec<ledger::Entry>, dirs: &Dirs, assignments: &Assignments, jobs: &files::Jobs) -> Vec<Row> {
+    let mut rows = Vec::new();
+    for entry in entries {
+        let attempt = entry.row.attempt;
+        if let Some(assign) = entry.assign {
+            assignments.insert(attempt, assign);
+        }
+        match entry.row.state {
+            // The last agent may have died before it did this.
+            RowState::Retired(_) => {
+                let _alive = jobs.send(Job::Retire(attempt, true));
+            }
+            RowState::Accepted | RowState::Running => embedded::settle(dirs, attempt),
+            RowState::Ended(_) | RowState::Published(..) | RowState::Refused(_) => {}
+        }
+        rows.push(entry.row);
+    }
+    rows
 }
 
 struct Signals {
@@ -254,16 +349,17 @@ struct Signals {
 async fn turn_until_told(
     mut shell: Shell,
     inputs: &mut mpsc::Receiver<Input>,
-    signals: &mut Signals,
+    told: impl Future<Output = ()>,
 ) -> Result<(), Error> {
+    tokio::pin!(told);
     loop {
         tokio::select! {
             turned = shell.turn(inputs) => turned?,
-            _ = signals.terminate.recv() => break,
-            _ = signals.interrupt.recv() => break,
+            () = &mut told => break,
         }
     }
     tracing::info!("ending");
+    end_embedded(&mut shell, inputs).await?;
     shell.shut_down()?;
     while !shell.may_exit() {
         shell.turn(inputs).await?;
@@ -305,11 +401,30 @@ fn listen(address: SocketAddr) -> Result<TcpListener, Error> {
     metrics::listen(address).map_err(|source| Error::Metrics { address, source })
 }
 
-fn dirs(options: &Options) -> Result<Dirs, Error> {
+/// What runs within this process cannot be left to the next agent. Its end is told like any other; an attempt that does not heed is lost.
+async fn end_embedded(shell: &mut Shell, inputs: &mut mpsc::Receiver<Input>) -> Result<(), Error> {
+    let ending = shell.end_embedded();
+    if ending.is_empty() {
+        return Ok(());
+    }
+    let ended = async {
+        while !shell.have_ended(&ending) || !shell.is_quiet() {
+            shell.turn(inputs).await?;
+        }
+        Ok(())
+    };
+    tokio::time::timeout(PARTING, ended).await.unwrap_or(Ok(()))
+}
+
+fn dirs(options: &Options, keeperless: bool) -> Result<Dirs, Error> {
     let data = options.data.canonicalize().map_err(system("resolve the data directory"))?;
-    let exe = std::env::current_exe().map_err(system("find this binary"))?;
+    // The binary `sidecar` supervises transcodes; within another program it is the one beside the keeper.
+    let exe = match &options.keeper {
+        Some(keeper) if keeper.with_file_name("sidecar").exists() => keeper.with_file_name("sidecar"),
+        _ => std::env::current_exe().map_err(system("find this binary"))?,
+    };
     let keeper_exe = options.keeper.clone().unwrap_or_else(|| exe.with_file_name("keeper"));
-    if !keeper_exe.exists() {
+    if !keeperless && !keeper_exe.exists() {
         return Err(Error::NoKeeper { path: keeper_exe });
     }
     Ok(Dirs { data, exe, keeper_exe })
@@ -321,11 +436,18 @@ fn fresh_id() -> Result<SidecarId, Error> {
     Ok(SidecarId::from_u128(uuid::Builder::from_random_bytes(bytes).into_uuid().as_u128()))
 }
 
-/// The work thread has a runtime of its own, so that no log reader and no probe is ever before a beat.
-fn start_work(work: Work, sources: Sources) -> Result<(), Error> {
+/// The work thread has a runtime of its own, so that no log reader, no probe and no task that talks is ever before a beat.
+fn start_work(work: Work, socket: Socket, sources: Sources) -> Result<(), Error> {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(system("start the runtime"))?;
-    let run = move || runtime.block_on(work.run(sources));
+    let run = move || {
+        runtime.block_on(async {
+            tokio::select! {
+                () = work.run(sources) => {}
+                () = socket.serve() => {}
+            }
+        });
+    };
     std::thread::Builder::new().name("work".into()).spawn(run).map(drop).map_err(system("start a thread"))
 }
 

@@ -4,16 +4,19 @@
 //! leave on time. Files are the work and files threads' affair, the database the ledger thread's, the lease page the lease thread's.
 
 use super::assignments::Assignments;
+use super::embedded::{Embedded, Start};
 use super::files::{Job, Jobs};
 use super::inputs::Inputs;
 use super::lease::LeasePublisher;
 use super::link::Open;
+use super::reports::Reports;
+use super::types::{Types, Way};
 use super::upload;
 use super::wire::{self, Word};
 use super::work::Order;
 use super::{Dirs, Error, Options, clock, failpoint, note};
 use crate::ledger::{self, Commit, Meta, Writer};
-use crate::machine::{Effect, Event, Found, Heard, LinkId, Machine, Now};
+use crate::machine::{Effect, Event, Found, Heard, LinkId, Machine, Notice, Now, Refusal};
 use crate::metrics::Metrics;
 use crate::{exec, load};
 use keeper::wire::{Fencing, Request};
@@ -59,6 +62,26 @@ pub(super) struct Outside {
     pub uploads: mpsc::Sender<upload::Order>,
     pub silence_ms: Arc<AtomicU64>,
     pub metrics: Arc<Metrics>,
+    pub types: Types,
+    pub embedded: Embedded,
+    pub reports: Reports,
+    pub keeperless: bool,
+}
+
+/// How an attempt is started.
+enum Planned {
+    /// By an order to the keeper.
+    Process(Box<keeper::wire::Spec>),
+    /// It is under way within this process.
+    Within,
+}
+
+fn refused(refusal: Refusal, message: impl ToString) -> Notice {
+    Notice::Refused { refusal, message: message.to_string() }
+}
+
+fn failed(message: impl ToString) -> Notice {
+    refused(Refusal::Failed, message)
 }
 
 /// The machine and everything it is connected to.
@@ -136,6 +159,16 @@ impl Shell {
         self.commit()
     }
 
+    /// What runs within this process ends with it, so it is told to; answers what that is.
+    pub(super) fn end_embedded(&self) -> Vec<AttemptId> {
+        self.outside.embedded.stop_all()
+    }
+
+    /// The machine knows the ends of all of them.
+    pub(super) fn have_ended(&self, attempts: &[AttemptId]) -> bool {
+        attempts.iter().all(|attempt| self.machine.stage(*attempt).is_none_or(|stage| !stage.is_unfinished()))
+    }
+
     /// Nothing that was decided is still on its way, and nothing keeps the agent.
     pub(super) fn may_exit(&self) -> bool {
         !self.committing && self.held.is_empty() && self.machine.may_exit()
@@ -203,6 +236,7 @@ impl Shell {
             }
             Ok(Word::Welcome(identity, heard)) => {
                 tracing::info!(url = self.options.informer, "linked");
+                self.outside.types.on_welcome();
                 self.on_identity(identity);
                 heard
             }
@@ -220,6 +254,16 @@ impl Shell {
                 if self.outside.work.try_send(Order::Log(request)).is_err() {
                     tracing::warn!("too many log requests at once; one was dropped");
                 }
+                return Ok(());
+            }
+            Ok(Word::Executors(part)) => {
+                if let Some(set) = self.outside.types.on_executors(part) {
+                    self.job(Job::KeepExecutors(set));
+                }
+                return Ok(());
+            }
+            Ok(Word::Callback(attempt, body)) => {
+                self.outside.embedded.on_callback(attempt, body);
                 return Ok(());
             }
             Err(error) => {
@@ -345,11 +389,17 @@ impl Shell {
                 tracing::warn!(why, "ending the link");
                 self.close(link);
             }
-            Effect::PublishLease { deadline_ms } => self.outside.lease.publish(deadline_ms),
+            Effect::PublishLease { deadline_ms } => {
+                self.outside.embedded.on_lease(deadline_ms);
+                self.outside.lease.publish(deadline_ms);
+            }
             Effect::StartAttempt { attempt, fence, fence_grace_ms } => {
                 return self.start(now, attempt, fence, fence_grace_ms);
             }
             Effect::StopAttempt { attempt, why } => {
+                if self.outside.embedded.stop(attempt, wire::end_reason(why)) {
+                    return Ok(());
+                }
                 let request = Request::Stop { name: attempt.dir_name(), reason: wire::end_reason(why), grace_ms: None };
                 self.request(request);
                 self.outside.inputs.stop(attempt);
@@ -402,39 +452,73 @@ impl Shell {
         {
             return match self.outside.inputs.prepare(attempt, fence, assign.clone()) {
                 Ok(()) => Ok(()),
-                Err(error) => self.refuse_start(now, attempt, format!("cannot start a thread: {error}")),
+                Err(error) => self.refuse_start(now, attempt, failed(format!("cannot start a thread: {error}"))),
             };
         }
-        let plan = assign.ok_or_else(|| "its assignment is not in the ledger".to_owned());
-        let plan = plan.and_then(|assign| {
-            let plan = exec::Plan {
-                attempt,
-                fence,
-                task_name: &assign.task_name,
-                spec: assign.spec.as_ref().ok_or("its assignment has no task")?,
-                item: assign.has_item.then_some(&assign.item),
-                data_dir: &self.outside.dirs.data,
-                exe: &self.outside.dirs.exe,
-                crun: self.outside.inputs.crun(),
-                base_env: &self.base_env,
-                fence_grace_ms,
-            };
-            let mut spec = exec::plan(&plan).map_err(|error| error.to_string())?;
-            spec.note = note::write(&assign);
-            Ok(spec)
-        });
-        match plan {
-            Ok(spec) => {
+        self.outside.reports.open(attempt, fence);
+        let planned = match assign {
+            Some(assign) => self.plan(attempt, fence, fence_grace_ms, assign),
+            None => Err(failed("its assignment is not in the ledger")),
+        };
+        match planned {
+            Ok(Planned::Process(spec)) => {
                 self.outside.metrics.on_start();
-                self.request(Request::Start { name: attempt.dir_name(), spec: Box::new(spec) });
-                Ok(())
+                self.request(Request::Start { name: attempt.dir_name(), spec });
             }
-            Err(message) => self.refuse_start(now, attempt, message),
+            Ok(Planned::Within) => self.outside.metrics.on_start(),
+            Err(notice) => return self.refuse_start(now, attempt, notice),
         }
+        Ok(())
     }
 
-    fn refuse_start(&mut self, now: Now, attempt: AttemptId, message: String) -> Result<(), Error> {
-        let notice = crate::machine::Notice::Refused { refusal: crate::machine::Refusal::Failed, message };
+    /// The process of an attempt; or it is started within this one.
+    fn plan(
+        &mut self,
+        attempt: AttemptId,
+        fence: Fence,
+        fence_grace_ms: u64,
+        assign: Arc<v1::Assign>,
+    ) -> Result<Planned, Notice> {
+        let task = assign.spec.as_ref().ok_or_else(|| failed("its assignment has no task"))?;
+        let mut resolved = None;
+        if let Some(v1::task_spec::Kind::Typed(typed)) = &task.kind {
+            match self.outside.types.way(&typed.r#type).map_err(|message| refused(Refusal::NotHere, message))? {
+                Way::Within(executor) => {
+                    let note = note::write(&assign);
+                    let start = Start { attempt, fence, executor, assign: assign.clone(), note, fence_grace_ms };
+                    return self.outside.embedded.start(start).map(|()| Planned::Within).map_err(failed);
+                }
+                Way::Command(command) => {
+                    let work_dir = self.outside.dirs.attempt(attempt).join("work");
+                    let command = exec::typed::as_command(task, typed, &command, &work_dir);
+                    // The input does not fit this command; no other machine would do better.
+                    resolved = Some(command.map_err(|error| {
+                        let (reason, message) = (v1::Reason::Spawn.into(), error.to_string());
+                        Notice::Ended(Box::new(v1::Ending { reason, message, ..Default::default() }))
+                    })?);
+                }
+            }
+        }
+        let (task, input) = resolved.as_ref().map_or((task, None), |(task, input)| (task, input.clone()));
+        let plan = exec::Plan {
+            attempt,
+            fence,
+            task_name: &assign.task_name,
+            spec: task,
+            item: assign.has_item.then_some(&assign.item),
+            data_dir: &self.outside.dirs.data,
+            exe: &self.outside.dirs.exe,
+            crun: self.outside.inputs.crun(),
+            base_env: &self.base_env,
+            fence_grace_ms,
+        };
+        let mut spec = exec::plan(&plan).map_err(failed)?;
+        spec.note = note::write(&assign);
+        spec.files.extend(input);
+        Ok(Planned::Process(Box::new(spec)))
+    }
+
+    fn refuse_start(&mut self, now: Now, attempt: AttemptId, notice: Notice) -> Result<(), Error> {
         let mut effects = Vec::new();
         self.machine.apply(now, Event::Noticed { attempt, notice }, &mut effects);
         self.sort(now, effects)
@@ -454,8 +538,9 @@ impl Shell {
     }
 
     fn kinds(&self) -> Vec<String> {
-        let containers = self.outside.inputs.crun().map(|_| exec::CONTAINER);
-        exec::KINDS.into_iter().chain(containers).map(str::to_owned).collect()
+        let keeperless = self.outside.keeperless;
+        let containers = self.outside.inputs.crun().filter(|_| !keeperless).map(|_| exec::CONTAINER.to_owned());
+        self.outside.types.kinds(keeperless).into_iter().chain(containers).collect()
     }
 
     fn introduce(&mut self, link: LinkId, mut held: Vec<v1::HeldAttempt>) {

@@ -1,6 +1,7 @@
 //! Running attempts under watch: progress, stalls, health, and the end that log readers wait for.
 
 use super::files::{Job, Jobs};
+use super::reports::Reports;
 use super::shell::Input;
 use super::{Dirs, clock};
 use crate::health::{self, Change, Settings, Tracker};
@@ -37,9 +38,13 @@ impl Watch {
     }
 
     /// Progress if there is some, and a stall if the task's limit without any is over.
-    fn sample(&mut self, dir: &Path, now_ms: u64) -> [Option<Event>; 2] {
+    fn sample(&mut self, dir: &Path, told: Option<v1::Progress>, now_ms: u64) -> [Option<Event>; 2] {
         let attempt = self.attempt;
-        let progress = self.progress.read(dir);
+        if told.is_some() {
+            // Whatever it told, it is at work.
+            self.advanced_ms = now_ms;
+        }
+        let progress = self.progress.read(dir).or(told);
         let limit_ms = self.spec.timeouts.as_ref().map_or(0, |timeouts| timeouts.progress_ms);
         let step = progress.as_ref().map_or(self.advance.0, |progress| progress.step);
         let mut stalled = None;
@@ -61,6 +66,7 @@ pub(super) struct Watches {
     dirs: Dirs,
     inbox: mpsc::Sender<Input>,
     jobs: Jobs,
+    reports: Reports,
     running: BTreeMap<AttemptId, Watch>,
     ends: BTreeMap<AttemptId, watch::Sender<Option<logs::Final>>>,
     keeper: watch::Sender<Option<mpsc::Sender<Request>>>,
@@ -79,11 +85,12 @@ struct Begun {
 }
 
 impl Watches {
-    pub(super) fn new(dirs: Dirs, inbox: mpsc::Sender<Input>, jobs: Jobs) -> Self {
+    pub(super) fn new(dirs: Dirs, inbox: mpsc::Sender<Input>, jobs: Jobs, reports: Reports) -> Self {
         Self {
             dirs,
             inbox,
             jobs,
+            reports,
             running: BTreeMap::new(),
             ends: BTreeMap::new(),
             keeper: watch::channel(None).0,
@@ -126,6 +133,7 @@ impl Watches {
 
     /// It ended; its log is final.
     pub(super) fn end(&mut self, attempt: AttemptId, facts: logs::Final) {
+        self.reports.close(attempt);
         if let Some((prober, _)) = self.running.remove(&attempt).and_then(|watch| watch.prober) {
             prober.abort();
         }
@@ -155,10 +163,11 @@ impl Watches {
     }
 
     pub(super) fn sample(&mut self, now_ms: u64) -> Vec<Event> {
-        let dirs = &self.dirs;
-        let sampled =
-            self.running.iter_mut().flat_map(|(attempt, watch)| watch.sample(&dirs.attempt(*attempt), now_ms));
-        sampled.flatten().collect()
+        let (dirs, reports) = (&self.dirs, &self.reports);
+        let sample = |(attempt, watch): (&AttemptId, &mut Watch)| {
+            watch.sample(&dirs.attempt(*attempt), reports.take(*attempt), now_ms)
+        };
+        self.running.iter_mut().flat_map(sample).flatten().collect()
     }
 
     /// A listed name that is no attempt: the probe of an earlier agent. Nobody waits for it.

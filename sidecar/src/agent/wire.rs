@@ -44,6 +44,10 @@ pub(super) enum Word {
     Ping(u64),
     /// For the work thread.
     Log(v1::LogRequest),
+    /// What the informer knows of types.
+    Executors(v1::Executors),
+    /// A service reported about an attempt.
+    Callback(AttemptId, String),
 }
 
 /// Checks one message.
@@ -78,7 +82,8 @@ pub(super) fn word(message: v1::InformerMessage) -> Result<Word, Error> {
         Message::Ping(ping) => Word::Ping(ping.nonce),
         Message::Drain(drain) => Word::Heard(Heard::Drain { on: drain.on, stop_running: drain.stop_running }),
         Message::Log(request) => Word::Log(request),
-        Message::Executors(_) | Message::Callback(_) => return Err(Error::Empty),
+        Message::Executors(part) => Word::Executors(part),
+        Message::Callback(callback) => Word::Callback(attempt(callback.attempt.as_ref(), "a callback")?, callback.body),
         Message::Refuse(refuse) => {
             let message = format!("{} ({})", refuse.message, refuse.code);
             Word::Heard(Heard::Refuse { message, is_final: refuse.r#final })

@@ -8,8 +8,10 @@
 //! ```
 
 use super::assignments::Assignments;
+use super::embedded::{Attempts, Inside, is_embedded};
 use super::files::Jobs;
 use super::keeping::FromKeeper;
+use super::reports::Reports;
 use super::shell::Input;
 use super::staging::Stagings;
 use super::upload::{self, Uploads};
@@ -64,6 +66,8 @@ pub(super) struct Work {
     logs: Channel,
     metrics: Arc<Metrics>,
     watches: Watches,
+    reports: Reports,
+    embedded: Attempts,
     serving: BTreeMap<u64, AbortHandle>,
     tasks: JoinSet<Option<u64>>,
     stagings: Stagings,
@@ -82,12 +86,28 @@ impl Work {
         jobs: Jobs,
         logs: Channel,
         metrics: Arc<Metrics>,
+        told: (Reports, Attempts),
     ) -> Self {
-        let watches = Watches::new(dirs.clone(), inbox.clone(), jobs);
+        let (reports, embedded) = told;
+        let watches = Watches::new(dirs.clone(), inbox.clone(), jobs, reports.clone());
         let (serving, tasks) = (BTreeMap::new(), JoinSet::new());
         let sampler = load::Sampler::new();
         let stagings = Stagings::new(inbox.clone());
-        Self { dirs, assignments, inbox, logs, metrics, watches, serving, tasks, stagings, sampler, sample_ms: Some(0) }
+        Self {
+            dirs,
+            assignments,
+            inbox,
+            logs,
+            metrics,
+            watches,
+            reports,
+            embedded,
+            serving,
+            tasks,
+            stagings,
+            sampler,
+            sample_ms: Some(0),
+        }
     }
 
     /// Runs until the shell is gone. Dropping everything in here ends the log calls and the probes.
@@ -190,13 +210,18 @@ impl Work {
 
     async fn on_keeper(&mut self, news: FromKeeper) -> Result<(), Ending> {
         match news {
-            FromKeeper::Connected { listing, requests, fencing } => {
+            FromKeeper::Connected { mut listing, requests, fencing } => {
                 self.metrics.on_keeper();
+                self.embedded.complete(&mut listing);
                 self.watches.on_keeper(Some(requests.clone()));
                 let listing = listing.into_iter().filter_map(|listed| self.found(listed)).collect();
                 self.tell(Input::KeeperUp { listing, requests, fencing }).await
             }
-            FromKeeper::Notice(notice) => match self.noticed(notice) {
+            FromKeeper::Notice(notice) => match self.of_keeper(notice) {
+                Some(event) => self.tell(Input::Event(event)).await,
+                None => Ok(()),
+            },
+            FromKeeper::Inside(attempt, inside) => match self.inside(attempt, inside) {
                 Some(event) => self.tell(Input::Event(event)).await,
                 None => Ok(()),
             },
@@ -231,10 +256,44 @@ impl Work {
             },
             ListedState::Lost => {
                 self.watches.end(attempt, logs::Final::default());
-                FoundState::Lost
+                let record = keeper::record::read(&self.dirs.attempt(attempt));
+                match record.is_ok_and(|record| is_embedded(&record)) {
+                    true => FoundState::Ended(lost("it ran within the sidecar's process, which has ended")),
+                    false => FoundState::Lost,
+                }
             }
         };
         Some(Found { attempt, note, state })
+    }
+
+    /// A fact about an attempt that runs within this process, like one of the keeper's.
+    fn inside(&mut self, attempt: AttemptId, inside: Inside) -> Option<Event> {
+        let fact = match inside {
+            Inside::Fact(notice @ wire::Notice::Spawned { .. }) => return self.noticed(notice),
+            other => other,
+        };
+        self.embedded.forget(attempt);
+        let notice = match fact {
+            Inside::Fact(notice) => return self.noticed(notice),
+            Inside::Refused(message) => machine::Notice::Refused { refusal: machine::Refusal::NotHere, message },
+            Inside::Lost(message) => {
+                self.watches.end(attempt, logs::Final::default());
+                machine::Notice::Ended(lost(&message))
+            }
+        };
+        Some(Event::Noticed { attempt, notice })
+    }
+
+    /// A keeper that was started while something ran within this process may take it for an orphan; that is no news.
+    fn of_keeper(&mut self, notice: wire::Notice) -> Option<Event> {
+        use wire::Notice as N;
+        let about = match &notice {
+            N::Spawned { name, .. } | N::Refused { name, .. } | N::Ended { name, .. } | N::Lost { name } => {
+                name.parse()
+            }
+            _ => return self.noticed(notice),
+        };
+        if about.is_ok_and(|attempt| self.embedded.holds(attempt)) { None } else { self.noticed(notice) }
     }
 
     fn noticed(&mut self, notice: wire::Notice) -> Option<Event> {
@@ -270,6 +329,9 @@ impl Work {
 
     fn on_spawned(&mut self, attempt: AttemptId, process: wire::ProcessId) -> v1::Started {
         let spec = self.assignments.spec(attempt);
+        if let Some(fence) = self.assignments.get(attempt).and_then(|assign| assign.fence) {
+            self.reports.open(attempt, fence.into());
+        }
         self.watches.begin(attempt, Watch::new(attempt, spec, clock::boot_ms()), &mut self.tasks);
         started(process)
     }
@@ -304,6 +366,12 @@ fn started(process: wire::ProcessId) -> v1::Started {
         start_ticks: process.start_ticks,
         unix_ms: process.wall_ms,
     }
+}
+
+/// The end of an attempt of which only that much is known.
+fn lost(message: &str) -> Box<v1::Ending> {
+    let (reason, ended_unix_ms) = (v1::Reason::Lost.into(), clock::now().wall_ms);
+    Box::new(v1::Ending { reason, message: message.to_owned(), ended_unix_ms, ..Default::default() })
 }
 
 const fn refusal(why: Refusal) -> machine::Refusal {

@@ -1,5 +1,6 @@
 //! The command line `sidecar`.
 
+mod progress;
 mod run;
 mod status;
 
@@ -24,6 +25,8 @@ enum Verb {
     Run(Box<run::Arguments>),
     /// Show a sidecar's id, informer, lease, keeper and attempts; works with the sidecar dead, too.
     Status(status::Arguments),
+    /// Tell how far the task is that this runs in; it shows in `informer show`, and the task does not count as standing still.
+    Progress(progress::Arguments),
     /// Supervise one transcode: how the sidecar runs ffmpeg.
     #[command(hide = true)]
     ExecTranscode {
@@ -50,6 +53,7 @@ pub fn main() -> ExitCode {
         Verb::Run(arguments) => run::run(*arguments),
         Verb::ExecContainer { crun, args } => return crate::exec::container::main(&crun, &args),
         Verb::Status(arguments) => status::status(&arguments),
+        Verb::Progress(arguments) => progress::progress(&arguments),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

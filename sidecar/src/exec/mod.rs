@@ -10,6 +10,7 @@
 //! | module | holds |
 //! |---|---|
 //! | `command`, `script`, `service` | the argv and files of that kind |
+//! | [`typed`] | a registered type that stands for a command |
 //! | [`transcode`] | ffmpeg: plan, the supervising process, progress, verification |
 //! | [`container`] | a process in a container, through `crun` |
 //! | `inputs` | what a task finds in its directory: what has to be there before its process starts |
@@ -29,6 +30,7 @@ mod publish;
 mod script;
 mod service;
 pub mod transcode;
+pub mod typed;
 
 pub use ending::{ending, staged};
 pub use environment::base_env;

@@ -216,6 +216,8 @@ pub enum Refusal {
     NoLease,
     /// The keeper is being terminated and starts nothing any more.
     Terminating,
+    /// This sidecar lacks what the attempt needs just now; another one, or a later try, may have it.
+    NotHere,
     /// It cannot be started here: a wrong plan, or the system has no room.
     Failed,
     /// An input could not be brought into its directory.

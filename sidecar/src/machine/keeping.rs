@@ -169,7 +169,7 @@ impl Machine {
                 Happening::Refused("the lease ended before it started".into())
             }
             (Refusal::NoLease, _) => Happening::NotStarted,
-            (Refusal::Terminating, _) => Happening::Refused(message),
+            (Refusal::Terminating | Refusal::NotHere, _) => Happening::Refused(message),
             (Refusal::Input, _) => Happening::Ended(never_started(now, v1::Reason::Input, &message)),
             (Refusal::Failed, _) => {
                 let ending = never_started(now, v1::Reason::Spawn, &message);

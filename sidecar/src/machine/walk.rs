@@ -48,13 +48,8 @@ fn words() -> impl Strategy<Value = Heard> {
 }
 
 fn notices() -> impl Strategy<Value = Notice> {
-    let refusals = prop::sample::select(vec![
-        Refusal::Exists,
-        Refusal::NoLease,
-        Refusal::Terminating,
-        Refusal::Failed,
-        Refusal::Input,
-    ]);
+    use Refusal::{Exists, Failed, Input, NoLease, NotHere, Terminating};
+    let refusals = prop::sample::select(vec![Exists, NoLease, Terminating, NotHere, Failed, Input]);
     prop_oneof![
         3 => Just(Notice::Spawned(started())),
         1 => refusals.prop_map(|refusal| Notice::Refused { refusal, message: "no".into() }),
