@@ -21,7 +21,7 @@ longest=45m
 # Room for two databases of a million tasks; the file is sparse.
 image_size=24G
 # Free space that a whole run needs, in MiB: what the largest section really writes.
-needed_mib=8192
+needed_mib=4096
 
 die() { echo "run.sh: $*" >&2; exit 1; }
 

@@ -18,6 +18,8 @@ use tonic::transport::Endpoint;
 const REPORTS: u64 = 3;
 /// First links that are opened at once; the listen queue is no longer than this.
 const OPENING: usize = 128;
+/// No number of tasks that is waited for takes longer to end.
+const LONGEST: Duration = Duration::from_secs(300);
 /// As the agent's: first back-off, doubled with each failure, and the longest.
 const BACKOFF_MS: u64 = 100;
 const BACKOFF_CAP_MS: u64 = 2_500;
@@ -68,9 +70,14 @@ impl Fleet {
         self.open.send_replace(open);
     }
 
-    /// Waits until so many more ended than `from`.
+    /// Waits until so many have ended.
     pub(crate) async fn wait_ended(&mut self, count: u64) -> Result<()> {
-        self.ended.wait_for(|ended| *ended >= count).await?;
+        let done = tokio::time::timeout(LONGEST, self.ended.wait_for(|ended| *ended >= count)).await;
+        let ended = done.map(|seen| seen.map(|ended| *ended));
+        match ended {
+            Ok(seen) => drop(seen?),
+            Err(_) => bail!("after {LONGEST:?} {} ends are acknowledged, not {count}", *self.ended.borrow()),
+        }
         Ok(())
     }
 }

@@ -10,11 +10,11 @@ use std::path::Path;
 use std::time::Instant;
 use tests::world::World;
 
-/// Logical sidecars of each informer, and their slots.
+/// Logical sidecars of each informer, and their slots: together a quarter of the shorter queue, so that it is a queue.
 const SIDECARS: usize = 16;
-const SLOTS: u32 = 64;
-/// Tasks that are submitted again whenever so many have ended: so the queue keeps its length.
-const REFILL: usize = 1_000;
+const SLOTS: u32 = 16;
+/// After so many ends as many are submitted: so the queue keeps its length.
+const REFILL: u64 = 500;
 
 /// An informer with its queue.
 struct Queue {
@@ -22,7 +22,9 @@ struct Queue {
     world: World,
     api: Api,
     fleet: Fleet,
-    refilled: bool,
+    /// Tasks that wait at the start of a round; none are added to an array.
+    depth: Option<u64>,
+    submitted: u64,
     rates: Vec<f64>,
 }
 
@@ -69,23 +71,32 @@ impl Queue {
         };
         println!("{name}: submitted in {:.2} s", begin.elapsed().as_secs_f64());
         let fleet = Fleet::link(world.url(), SIDECARS, SLOTS).await?;
-        Ok(Self { name, world, api, fleet, refilled: !array, rates: Vec::new() })
+        let depth = (!array).then_some(count as u64);
+        Ok(Self { name, world, api, fleet, depth, submitted: count as u64, rates: Vec::new() })
     }
 
     /// Ends so many tasks, and submits as many; the rate.
     async fn round(&mut self, count: usize) -> Result<f64> {
         let from = *self.fleet.ended.borrow_and_update();
+        // What was under way when the last round closed has ended since.
+        self.refill(from).await?;
         let begin = Instant::now();
         self.fleet.open(true);
-        for done in (REFILL..=count).step_by(REFILL) {
-            self.fleet.wait_ended(from + done as u64).await?;
-            if self.refilled {
-                client::submit_all(&mut self.api, REFILL, |_| client::idle_spec("queue")).await?;
-            }
+        for done in (REFILL..=count as u64).step_by(REFILL as usize) {
+            self.fleet.wait_ended(from + done).await?;
+            self.refill(from + done).await?;
         }
         let seconds = begin.elapsed().as_secs_f64();
         self.fleet.open(false);
         Ok(count as f64 / seconds)
+    }
+
+    /// Submits until as many wait as shall, if so many have ended.
+    async fn refill(&mut self, ended: u64) -> Result<()> {
+        let Some(depth) = self.depth else { return Ok(()) };
+        let missing = (depth + ended).saturating_sub(self.submitted);
+        self.submitted += missing;
+        client::submit_all(&mut self.api, usize::try_from(missing)?, |_| client::idle_spec("queue")).await
     }
 }
 
