@@ -79,7 +79,7 @@ pub struct Config {
     /// An operator vouches that no copy of an `exclusive` task runs that a restored store does not know of.
     pub accept_restored: bool,
     /// Weights of owners that share a priority; others weigh 1.
-    pub shares: BTreeMap<String, u32>,
+    pub shares: BTreeMap<String, u64>,
     /// Which logs sidecars are told to send up.
     pub log_policy: v1::LogPolicy,
     /// The one wrong line of this run, so that the simulation can be shown to catch it.

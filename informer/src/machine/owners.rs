@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 /// Weight of an owner that the configuration does not name.
-const WEIGHT: u32 = 1;
+const WEIGHT: u64 = 1;
 /// What a tag counts in: fractions of a millicpu-millisecond, so that large weights still tell.
 const SCALE: u128 = 1 << 16;
 
@@ -18,7 +18,7 @@ pub(super) struct OwnerId(u32);
 /// The owners of the tasks that are held.
 #[derive(Debug, Default)]
 pub(super) struct Owners {
-    weights: BTreeMap<String, u32>,
+    weights: BTreeMap<String, u64>,
     ids: BTreeMap<Box<str>, (OwnerId, usize)>,
     tags: Vec<Tag>,
     free: Vec<OwnerId>,
@@ -28,13 +28,13 @@ pub(super) struct Owners {
 
 #[derive(Debug, Clone, Copy)]
 struct Tag {
-    weight: u32,
+    weight: u64,
     finish: u128,
 }
 
 impl Owners {
     /// With the weights of the configuration.
-    pub(super) fn new(weights: BTreeMap<String, u32>) -> Self {
+    pub(super) fn new(weights: BTreeMap<String, u64>) -> Self {
         Self { weights, ..Self::default() }
     }
 

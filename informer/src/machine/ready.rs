@@ -73,7 +73,7 @@ pub(super) struct Shared {
 
 impl Shared {
     /// With the weights of owners.
-    pub(super) fn new(weights: BTreeMap<String, u32>) -> Self {
+    pub(super) fn new(weights: BTreeMap<String, u64>) -> Self {
         Self { owners: Owners::new(weights), ..Self::default() }
     }
 

@@ -1,6 +1,7 @@
 //! What an informer is started with, and what of it contradicts itself.
 
 use super::Error;
+use crate::shell::Retention;
 use proto::bounds;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -10,11 +11,6 @@ use std::path::{Path, PathBuf};
 /// Beats in a lease that may be configured. With one, each late beat would be a loss; with the most and the longest beat nothing that is
 /// lost is replaced for an hour.
 pub(crate) const LEASE_BEATS: RangeInclusive<u64> = 2..=60;
-/// How long an ended task is kept unless told: a month's questions can be answered.
-const KEEP_ENDED_MS: u64 = 30 * 24 * 3_600_000;
-/// How many ended tasks are kept unless told: about a gigabyte of rows and histories.
-const KEEP_ENDED_COUNT: u64 = 1_000_000;
-
 /// What an informer is started with.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Options {
@@ -54,21 +50,6 @@ pub struct Security {
     pub token_file: Option<PathBuf>,
 }
 
-/// When an ended task is forgotten: when either bound is passed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Retention {
-    /// Milliseconds after its end.
-    pub keep_ended_ms: u64,
-    /// Ended tasks that are kept at most.
-    pub keep_ended_count: u64,
-}
-
-impl Default for Retention {
-    fn default() -> Self {
-        Self { keep_ended_ms: KEEP_ENDED_MS, keep_ended_count: KEEP_ENDED_COUNT }
-    }
-}
-
 /// Which attempts' logs come up to the informer when they have ended.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum LogUpload {
@@ -79,6 +60,16 @@ pub enum LogUpload {
     OnFailure,
     /// None: `logs` works while the sidecar keeps them.
     Never,
+}
+
+impl From<LogUpload> for proto::v1::LogPolicy {
+    fn from(upload: LogUpload) -> Self {
+        match upload {
+            LogUpload::Always => Self::Always,
+            LogUpload::OnFailure => Self::OnFailure,
+            LogUpload::Never => Self::Never,
+        }
+    }
 }
 
 impl Options {

@@ -67,7 +67,7 @@ pub struct Options {
     /// Start `exclusive` tasks at once even if the store turns out to be restored from a backup.
     pub accept_restored: bool,
     /// Weights of owners that share a priority; others weigh 1.
-    pub shares: BTreeMap<String, u32>,
+    pub shares: BTreeMap<String, u64>,
     /// Which logs sidecars send up after an attempt's end.
     pub log_policy: proto::v1::LogPolicy,
     /// Which ended tasks are kept.
