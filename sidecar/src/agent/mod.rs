@@ -78,7 +78,7 @@ use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 use types::Types;
-use work::{Sources, Work};
+use work::{Shared, Sources, Work};
 
 /// How long a parting agent waits for the informer to take the last reports, and for the keeper to go; and then for the last logs. They
 /// are in the ledger or on the disk, and the next agent sends them; a longer wait would only hold up an orderly shutdown of the machine.
@@ -275,9 +275,8 @@ pub(crate) async fn serve(
     let metrics = Arc::new(Metrics::default());
     let reports = Reports::default();
     let embedded = Embedded::new(dirs.clone(), options.informer.clone(), said.clone(), reports.clone());
-    let told_by = (reports.clone(), embedded.attempts());
-    let work =
-        Work::new(dirs.clone(), assignments.clone(), inbox.clone(), jobs.clone(), logs, metrics.clone(), told_by);
+    let shared = Shared { metrics: metrics.clone(), reports: reports.clone(), embedded: embedded.attempts() };
+    let work = Work::new(dirs.clone(), assignments.clone(), inbox.clone(), jobs.clone(), logs, shared);
     let socket = Socket::bind(&dirs.data, reports.clone()).map_err(system("listen for the tasks of this sidecar"))?;
     start_work(work, socket, Sources { said: news, orders: ordered, uploads: to_upload, scrapes })?;
     let warm = options.slots.min(keeper::wire::MAX_WARM);

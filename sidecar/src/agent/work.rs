@@ -58,6 +58,13 @@ pub(super) struct Sources {
     pub scrapes: Option<TcpListener>,
 }
 
+/// What it shares with the first thread.
+pub(super) struct Shared {
+    pub metrics: Arc<Metrics>,
+    pub reports: Reports,
+    pub embedded: Attempts,
+}
+
 /// State of the work thread.
 pub(super) struct Work {
     dirs: Dirs,
@@ -85,10 +92,9 @@ impl Work {
         inbox: mpsc::Sender<Input>,
         jobs: Jobs,
         logs: Channel,
-        metrics: Arc<Metrics>,
-        told: (Reports, Attempts),
+        shared: Shared,
     ) -> Self {
-        let (reports, embedded) = told;
+        let Shared { metrics, reports, embedded } = shared;
         let watches = Watches::new(dirs.clone(), inbox.clone(), jobs, reports.clone());
         let (serving, tasks) = (BTreeMap::new(), JoinSet::new());
         let sampler = load::Sampler::new();
