@@ -117,7 +117,12 @@ impl Informer for Client {
         let request = request.into_inner();
         let retry = async {
             let key = check::key(request.key)?.unwrap_or_default();
-            let row = self.edge.handle.retry(request.id.parse()?, key).await?;
+            let id: TaskId = request.id.parse()?;
+            let mut row = self.edge.handle.retry(id, key.clone()).await?;
+            if row.array.is_some() {
+                many::retry_members(&self.edge, id, &key).await?;
+                row = self.edge.handle.get(id).await?.ok_or(Error::UnknownTask(id))?;
+            }
             Ok(v1::RetryResponse { task: self.task(&row) })
         };
         answer(retry.await)

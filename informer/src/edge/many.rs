@@ -46,6 +46,24 @@ pub(super) async fn retry(edge: &Edge, request: v1::ManyRequest) -> Result<v1::M
     all(edge, request.filter.unwrap_or_default(), &RETRIABLE, &Verb::Retry { key }).await
 }
 
+/// Retries the members of an array that failed or were cancelled; says how many. Those that never started wait again already.
+///
+/// # Errors
+/// The informer could not take the calls; what was done until then stays done.
+pub(super) async fn retry_members(edge: &Edge, array: TaskId, key: &str) -> Result<u32, Error> {
+    let verb = Verb::Retry { key: key.to_owned() };
+    let mut request = v1::ListRequest { array: array.to_string(), ..Default::default() };
+    let mut retried = 0;
+    loop {
+        let answer = all(edge, request.clone(), &RETRIABLE, &verb).await?;
+        retried += answer.done;
+        if answer.next_page_token.is_empty() {
+            return Ok(retried);
+        }
+        request.page_token = answer.next_page_token;
+    }
+}
+
 async fn all(
     edge: &Edge,
     mut request: v1::ListRequest,
