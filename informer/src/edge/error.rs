@@ -9,8 +9,9 @@ use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
 /// Every code, in the order of docs/errors.md.
-const CODES: [&str; 19] = [
+const CODES: [&str; 20] = [
     "invalid",
+    "unauthenticated",
     "unknown_task",
     "key_conflict",
     "state",

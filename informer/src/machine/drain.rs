@@ -42,7 +42,7 @@ impl Machine {
         self.empty(cx, id);
     }
 
-    /// Its sidecar says `closed` from its next beat on.
+    /// Its sidecar says `closed` from its next beat on, until it is told otherwise or welcomed anew.
     pub(super) fn tell_drain(&mut self, cx: &mut Cx<'_>, id: SidecarId, session: SessionId) {
         let on = self.sidecars.get(&id).is_some_and(super::Sidecar::is_draining);
         self.send(cx, session, Message::Drain(v1::Drain { on, stop_running: false }));

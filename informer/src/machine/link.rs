@@ -41,9 +41,10 @@ impl Machine {
             self.send(cx, session, Message::Verdict(verdict));
         }
         self.look_for_missing(cx, session, id, &told);
-        // It may have missed the last word about this.
-        self.tell_drain(cx, id, session);
-        self.empty(cx, id);
+        if self.sidecars.get(&id).is_some_and(Sidecar::is_draining) {
+            self.tell_drain(cx, id, session);
+            self.empty(cx, id);
+        }
         self.refresh(id);
     }
 

@@ -76,6 +76,10 @@ impl Machine {
     fn on_welcome(&mut self, link: LinkId, terms: Terms, logs: v1::LogPolicy) {
         if self.link == LinkState::Introduced(link) {
             self.link = LinkState::Welcomed(link);
+            // The last word about a drain may have been missed: whoever wants one says so after each welcome.
+            if self.mode == Mode::Draining {
+                self.mode = Mode::Serving;
+            }
             self.lease.on_welcome(terms);
             self.uploads.on_welcome(logs);
         }
