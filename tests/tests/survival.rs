@@ -183,8 +183,9 @@ fn run_wait_and_follow_outlive_the_informer() -> Result<()> {
     let id = find_id(&list).unwrap_or_else(|| panic!("no task in {list}"));
     let mut follow = Watched::new(world.informer_started(&["logs", "-f", &id])?)?;
     follow.wait_bytes(part)?;
-    let mut wait = Watched::new(world.informer_started(&["wait", &id])?)?;
-    wait.wait_connected()?;
+    let mut wait = Watched::new(world.informer_started(&["wait", "--verbose", &id])?)?;
+    // Its state: it has been answered, and follows.
+    wait.wait_word()?;
     world.kill_informer();
     world.touch("go1")?;
     world.wait_file("wrote2")?;

@@ -144,7 +144,15 @@ pub(crate) fn is_log_gone(status: &Status) -> bool {
 
 /// Worth another try: the connection failed, or the informer says that it cannot right now.
 pub(crate) fn is_passing(status: &Status) -> bool {
-    is_transport(status) || matches!(status.code(), Code::Unavailable | Code::ResourceExhausted)
+    is_transport(status) && !speaks_otherwise(status)
+        || !is_transport(status) && matches!(status.code(), Code::Unavailable | Code::ResourceExhausted)
+}
+
+/// Whoever answered does not speak HTTP/2: TLS, or another protocol altogether. No patience mends that.
+fn speaks_otherwise(status: &Status) -> bool {
+    let reason = |error: &(dyn std::error::Error + 'static)| error.downcast_ref::<h2::Error>()?.reason();
+    let chain = std::iter::successors(status.source(), |error| error.source());
+    chain.filter_map(reason).any(|reason| matches!(reason, h2::Reason::FRAME_SIZE_ERROR | h2::Reason::PROTOCOL_ERROR))
 }
 
 /// The innermost cause of a status, without the layers of wrapping that say nothing to a person.

@@ -3,7 +3,6 @@
 use super::{World, binary, signal, wait_child, wait_for};
 use anyhow::{Context as _, Result, ensure};
 use rustix::process::Signal;
-use std::collections::BTreeSet;
 use std::io::{BufRead as _, BufReader, Read};
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -157,6 +156,8 @@ impl World {
 pub struct Watched {
     child: Child,
     chunks: mpsc::Receiver<Vec<u8>>,
+    /// Hears that something came on stderr, once.
+    word: mpsc::Receiver<()>,
     /// What it has written to stdout so far.
     pub stdout: Vec<u8>,
 }
@@ -168,9 +169,15 @@ impl Watched {
     /// Its stdout is not piped.
     pub fn new(mut child: Child) -> Result<Self> {
         let mut stdout = child.stdout.take().context("stdout is piped")?;
+        let (said, word) = mpsc::channel();
         if let Some(mut stderr) = child.stderr.take() {
             // Somebody must read it, or the child would meet a full or a closed pipe.
-            std::thread::spawn(move || std::io::copy(&mut stderr, &mut std::io::sink()));
+            std::thread::spawn(move || {
+                if matches!(stderr.read(&mut [0; 1]), Ok(1)) {
+                    let _nobody_asks = said.send(());
+                }
+                std::io::copy(&mut stderr, &mut std::io::sink())
+            });
         }
         let (sender, chunks) = mpsc::channel();
         std::thread::spawn(move || {
@@ -181,7 +188,7 @@ impl Watched {
                 }
             }
         });
-        Ok(Self { child, chunks, stdout: Vec::new() })
+        Ok(Self { child, chunks, word, stdout: Vec::new() })
     }
 
     /// Its process id.
@@ -218,12 +225,12 @@ impl Watched {
         wait_child(&mut self.child)
     }
 
-    /// Waits until it holds a TCP connection.
+    /// Waits until it has said something on stderr.
     ///
     /// # Errors
-    /// It has none within [`super::DEADLINE`].
-    pub fn wait_connected(&mut self) -> Result<()> {
-        wait_for("a client is connected", || is_connected(self.pid()).then_some(()))
+    /// It says nothing within [`super::DEADLINE`].
+    pub fn wait_word(&mut self) -> Result<()> {
+        self.word.recv_timeout(super::DEADLINE).context("it said nothing")
     }
 }
 
@@ -232,19 +239,6 @@ impl Drop for Watched {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
-}
-
-/// Whether one of the process's descriptors is an established TCP connection.
-fn is_connected(pid: i32) -> bool {
-    let Ok(table) = std::fs::read_to_string("/proc/net/tcp") else { return false };
-    let established = table.lines().filter_map(|line| {
-        let fields: Vec<&str> = line.split_whitespace().collect();
-        (fields.get(3) == Some(&"01")).then(|| fields.get(9).map(|inode| format!("socket:[{inode}]"))).flatten()
-    });
-    let established: BTreeSet<String> = established.collect();
-    let fds = std::fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
-    let links = fds.filter_map(|fd| std::fs::read_link(fd.path()).ok());
-    links.filter_map(|link| link.into_os_string().into_string().ok()).any(|link| established.contains(&link))
 }
 
 /// A frozen file system. Thawed when dropped, and also if the test is killed: the process that holds it ends with its stdin.
