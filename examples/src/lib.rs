@@ -8,4 +8,5 @@
 //! | `src/bin/remote-service.rs` | an HTTP service that runs tasks of its type, polled by a sidecar |
 //! | `python/` | a client in Python: submit, wait, logs, an array |
 //! | `tasks/` | task files for `informer submit -f`; `exclusive.json` is the JSON form, which has no comments |
+//! | `config/`, `systemd/`, `pod/` | settings of both daemons with their reasons; units; a sidecar as a deployment of pods |
 //! | `media/` | a real video to transcode, with its attribution |

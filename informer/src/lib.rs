@@ -1,4 +1,16 @@
 //! The informer: holds every task durably and streams assignments to sidecars.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`server`] | a whole informer within a program: start, stop, options |
+//! | [`machine`] | every decision, pure |
+//! | [`shell`] | the one loop around the machine: commit, then act |
+//! | [`store`] | what is kept, and how it is read |
+//! | [`blobs`] | logs of attempts, kept beyond their sidecars |
+//! | [`edge`] | bytes to events, answers to bytes: gRPC, HTTP, TLS |
+//! | [`cli`] | the command line, the server's verbs and the client's |
+//! | `config` | the configuration file of `informer serve` |
+//! | `failpoint` | where a test may kill this process; nothing in a shipped build |
 
 #[allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "the disk lives here, outside the machine")]
 pub mod blobs;

@@ -1,4 +1,4 @@
-//! What this sidecar counts, as text for Prometheus on a port of loopback: `docs/metrics-sidecar.md` explains each line.
+//! What this sidecar counts, as text for Prometheus on a port of loopback: `docs/metrics.md` explains each line.
 //!
 //! ```text
 //!  first thread, ledger thread, work thread ── atomics ──▶ Metrics ◀── read ── serve (work thread) ◀── GET /metrics
@@ -373,13 +373,13 @@ mod tests {
         }
         metrics.on_load(&v1::Load { cpu_permille: 42, ..Default::default() });
         let text = metrics.text();
-        let docs = include_str!("../../docs/metrics-sidecar.md");
+        let docs = include_str!("../../docs/metrics.md");
         let mut types = std::collections::BTreeSet::new();
         for line in text.lines() {
             if let Some(rest) = line.strip_prefix("# TYPE ") {
                 let name = rest.split(' ').next().unwrap();
                 assert!(types.insert(name.to_owned()), "{name} twice");
-                assert!(docs.contains(&format!("`{name}`")), "docs/metrics-sidecar.md does not explain {name}");
+                assert!(docs.contains(&format!("`{name}`")), "docs/metrics.md does not explain {name}");
             } else if !line.starts_with('#') {
                 let (name, value) = line.rsplit_once(' ').unwrap();
                 let name = name.split('{').next().unwrap();

@@ -105,6 +105,58 @@ fn a_replaced_command_counts_at_once_and_a_restarted_sidecar_knows_it() -> Resul
     Ok(())
 }
 
+/// Starts an informer that dies when it passes `point`; if that is before it listens, one that passes it more often first.
+#[cfg(feature = "faults")]
+fn start_doomed(world: &mut World, point: &str) -> Result<()> {
+    let plans = (1..=50).map(|nth| format!("{point}:{nth}"));
+    for plan in plans {
+        if world.start_informer(&[("INFORMER_FAILPOINT", &plan)]).is_ok() {
+            return Ok(());
+        }
+    }
+    anyhow::bail!("with a death at {point} it never listens")
+}
+
+#[cfg(feature = "faults")]
+fn informer_dies_while_it_registers(point: &str) -> Result<()> {
+    let mut world = World::empty()?;
+    start_doomed(&mut world, point)?;
+    let put = ["executor", "put", "echo", "--json", "--command", "--", "echo", "said {input}"];
+    let mut client = tests::world::life::Watched::new(world.informer_started(&put)?)?;
+    wait_for("the informer dies", || world.informer_has_ended().then_some(()))?;
+    world.start_informer(&[])?;
+    // Whose answer was lost asks again by itself.
+    ensure!(client.wait()?.success(), "{point}: the registration failed");
+    let told: Value = serde_json::from_slice(&client.stdout)?;
+    let check = |world: &World| -> Result<()> {
+        let all = world.json(&["executor", "list", "--json"])?;
+        let ids: Vec<_> = all.as_array().context("a list")?.iter().map(|executor| &executor["id"]).collect();
+        assert_eq!(ids, [&told["id"]], "{point}: {all}");
+        Ok(())
+    };
+    check(&world)?;
+    let again = world.json(&put)?;
+    assert_eq!((&again["id"], &again["existed"]), (&told["id"], &true.into()), "{point}");
+    world.kill_informer();
+    world.start_informer(&[])?;
+    check(&world)?;
+    let other = world.informer(&["executor", "put", "echo", "--command", "--", "false"])?;
+    assert_eq!(other.status.code(), Some(1), "{point}: {}", String::from_utf8_lossy(&other.stderr));
+    world.start_sidecar(0, &[], &[])?;
+    let id = world.submit(&["--type", "echo", "--input", "it"])?;
+    world.wait_state(&id, &["succeeded"])?;
+    assert_eq!(world.informer(&["logs", &id])?.stdout, b"said it\n", "{point}");
+    Ok(())
+}
+
+#[cfg(feature = "faults")]
+#[test]
+fn an_informer_that_dies_around_a_registration_has_it_whole_or_not_and_once() -> Result<()> {
+    ["before-apply", "after-apply", "before-commit", "after-commit", "after-reply"]
+        .into_iter()
+        .try_for_each(informer_dies_while_it_registers)
+}
+
 /// A service that remembers what it was asked, and says of every attempt what the test wants it to.
 struct Service {
     url: String,

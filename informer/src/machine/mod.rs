@@ -18,6 +18,14 @@
 //! | `retry` | how an end is judged, when the next try comes |
 //! | `why` | the answer to "why is it not running?" |
 //! | `check` | every invariant, recomputed from scratch |
+//!
+//! | file | holds |
+//! |---|---|
+//! | [`event`](Event), [`effect`](Effect) | what can happen, what can be wanted, and what is to be committed |
+//! | `task`, `sidecar` | each as the machine knows it, with its states |
+//! | `timer` | every timer, and the next |
+//! | `load` | rows become state again at the start |
+//! | `view` | bounded questions that change nothing |
 
 mod array;
 mod beat;

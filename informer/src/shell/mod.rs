@@ -23,7 +23,9 @@
 //! | `run`, `writer` | the two threads; shutdown is an ordered list in `run` |
 //! | `items`, `bodies` | what goes out with assignments and was read lately |
 //! | `retention` | which ended tasks go, and when |
-//! | `reads`, `published`, `members`, `numbers` | what is read beside the loop |
+//! | `clock` | time and randomness, as they enter with each event |
+//! | `reads`, `published`, `members`, `numbers`, `ended` | what is read beside the loop |
+//! | `error` | why a call fails |
 
 mod bodies;
 mod clock;

@@ -23,6 +23,18 @@
 //! | staging | its attempt ends with the reason | the next agent takes what is staged and stages the rest |
 //! | files | complains | a job is left undone; the next agent does it again |
 //! | place | the agent ends: its directory is gone | — |
+//!
+//! | file | holds |
+//! |---|---|
+//! | `shell` | the loop around the machine; its words and orders: `wire` |
+//! | `link`, `keeping`, `lease`, `files`, `place` | the part of that name; `keeperless` stands in for a keeper where there is none |
+//! | `work` | the work thread: `watch` (progress, stalls, health), `upload` (logs), load |
+//! | `inputs`, `fetch`, `cache` | what is there before a start: put together, fetched by URL, kept by hash |
+//! | `staging` | outputs of attempts that succeeded |
+//! | `types`, `embedded` | which types are known and how they are run; those that run within this process |
+//! | `socket`, `reports` | what tasks tell their sidecar, and what of it goes with the next beat |
+//! | `assignments`, `note` | what was assigned: in memory, and in an attempt's record for a later agent |
+//! | `clock`, `failpoint` | the two clocks; where a test may kill this process |
 
 mod assignments;
 mod cache;

@@ -15,6 +15,9 @@
 //! | [`container`] | a process in a container, through `crun` |
 //! | `inputs` | what a task finds in its directory: what has to be there before its process starts |
 //! | [`outputs`] | declared outputs, staged beside their destinations |
+//! | `environment` | a task's variables |
+//! | `progress` | how far an attempt is |
+//! | `digest` | bytes that are hashed as they pass |
 //! | `ending` | how a process ended, in the informer's words |
 //! | `publish` | staged outputs: into place, or away |
 
