@@ -150,9 +150,16 @@ pub(crate) fn is_passing(status: &Status) -> bool {
 
 /// Whoever answered does not speak HTTP/2: TLS, or another protocol altogether. No patience mends that.
 fn speaks_otherwise(status: &Status) -> bool {
-    let reason = |error: &(dyn std::error::Error + 'static)| error.downcast_ref::<h2::Error>()?.reason();
-    let chain = std::iter::successors(status.source(), |error| error.source());
-    chain.filter_map(reason).any(|reason| matches!(reason, h2::Reason::FRAME_SIZE_ERROR | h2::Reason::PROTOCOL_ERROR))
+    use h2::Reason;
+    let mut next = status.source();
+    while let Some(error) = next {
+        let reason = error.downcast_ref::<h2::Error>().and_then(h2::Error::reason);
+        if matches!(reason, Some(Reason::FRAME_SIZE_ERROR | Reason::PROTOCOL_ERROR)) {
+            return true;
+        }
+        next = error.source();
+    }
+    false
 }
 
 /// The innermost cause of a status, without the layers of wrapping that say nothing to a person.
