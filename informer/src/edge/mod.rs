@@ -1,5 +1,5 @@
 //! Where bytes become checked events, and answers become bytes. Nothing here touches the machine's state: everything goes through
-//! the shell's [`Handle`](crate::shell::Handle).
+//! the shell's [`Handle`].
 //!
 //! ```text
 //!  TCP ─ accept (TLS) ─ front ─┬─ content-type: application/grpc* ─ tonic ─┬─ client   (Submit, Get, List, Cancel, …)
@@ -12,15 +12,15 @@
 //!
 //! | module | holds |
 //! |---|---|
-//! | [`accept`] | the loop that takes connections, and their bounds |
-//! | [`tls`] | certificates and token: who is let in |
-//! | [`front`] | who may call, and the choice between gRPC and HTTP |
-//! | [`client`], [`submit`], [`array`], [`list`], [`many`], [`watch`], [`logs`] | the service `Informer` |
-//! | [`link`] | the service `SidecarLink` |
-//! | [`http`], [`metrics`], [`traffic`] | what plain HTTP is told |
+//! | `accept` | the loop that takes connections, and their bounds |
+//! | `tls` | certificates and token: who is let in |
+//! | `front` | who may call, and the choice between gRPC and HTTP |
+//! | `client`, `submit`, `array`, `list`, `many`, `watch`, `logs` | the service `Informer` |
+//! | `link` | the service `SidecarLink` |
+//! | `http`, `metrics`, `traffic` | what plain HTTP is told |
 //! | [`convert`] | wire messages to events, rows to wire messages |
-//! | [`error`] | every refusal with its code; `docs/errors.md` explains each |
-//! | [`stream`] | a response stream that owns the task which fills it |
+//! | `error` | every refusal with its code; `docs/errors.md` explains each |
+//! | `stream` | a response stream that owns the task which fills it |
 
 pub(crate) mod accept;
 mod array;

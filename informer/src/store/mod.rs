@@ -14,7 +14,7 @@
 //! else. A commit under an epoch that is no longer the highest is refused: somebody else leads. A commit that failed may or may
 //! not be on disk; so nothing is ever committed after it, and the only way on is to open the store again.
 //!
-//! One suite, [`conformance`], says what a backend must do. `filter` holds what a list can ask for, `error` why a store refuses.
+//! One suite, `conformance`, says what a backend must do. `filter` holds what a list can ask for, `error` why a store refuses.
 
 #[cfg(any(test, feature = "failpoints"))]
 pub mod conformance;

@@ -11,7 +11,7 @@
 //! A request is idempotent by attempt name. A notice may be repeated after a reconnect (a new `Hello` brings a `Listing` that
 //! contains every attempt whose directory holds a record), so the agent treats all of them as facts, not as commands.
 
-/// Version of this protocol; `Hello` and `Welcome` carry it, and an agent that meets another one asks for an upgrade.
+/// Version of this protocol; `Hello` and `Welcome` carry it, and an agent that meets another one says so and hands it no work.
 pub const VERSION: u32 = 1;
 
 /// Largest frame: a spec is at most 256 KiB of task payload plus an environment; doubling it would only let a broken peer hold
