@@ -328,11 +328,11 @@ impl Work {
     }
 
     fn on_spawned(&mut self, attempt: AttemptId, process: wire::ProcessId) -> v1::Started {
-        let spec = self.assignments.spec(attempt);
         if let Some(fence) = self.assignments.get(attempt).and_then(|assign| assign.fence) {
             self.reports.open(attempt, fence.into());
         }
-        self.watches.begin(attempt, Watch::new(attempt, spec, clock::boot_ms()), &mut self.tasks);
+        let watch = self.assignments.with_spec(attempt, |spec| Watch::new(attempt, spec, clock::boot_ms()));
+        self.watches.begin(attempt, watch, &mut self.tasks);
         started(process)
     }
 
@@ -344,7 +344,7 @@ impl Work {
         }
         self.watches.end(attempt, logs::Final::from(&end));
         let dir = self.dirs.attempt(attempt);
-        let ending = Box::new(exec::ending(&dir, &self.assignments.spec(attempt), &end));
+        let ending = Box::new(self.assignments.with_spec(attempt, |spec| exec::ending(&dir, spec, &end)));
         self.stagings.begin(attempt, self.assignments.get(attempt), dir, ending)
     }
 
