@@ -167,6 +167,10 @@ impl Watches {
         Some(self.ends.entry(attempt).or_insert_with(|| watch::channel(None).0).subscribe())
     }
 
+    pub(super) fn is_running(&self) -> bool {
+        !self.running.is_empty()
+    }
+
     pub(super) fn sample(&mut self, now_ms: u64) -> Vec<Event> {
         let (dirs, reports) = (&self.dirs, &self.reports);
         let sample = |(attempt, watch): (&AttemptId, &mut Watch)| {

@@ -36,6 +36,9 @@ pub(super) const ORDERS: usize = proto::bounds::LOG_READERS + 64;
 pub(super) const NOTICES: usize = 1024;
 /// Load and progress are read this long before they are told, ms: they should be fresh, and reading must not delay the beat.
 const AHEAD_MS: u64 = 50;
+/// After this long without a word about an attempt, and with none running, the agent lets go of what it does not need to rest, ms: long
+/// enough that a chain of short tasks is not made to fetch its code again and again.
+const REST_MS: u64 = 1_000;
 
 /// What the shell orders.
 #[derive(Debug)]
@@ -56,6 +59,8 @@ pub(super) struct Sources {
     pub orders: mpsc::Receiver<Order>,
     pub uploads: Uploads,
     pub scrapes: Option<TcpListener>,
+    /// The process is the agent's own.
+    pub alone: bool,
 }
 
 /// State of the work thread.
@@ -73,6 +78,8 @@ pub(super) struct Work {
     stagings: Stagings,
     sampler: load::Sampler,
     sample_ms: Option<u64>,
+    /// When the keeper was last heard, until the agent has come to rest since.
+    heard_ms: Option<u64>,
 }
 
 /// The shell is gone: the agent is ending.
@@ -107,12 +114,13 @@ impl Work {
             stagings,
             sampler,
             sample_ms: Some(0),
+            heard_ms: None,
         }
     }
 
     /// Runs until the shell is gone. Dropping everything in here ends the log calls and the probes.
     pub(super) async fn run(mut self, sources: Sources) {
-        let Sources { mut said, mut orders, uploads, scrapes } = sources;
+        let Sources { mut said, mut orders, uploads, scrapes, alone } = sources;
         let uploading = upload::keep(self.dirs.clone(), self.logs.clone(), self.inbox.clone(), uploads);
         self.tasks.spawn(async move {
             uploading.await;
@@ -138,7 +146,12 @@ impl Work {
                         Some(at_ms) => clock::sleep_until(at_ms).await,
                         None => std::future::pending().await,
                     }
-                } => self.on_sample_due().await,
+                } => {
+                    if alone {
+                        self.rest();
+                    }
+                    self.on_sample_due().await
+                }
                 Some(ended) = self.tasks.join_next() => {
                     // An aborted task says nothing, and a panic was printed by the runtime.
                     if let Ok(Some(request)) = ended {
@@ -169,6 +182,14 @@ impl Work {
             self.tell(Input::Event(event)).await?;
         }
         Ok(())
+    }
+
+    /// Most of an idle agent's memory would be code that ran once, at its start.
+    fn rest(&mut self) {
+        let rests = |heard_ms: u64| clock::boot_ms() >= heard_ms.saturating_add(REST_MS);
+        if !self.watches.is_running() && self.heard_ms.take_if(|heard_ms| rests(*heard_ms)).is_some() {
+            keeper::sys::rest();
+        }
     }
 
     fn on_order(&mut self, order: Order) -> Result<(), Ending> {
@@ -209,6 +230,7 @@ impl Work {
     }
 
     async fn on_keeper(&mut self, news: FromKeeper) -> Result<(), Ending> {
+        self.heard_ms = Some(clock::boot_ms());
         match news {
             FromKeeper::Connected { mut listing, requests, fencing } => {
                 self.metrics.on_keeper();
