@@ -41,7 +41,7 @@ impl Sidecar {
     /// Begins to describe a sidecar of the informer at `informer`, a URL, with its data in `data`, which is made if it is not there.
     #[must_use]
     pub fn builder(informer: impl Into<String>, data: impl Into<PathBuf>) -> Builder {
-        let within = Within { executors: Vec::new(), keeperless: true };
+        let within = Within { executors: Vec::new(), keeperless: true, ..Within::default() };
         Builder { options: Options::new(informer.into(), data.into()), within }
     }
 }

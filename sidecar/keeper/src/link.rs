@@ -2,13 +2,15 @@
 //! whether it waits.
 
 use std::io;
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use keeper::codec::{self, FrameReader};
 use keeper::wire::Notice;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{RecvFlags, SendFlags, recv, send};
 
-/// One read: some forty small messages. More would be cleared for nothing on most reads; a burst takes several.
+/// One read: some forty small messages; a burst takes several.
 const READ_BYTES: usize = 8 << 10;
 
 /// One end.
@@ -39,15 +41,20 @@ impl Link {
         (self.reader.pending(), &self.out)
     }
 
+    /// Whether something (the peer's end, too) arrives in that time.
+    pub(crate) fn is_readable_within(&self, time: &Timespec) -> bool {
+        poll(&mut [PollFd::new(&self.fd, PollFlags::IN)], Some(time)) != Ok(0)
+    }
+
     /// Reads once. False: the peer is gone.
     pub(crate) fn receive(&mut self, wait: bool) -> bool {
-        let mut buffer = [0u8; READ_BYTES];
+        // Not cleared: an idle monitor waits in here, and pages that nothing touches are not its own.
+        let mut buffer = [MaybeUninit::uninit(); READ_BYTES];
         let flags = if wait { RecvFlags::empty() } else { RecvFlags::DONTWAIT };
         match recv(&self.fd, &mut buffer[..], flags) {
-            Ok((0, _)) => false,
-            Ok((count, _)) => {
-                self.reader.feed(&buffer[..count]);
-                true
+            Ok(((received, _), _)) => {
+                self.reader.feed(received);
+                !received.is_empty()
             }
             Err(error) => matches!(error, rustix::io::Errno::AGAIN | rustix::io::Errno::INTR),
         }

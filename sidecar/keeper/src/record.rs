@@ -167,9 +167,23 @@ pub fn purge(data_dir: &Path, name: &str) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         other => other,
     };
-    absent_is_fine(std::fs::remove_dir_all(&gone))?;
-    absent_is_fine(std::fs::rename(attempts.join(name), &gone))?;
-    absent_is_fine(std::fs::remove_dir_all(&gone))
+    let aside = || std::fs::rename(attempts.join(name), &gone);
+    absent_is_fine(match aside() {
+        // An earlier try was cut short.
+        Err(error) if matches!(error.kind(), io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::AlreadyExists) => {
+            std::fs::remove_dir_all(&gone).and_then(|()| aside())
+        }
+        other => other,
+    })?;
+    // What nearly every attempt consists of once it is retired: to remove it by name spares reading the directory.
+    for file in [FILE, "out", "err"] {
+        let _absent = std::fs::remove_file(gone.join(file));
+    }
+    let removed = std::fs::remove_dir(&gone).or_else(|error| match error.kind() {
+        io::ErrorKind::NotFound => Ok(()),
+        _ => std::fs::remove_dir_all(&gone),
+    });
+    absent_is_fine(removed)
 }
 
 /// Whether a name may be an attempt: `[A-Za-z0-9._-]{1,100}`, not starting with a dot.

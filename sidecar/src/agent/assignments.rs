@@ -24,9 +24,12 @@ impl Assignments {
         self.map().get(&attempt).cloned()
     }
 
-    /// What was asked for; without an assignment a task of no kind, whose end is told as it is.
-    pub(super) fn spec(&self, attempt: AttemptId) -> v1::TaskSpec {
-        self.get(attempt).and_then(|assign| assign.spec.clone()).unwrap_or_default()
+    /// Looks at what was asked for; without an assignment that is a task of no kind, whose end is told as it is.
+    pub(super) fn with_spec<T>(&self, attempt: AttemptId, look: impl FnOnce(&v1::TaskSpec) -> T) -> T {
+        match self.get(attempt).as_ref().and_then(|assign| assign.spec.as_ref()) {
+            Some(spec) => look(spec),
+            None => look(&v1::TaskSpec::default()),
+        }
     }
 
     pub(super) fn remove(&self, attempt: AttemptId) {

@@ -147,6 +147,8 @@ pub(crate) struct Within {
     pub executors: Vec<Arc<dyn Executor>>,
     /// It runs nothing but them.
     pub keeperless: bool,
+    /// There is no such program: the process is the agent's own.
+    pub alone: bool,
 }
 
 /// Why the agent ended, or did not start.
@@ -251,7 +253,7 @@ pub fn run(options: Options) -> Result<(), Error> {
             }
         };
         let (begun, _) = oneshot::channel();
-        serve(options, Within::default(), begun, told).await
+        serve(options, Within { alone: true, ..Within::default() }, begun, told).await
     })
 }
 
@@ -290,7 +292,8 @@ pub(crate) async fn serve(
     let shared = Shared { metrics: metrics.clone(), reports: reports.clone(), embedded: embedded.attempts() };
     let work = Work::new(dirs.clone(), assignments.clone(), inbox.clone(), jobs.clone(), logs, shared);
     let socket = Socket::bind(&dirs.data, reports.clone()).map_err(system("listen for the tasks of this sidecar"))?;
-    start_work(work, socket, Sources { said: news, orders: ordered, uploads: to_upload, scrapes })?;
+    let sources = Sources { said: news, orders: ordered, uploads: to_upload, scrapes, alone: within.alone };
+    start_work(work, socket, sources)?;
     let warm = options.slots.min(keeper::wire::MAX_WARM);
     // Owned by this future: they end with it.
     let mut tasks = tokio::task::JoinSet::new();
@@ -305,7 +308,6 @@ pub(crate) async fn serve(
     place::watch(place, inbox.clone()).map_err(system("start a thread"))?;
     let writer = start_ledger(ledger, inbox, metrics.clone())?;
     let types = Types::open(&dirs.data, within.executors);
-    let keeperless = within.keeperless;
     let outside = Outside {
         dirs,
         assignments,
@@ -320,7 +322,7 @@ pub(crate) async fn serve(
         types,
         embedded,
         reports,
-        keeperless,
+        keeperless: within.keeperless,
     };
     // Nobody may want to know.
     let _begun = begun.send(meta.sidecar);

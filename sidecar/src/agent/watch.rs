@@ -22,7 +22,10 @@ const PROBE: &str = "probe.";
 /// One running attempt.
 pub(super) struct Watch {
     attempt: AttemptId,
-    spec: v1::TaskSpec,
+    /// How a service is probed.
+    check: Option<v1::HealthCheck>,
+    /// How long it may go without an advance; 0: for ever.
+    stall_ms: u64,
     progress: exec::Progress,
     /// What shows an advance: (step, log bytes).
     advance: (u64, u64),
@@ -32,9 +35,14 @@ pub(super) struct Watch {
 }
 
 impl Watch {
-    pub(super) fn new(attempt: AttemptId, spec: v1::TaskSpec, now_ms: u64) -> Self {
+    pub(super) fn new(attempt: AttemptId, spec: &v1::TaskSpec, now_ms: u64) -> Self {
         let progress = exec::Progress::new(spec.kind.as_ref());
-        Self { attempt, spec, progress, advance: (0, 0), advanced_ms: now_ms, prober: None }
+        let check = match &spec.kind {
+            Some(Kind::Service(service)) => service.health.clone().filter(|check| check.probe.is_some()),
+            _ => None,
+        };
+        let stall_ms = spec.timeouts.as_ref().map_or(0, |timeouts| timeouts.progress_ms);
+        Self { attempt, check, stall_ms, progress, advance: (0, 0), advanced_ms: now_ms, prober: None }
     }
 
     /// Progress if there is some, and a stall if the task's limit without any is over.
@@ -45,15 +53,14 @@ impl Watch {
             self.advanced_ms = now_ms;
         }
         let progress = self.progress.read(dir).or(told);
-        let limit_ms = self.spec.timeouts.as_ref().map_or(0, |timeouts| timeouts.progress_ms);
         let step = progress.as_ref().map_or(self.advance.0, |progress| progress.step);
         let mut stalled = None;
-        if limit_ms > 0 {
+        if self.stall_ms > 0 {
             let length = |file: &str| std::fs::metadata(dir.join(file)).map_or(0, |metadata| metadata.len());
             let advance = (step, length("out") + length("err"));
             if advance != self.advance {
                 (self.advance, self.advanced_ms) = (advance, now_ms);
-            } else if now_ms.saturating_sub(self.advanced_ms) >= limit_ms {
+            } else if now_ms.saturating_sub(self.advanced_ms) >= self.stall_ms {
                 stalled = Some(Event::Condemned { attempt, why: v1::Reason::Stalled });
             }
         }
@@ -112,9 +119,7 @@ impl Watches {
         if self.running.contains_key(&attempt) {
             return;
         }
-        if let Some(Kind::Service(v1::Service { health: Some(check), .. })) = &watch.spec.kind
-            && check.probe.is_some()
-        {
+        if let Some(check) = &watch.check {
             let (failure, failures) = watch::channel(String::new());
             let prober = Prober {
                 attempt,
@@ -160,6 +165,10 @@ impl Watches {
             return None;
         }
         Some(self.ends.entry(attempt).or_insert_with(|| watch::channel(None).0).subscribe())
+    }
+
+    pub(super) fn is_running(&self) -> bool {
+        !self.running.is_empty()
     }
 
     pub(super) fn sample(&mut self, now_ms: u64) -> Vec<Event> {

@@ -36,6 +36,9 @@ pub(super) const ORDERS: usize = proto::bounds::LOG_READERS + 64;
 pub(super) const NOTICES: usize = 1024;
 /// Load and progress are read this long before they are told, ms: they should be fresh, and reading must not delay the beat.
 const AHEAD_MS: u64 = 50;
+/// After this long without a word about an attempt, and with none running, the agent lets go of what it does not need to rest, ms: long
+/// enough that a chain of short tasks is not made to fetch its code again and again.
+const REST_MS: u64 = 1_000;
 
 /// What the shell orders.
 #[derive(Debug)]
@@ -56,6 +59,8 @@ pub(super) struct Sources {
     pub orders: mpsc::Receiver<Order>,
     pub uploads: Uploads,
     pub scrapes: Option<TcpListener>,
+    /// The process is the agent's own.
+    pub alone: bool,
 }
 
 /// What it shares with the first thread.
@@ -80,6 +85,8 @@ pub(super) struct Work {
     stagings: Stagings,
     sampler: load::Sampler,
     sample_ms: Option<u64>,
+    /// When the keeper was last heard, until the agent has come to rest since.
+    heard_ms: Option<u64>,
 }
 
 /// The shell is gone: the agent is ending.
@@ -113,12 +120,13 @@ impl Work {
             stagings,
             sampler,
             sample_ms: Some(0),
+            heard_ms: None,
         }
     }
 
     /// Runs until the shell is gone. Dropping everything in here ends the log calls and the probes.
     pub(super) async fn run(mut self, sources: Sources) {
-        let Sources { mut said, mut orders, uploads, scrapes } = sources;
+        let Sources { mut said, mut orders, uploads, scrapes, alone } = sources;
         let uploading = upload::keep(self.dirs.clone(), self.logs.clone(), self.inbox.clone(), uploads);
         self.tasks.spawn(async move {
             uploading.await;
@@ -144,7 +152,12 @@ impl Work {
                         Some(at_ms) => clock::sleep_until(at_ms).await,
                         None => std::future::pending().await,
                     }
-                } => self.on_sample_due().await,
+                } => {
+                    if alone {
+                        self.rest();
+                    }
+                    self.on_sample_due().await
+                }
                 Some(ended) = self.tasks.join_next() => {
                     // An aborted task says nothing, and a panic was printed by the runtime.
                     if let Ok(Some(request)) = ended {
@@ -175,6 +188,14 @@ impl Work {
             self.tell(Input::Event(event)).await?;
         }
         Ok(())
+    }
+
+    /// Most of an idle agent's memory would be code that ran once, at its start.
+    fn rest(&mut self) {
+        let rests = |heard_ms: u64| clock::boot_ms() >= heard_ms.saturating_add(REST_MS);
+        if !self.watches.is_running() && self.heard_ms.take_if(|heard_ms| rests(*heard_ms)).is_some() {
+            keeper::sys::rest();
+        }
     }
 
     fn on_order(&mut self, order: Order) -> Result<(), Ending> {
@@ -215,6 +236,7 @@ impl Work {
     }
 
     async fn on_keeper(&mut self, news: FromKeeper) -> Result<(), Ending> {
+        self.heard_ms = Some(clock::boot_ms());
         match news {
             FromKeeper::Connected { mut listing, requests, fencing } => {
                 self.metrics.on_keeper();
@@ -334,11 +356,11 @@ impl Work {
     }
 
     fn on_spawned(&mut self, attempt: AttemptId, process: wire::ProcessId) -> v1::Started {
-        let spec = self.assignments.spec(attempt);
         if let Some(fence) = self.assignments.get(attempt).and_then(|assign| assign.fence) {
             self.reports.open(attempt, fence.into());
         }
-        self.watches.begin(attempt, Watch::new(attempt, spec, clock::boot_ms()), &mut self.tasks);
+        let watch = self.assignments.with_spec(attempt, |spec| Watch::new(attempt, spec, clock::boot_ms()));
+        self.watches.begin(attempt, watch, &mut self.tasks);
         started(process)
     }
 
@@ -350,7 +372,7 @@ impl Work {
         }
         self.watches.end(attempt, logs::Final::from(&end));
         let dir = self.dirs.attempt(attempt);
-        let ending = Box::new(exec::ending(&dir, &self.assignments.spec(attempt), &end));
+        let ending = Box::new(self.assignments.with_spec(attempt, |spec| exec::ending(&dir, spec, &end)));
         self.stagings.begin(attempt, self.assignments.get(attempt), dir, ending)
     }
 

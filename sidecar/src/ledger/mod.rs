@@ -10,6 +10,7 @@
 //! assignment is acknowledged, so that no accepted attempt is forgotten. It is never repaired or reset: what cannot be read is an error
 //! that names the file. A full disk is survived: a reserve is released for it, and no new work is taken until it is there again.
 
+mod journal;
 mod lock;
 mod reserve;
 mod schema;
@@ -34,7 +35,7 @@ use std::time::Duration;
 pub const FILE: &str = "ledger.db";
 /// What an agent holds open inside the data directory for as long as it lives: the lock, the database and its journal, which is made
 /// by the first write and removed by the last to close it.
-pub const FILES: [&str; 3] = [lock::FILE, FILE, "ledger.db-wal"];
+pub const FILES: [&str; 3] = [lock::FILE, FILE, journal::FILE];
 
 /// How long a reader (`sidecar status`) and the writer wait for each other. Both are done in milliseconds.
 const BUSY: Duration = Duration::from_secs(5);
@@ -122,6 +123,8 @@ pub struct Ledger {
     connection: Connection,
     path: PathBuf,
     reserve: Reserve,
+    /// Of [`Commit::seen`] and [`Commit::highest_fence`], what the file holds.
+    seen: (v1::Identity, Fence),
 }
 
 impl Ledger {
@@ -143,7 +146,9 @@ impl Ledger {
             result = set_up(&mut connection, informer, fresh, &path);
         }
         let (meta, entries) = result?;
-        Ok((Self { connection, path, reserve }, meta, entries))
+        journal::grow(data_dir);
+        let seen = (meta.seen.clone(), meta.highest_fence);
+        Ok((Self { connection, path, reserve, seen }, meta, entries))
     }
 
     /// Reads without changing anything and without the lock.
@@ -194,18 +199,26 @@ impl Ledger {
             write_row(&transaction, row, assign)?;
         }
         for attempt in &commit.batch.deletes {
-            transaction.prepare("DELETE FROM attempts WHERE attempt = ?1")?.execute([attempt.to_string()])?;
+            transaction.prepare_cached("DELETE FROM attempts WHERE attempt = ?1")?.execute([attempt.to_string()])?;
         }
-        transaction
-            .prepare("UPDATE meta SET lineage = ?1, epoch = ?2, commit_seq = ?3, fence_epoch = ?4, fence_n = ?5")?
-            .execute(params![
-                commit.seen.lineage,
-                stored(commit.seen.epoch),
-                stored(commit.seen.commit_seq),
-                stored(commit.highest_fence.epoch),
-                stored(commit.highest_fence.n)
-            ])?;
-        transaction.commit()
+        // Most commits leave it as it is, and a row that is not written is a page less to flush.
+        let seen = (commit.seen.clone(), commit.highest_fence);
+        if self.seen != seen {
+            transaction
+                .prepare_cached(
+                    "UPDATE meta SET lineage = ?1, epoch = ?2, commit_seq = ?3, fence_epoch = ?4, fence_n = ?5",
+                )?
+                .execute(params![
+                    commit.seen.lineage,
+                    stored(commit.seen.epoch),
+                    stored(commit.seen.commit_seq),
+                    stored(commit.highest_fence.epoch),
+                    stored(commit.highest_fence.n)
+                ])?;
+        }
+        transaction.commit()?;
+        self.seen = seen;
+        Ok(())
     }
 }
 
@@ -280,7 +293,7 @@ fn write_row(connection: &Connection, row: &Row, assign: Option<&[u8]>) -> rusql
         RowState::Retired(LogCopy::Wanted) => ("retired", None, None, Some("wanted")),
         RowState::Retired(LogCopy::Stored) => ("retired", None, None, Some("stored")),
     };
-    let mut statement = connection.prepare(
+    let mut statement = connection.prepare_cached(
         "INSERT INTO attempts VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)
          ON CONFLICT DO UPDATE
          SET set_aside = ?6, log_bytes = ?7, state = ?8, started = ?9, ending = ?10, failure = ?11, log_copy = ?13",

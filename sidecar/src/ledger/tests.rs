@@ -157,3 +157,21 @@ fn a_ledger_of_the_first_version_is_read_and_brought_forward() {
     drop(ledger);
     assert_eq!(states(Ledger::peek(&dir.0).unwrap().1), expected);
 }
+
+#[test]
+fn a_commit_overwrites_the_log_and_the_log_of_a_killed_agent_is_read() {
+    let dir = Dir::new("journal");
+    let (mut ledger, ..) = dir.open().unwrap();
+    let length = || std::fs::metadata(dir.0.join(journal::FILE)).unwrap().len();
+    let grown = length();
+    for seq in 1..=50 {
+        let batch = Batch { rows: vec![row(u128::from(seq), RowState::Accepted)], ..Default::default() };
+        ledger.commit(&Commit { seq, batch, ..Default::default() }).unwrap();
+    }
+    assert_eq!(length(), grown);
+    let left = Dir::new("journal-left");
+    for file in [FILE, journal::FILE] {
+        std::fs::copy(dir.0.join(file), left.0.join(file)).unwrap();
+    }
+    assert_eq!(left.open().unwrap().2.len(), 50);
+}

@@ -378,36 +378,29 @@ impl Machine {
 
     /// The one place where a stage changes: the table decides, the books follow, the ledger is told.
     fn advance(&mut self, id: AttemptId, happening: Happening, effects: &mut Vec<Effect>) -> bool {
-        let Some(mut attempt) = self.attempts.remove(&id) else {
-            return false;
-        };
+        let Some(held) = self.attempts.get(&id) else { return false };
         let happened = happening.name();
-        let next = attempt.stage.after(happening);
-        let moved = match next {
-            Next::Stay => false,
+        let stage = match held.stage.after(happening) {
+            Next::Stay => return false,
             Next::Impossible => {
-                let stage = attempt.stage.name();
+                let stage = held.stage.name();
                 effects.push(Effect::Complain(Complaint::Impossible { attempt: id, stage, happened }));
-                false
+                return false;
             }
-            Next::To(stage) => {
-                self.unbook(id, &attempt);
-                // What the ledger already says in other words need not be written: who is starting, the keeper knows.
-                let before = attempt.to_row(id);
-                attempt.stage = stage;
-                if attempt.to_row(id) != before {
-                    self.dirty.insert(id);
-                }
-                self.book(id, &attempt);
-                self.tally.on_stage(&attempt.stage);
-                true
-            }
+            Next::To(stage) => stage,
         };
-        self.attempts.insert(id, attempt);
-        if moved {
-            self.queue_reports(id);
+        let mut attempt = self.attempts.remove(&id).expect("it was just seen");
+        self.unbook(id, &attempt);
+        // What the ledger already says in other words need not be written: who is starting, the keeper knows.
+        if !stage.is_written_as(&attempt.stage) {
+            self.dirty.insert(id);
         }
-        moved
+        attempt.stage = stage;
+        self.book(id, &attempt);
+        self.tally.on_stage(&attempt.stage);
+        self.attempts.insert(id, attempt);
+        self.queue_reports(id);
+        true
     }
 
     fn insert(&mut self, id: AttemptId, attempt: Attempt) {

@@ -143,6 +143,17 @@ impl Stage {
         !matches!(self, Self::Retired(_) | Self::Purging(_))
     }
 
+    /// Whether the row says the same of both. An attempt's ending never changes, so the kind of a stage tells.
+    pub(super) fn is_written_as(&self, other: &Self) -> bool {
+        use Stage as S;
+        match (self, other) {
+            (S::Accepting | S::Accepted | S::Starting, S::Accepting | S::Accepted | S::Starting) => true,
+            (S::Ended(_) | S::Publishing(_), S::Ended(_) | S::Publishing(_)) => true,
+            (S::Retired(one) | S::Purging(one), S::Retired(two) | S::Purging(two)) => one == two,
+            _ => self.index() == other.index(),
+        }
+    }
+
     /// One word for people.
     #[must_use]
     pub fn name(&self) -> &'static str {

@@ -4,12 +4,17 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 
+use keeper::sys;
 use keeper::wire::{Listed, Notice, Refusal};
+use rustix::event::Timespec;
 
 use crate::link::Link;
 
 /// Name of the control socket in an attempt's directory; the number is the version of what is spoken on it.
 pub(crate) const SOCKET: &str = "ctl.v1";
+
+/// An idle monitor gives memory back after this time: in a burst of short attempts it would only fetch it again.
+const REST: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
 
 enum State {
     /// Talking to a keeper.
@@ -25,11 +30,13 @@ pub(super) struct Contact {
     state: State,
     /// The keeper that forked us is gone: this attempt is our last.
     orphaned: bool,
+    /// Memory was given back since the last order.
+    rested: bool,
 }
 
 impl Contact {
     pub(super) fn new(link: Link) -> Self {
-        Self { state: State::Linked(link), orphaned: false }
+        Self { state: State::Linked(link), orphaned: false, rested: false }
     }
 
     /// The next order while idle; None ends the monitor.
@@ -42,9 +49,14 @@ impl Contact {
             if let Some(body) = link.take().ok()? {
                 return Some(body);
             }
+            if !self.rested && !link.is_readable_within(&REST) {
+                sys::rest();
+                self.rested = true;
+            }
             if !link.receive(true) {
                 return None;
             }
+            self.rested = false;
         }
     }
 
