@@ -18,10 +18,10 @@ pub(crate) async fn open(client: &Client, id: &str) -> Result<(watch::Sender<Tas
     Ok(watch::channel(task))
 }
 
-/// The task right now.
+/// The task right now. An informer that was there when we connected and goes before it answers is waited for, as later.
 pub(crate) async fn get(client: &Client, id: &str, verb: &str) -> Result<Task, Error> {
-    let answer = client.grpc().get(GetRequest { id: id.to_owned() }).await;
-    answer.map(tonic::Response::into_inner).map_err(|status| client.failed(&format!("{verb} task {id}"), &status))
+    let request = GetRequest { id: id.to_owned() };
+    client.persist(&format!("{verb} task {id}"), async |mut grpc| grpc.get(request.clone()).await).await
 }
 
 /// Keeps the books until the task is terminal, and gives its last state.
