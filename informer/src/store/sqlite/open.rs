@@ -18,8 +18,8 @@ use std::time::Duration;
 /// keeps readers out, for milliseconds; this much means that something else sits on the file.
 const BUSY: Duration = Duration::from_secs(5);
 
-/// SQLite's page, which a frame of its log holds.
-const PAGE_BYTES: i64 = 4096;
+/// A frame of the log: a page and its header.
+const FRAME_BYTES: i64 = 4096 + 24;
 
 /// Length of the log at which it is moved into the database. Twice as long, a hot page is written there half as often, and a start
 /// after a crash reads twice as much.
@@ -148,7 +148,7 @@ pub(super) fn writer(db: &Connection, path: &Path) -> Result<(), Error> {
     // Pages of the trees that every commit touches stay in memory: 32 MiB.
     db.pragma_update(None, "cache_size", -32_768).map_err(failed)?;
     // Pages that many commits touch go into the database once for all of them.
-    db.pragma_update(None, "wal_autocheckpoint", LOG_BYTES / PAGE_BYTES).map_err(failed)?;
+    db.pragma_update(None, "wal_autocheckpoint", LOG_BYTES / FRAME_BYTES).map_err(failed)?;
     // After a burst the log shrinks again to 64 MiB.
     db.pragma_update(None, "journal_size_limit", 64 << 20).map_err(failed)?;
     let log = path.with_file_name(format!("{FILE}-wal"));
