@@ -18,6 +18,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     // Maps are ordered, so that equal specs have equal bytes and one hash; log bytes are shared, not copied.
     tonic_prost_build::configure()
         .build_transport(false)
+        .codec_path("crate::codec::Codec")
         .btree_map(".")
         .bytes(".informer.v1.LogsChunk.data")
         .bytes(".informer.v1.LogUpload.data")

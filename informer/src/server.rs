@@ -29,6 +29,9 @@ use tokio::sync::{broadcast, watch};
 use tokio::task::JoinHandle;
 use tonic_health::server::HealthReporter;
 
+/// Files that are open besides connections: the database with its log for each of its readers, stored logs on their way, the runtime's.
+const OTHER_FILES: usize = 512;
+
 /// Why an informer did not start, or ended.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -196,6 +199,24 @@ impl Server {
         let _ = (&mut self.accepting.0).await;
         drop(self.cancels);
         self.shell.stop().await;
+    }
+}
+
+/// Lets this process have as many files open as it may, for each connection is one: shells start programs with room for 1,024. Says so in
+/// the log if even that is less than the connections that are taken. Processes started afterwards inherit it; so this is for a
+/// program that is an informer and starts nothing else, and it is not done unasked.
+pub fn raise_open_files() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    // With less than it could have it still serves; what it has is told below.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
+    let wanted = (accept::CONNECTIONS + OTHER_FILES) as u64;
+    if let Some(files) = getrlimit(Resource::Nofile).current.filter(|files| *files < wanted) {
+        tracing::info!(
+            files,
+            wanted,
+            "at most so many files may be open; with more connections than that, new ones wait"
+        );
     }
 }
 

@@ -12,6 +12,7 @@
 
 pub mod bounds;
 pub mod check;
+pub mod codec;
 pub mod dial;
 pub mod id;
 pub mod settings;

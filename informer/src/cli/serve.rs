@@ -32,6 +32,7 @@ pub(crate) struct Args {
 pub(crate) async fn run(args: Args, files: Files) -> Result<u8, Error> {
     let config = args.config.as_deref().map(config::read).transpose()?.unwrap_or_default();
     place::log(config.log.as_deref())?;
+    crate::server::raise_open_files();
     let options = options(args, files, config)?;
     let data = options.data.clone();
     let mut stops = Stops::new()?;

@@ -26,7 +26,7 @@ use tonic::transport::server::TcpConnectInfo;
 
 /// Connections at once: every sidecar's link, a log upload of each reader, and some four thousand clients. Further ones wait in
 /// the listen queue. Doubled, idle peers could hold a gigabyte of buffers.
-const CONNECTIONS: usize = bounds::SIDECARS + bounds::LOG_READERS + 4096;
+pub(crate) const CONNECTIONS: usize = bounds::SIDECARS + bounds::LOG_READERS + 4096;
 /// Time a peer has for the HTTP/2 preface or an HTTP/1 request's headers. Longer only helps those who never finish.
 const HEADER_TIME: Duration = Duration::from_secs(10);
 /// Time for a TLS handshake, from when it may begin. An honest peer needs two round trips.

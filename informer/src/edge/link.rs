@@ -20,6 +20,8 @@ use proto::{PROTOCOL_MAX, PROTOCOL_MIN, bounds, v1};
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
+use tokio_stream::StreamExt as _;
+use tonic::codegen::BoxStream;
 use tonic::{Request, Response, Status, Streaming};
 
 /// Time for the hello with its whole inventory: ten messages at most, which even a loaded sidecar sends in a second.
@@ -38,7 +40,7 @@ impl Links {
 
 #[tonic::async_trait]
 impl SidecarLink for Links {
-    type LinkStream = Produced<v1::InformerMessage>;
+    type LinkStream = BoxStream<v1::InformerMessage>;
 
     async fn link(
         &self,
@@ -54,7 +56,8 @@ impl SidecarLink for Links {
                 stopped = edge.stopped() => Err(stopped),
             }
         });
-        Ok(Response::new(link.ending_with_senders()))
+        let link = link.ending_with_senders().map(|message| message.map(|message| *message));
+        Ok(Response::new(Box::pin(link)))
     }
 
     type StoreLogsStream = Produced<v1::LogStored>;
@@ -93,7 +96,7 @@ impl Drop for Session<'_> {
 async fn attend(
     edge: &Edge,
     mut inbound: Streaming<v1::SidecarMessage>,
-    out: mpsc::Sender<v1::InformerMessage>,
+    out: mpsc::Sender<Box<v1::InformerMessage>>,
     peer: &str,
 ) -> Result<(), Error> {
     let introduced = timeout(HELLO_TIME, introduce(&mut inbound)).await.unwrap_or_else(|_| {
@@ -106,7 +109,7 @@ async fn attend(
             tracing::warn!(peer, reason = refuse.message, "refused a sidecar");
             let message = v1::informer_message::Message::Refuse(refuse);
             // The stream's end tells the same if the sidecar has left.
-            let _ = out.send(v1::InformerMessage { message: Some(message) }).await;
+            let _ = out.send(Box::new(v1::InformerMessage { message: Some(message) })).await;
             return Ok(());
         }
         Err(error) => {

@@ -2,20 +2,23 @@
 
 use super::error::Error;
 use crate::machine::PayloadHandle;
-use crate::shell::{Handle, NewTask};
+use crate::shell::{self, Handle, NewTask, Submitted};
 use bytes::Bytes;
 use prost::Message as _;
 use proto::id::TaskId;
 use proto::store::Facts;
 use proto::{bounds, check, v1};
 use sha2::{Digest as _, Sha256};
+use std::collections::VecDeque;
 use std::future::{Future as _, poll_fn};
 use std::task::Poll;
-use tokio::task::JoinSet;
 use tonic::{Status, Streaming};
 
-/// Submits of one batch under way at once: enough to share a commit, and at most 64 MiB of payloads.
-const UNDER_WAY: usize = 256;
+/// Submits of one batch under way at once: enough that the flush they share costs each of them next to nothing, and a quarter of the
+/// loop's inbox, so that a few batches at once do not crowd each other out of it.
+const UNDER_WAY: usize = 1024;
+/// Bytes of their payloads.
+const UNDER_WAY_BYTES: usize = 64 << 20;
 /// Bytes of failure messages in one batch's answer; beyond it only codes are told, so that the answer fits a message whatever was
 /// submitted.
 const FAILURE_BYTES: usize = 1 << 20;
@@ -34,7 +37,8 @@ pub(super) async fn batch(
     handle: &Handle,
     mut requests: Streaming<v1::SubmitRequest>,
 ) -> Result<v1::SubmitBatchResponse, Status> {
-    let mut under_way = JoinSet::new();
+    let mut under_way = VecDeque::new();
+    let mut bytes = 0;
     let mut results = Vec::new();
     let mut room = FAILURE_BYTES;
     while let Some(request) = requests.message().await? {
@@ -46,43 +50,41 @@ pub(super) async fn batch(
         // The id is made here, so that the order of ids is the order of the stream.
         match new_task(request) {
             Ok(task) => {
-                let handle = handle.clone();
-                let mut submit = Box::pin(async move { (index, handle.submit(task).await) });
+                let size = task.body.len();
+                let mut submit = Box::pin(handle.submit(task));
                 // The first poll puts it into the inbox: here, so that the order of the queue is the order of the stream. The rest
-                // is waiting for the answer, whose order does not matter.
+                // is waiting for the answer.
                 match poll_fn(|cx| Poll::Ready(submit.as_mut().poll(cx))).await {
-                    Poll::Ready(settled) => settle(Some(Ok(settled)), &mut results, &mut room)?,
-                    Poll::Pending => drop(under_way.spawn(submit)),
+                    Poll::Ready(answer) => results[index] = result(answer, &mut room),
+                    Poll::Pending => {
+                        bytes += size;
+                        under_way.push_back((index, size, submit));
+                    }
                 }
             }
             Err(error) => results[index] = failure(&error, &mut room),
         }
-        if under_way.len() >= UNDER_WAY {
-            settle(under_way.join_next().await, &mut results, &mut room)?;
+        // Answers come in the order of the submits, since commits do.
+        while under_way.len() >= UNDER_WAY || bytes > UNDER_WAY_BYTES {
+            let Some((index, size, submit)) = under_way.pop_front() else { break };
+            bytes -= size;
+            results[index] = result(submit.await, &mut room);
         }
     }
-    while !under_way.is_empty() {
-        settle(under_way.join_next().await, &mut results, &mut room)?;
+    for (index, _, submit) in under_way {
+        results[index] = result(submit.await, &mut room);
     }
     Ok(v1::SubmitBatchResponse { results })
 }
 
-type Settled = Result<(usize, Result<crate::shell::Submitted, crate::shell::Error>), tokio::task::JoinError>;
-
-fn settle(settled: Option<Settled>, results: &mut [v1::SubmitResult], room: &mut usize) -> Result<(), Status> {
-    match settled {
-        None => {}
-        Some(Ok((index, Ok(submitted)))) => {
+fn result(answer: Result<Submitted, shell::Error>, room: &mut usize) -> v1::SubmitResult {
+    match answer {
+        Ok(submitted) => {
             let ok = v1::SubmitResponse { id: submitted.task.to_string(), existed: submitted.existed };
-            results[index].result = Some(v1::submit_result::Result::Ok(ok));
+            v1::SubmitResult { result: Some(v1::submit_result::Result::Ok(ok)) }
         }
-        Some(Ok((index, Err(error)))) => results[index] = failure(&error.into(), room),
-        Some(Err(join)) => {
-            tracing::error!(error = %join, "a submit ended without a result");
-            return Err(Error::Panicked.into());
-        }
+        Err(error) => failure(&error.into(), room),
     }
-    Ok(())
 }
 
 fn failure(error: &Error, room: &mut usize) -> v1::SubmitResult {

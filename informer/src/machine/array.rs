@@ -169,7 +169,7 @@ impl Machine {
         if let Some(members) = array.members_mut() {
             members.live += 1;
         }
-        self.tasks.insert(member, task);
+        self.tasks.insert(member, Box::new(task));
         self.touch_task(id);
         self.touch_task(member);
         self.arm_total(cx, member, total_ms);
@@ -225,7 +225,7 @@ impl Machine {
     pub(super) fn on_member_revived(&mut self, member: TaskId, was: Terminal) {
         let Some(id) = member.array() else { return };
         self.reopen_array(id);
-        if let Some(members) = self.tasks.get_mut(&id).and_then(Task::members_mut) {
+        if let Some(members) = self.tasks.get_mut(&id).and_then(|task| task.members_mut()) {
             let ended = members.ended(was);
             *ended = ended.saturating_sub(1);
             members.live += 1;
@@ -322,7 +322,7 @@ impl Machine {
         fence: proto::id::Fence,
     ) -> Option<Effect> {
         let payload = self.tasks.get(&attempt.task)?.payload;
-        let members = attempt.task.array().and_then(|array| self.tasks.get(&array)).and_then(Task::members);
+        let members = attempt.task.array().and_then(|array| self.tasks.get(&array)).and_then(|task| task.members());
         let items = members.filter(|members| members.items);
         let position = items.zip(attempt.task.index()).map(|(members, index)| index - members.first);
         Some(Effect::SendAssign { session, attempt, fence, payload, position })

@@ -124,7 +124,7 @@ impl Machine {
         let replace_after_ms = task.facts.replace_after_ms;
         self.set_phase(id, Phase::PresumedLost);
         self.note(cx, id, "presumed_lost", "its sidecar missed three beats");
-        if fenced || self.tasks.get(&id.task).is_some_and(super::Task::is_ended) {
+        if fenced || self.tasks.get(&id.task).is_some_and(|task| task.is_ended()) {
             return self.on_old_copy_gone(cx, id.task);
         }
         let heard_ms = self.sidecars.get(&sidecar_id).map_or(cx.now.mono_ms, |sidecar| sidecar.heard_ms);

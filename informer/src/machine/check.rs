@@ -133,7 +133,7 @@ impl Machine {
             if self.sidecars.get(id).is_none_or(|sidecar| sidecar.kept_for != Some(*task)) {
                 return Err(format!("task {task} thinks that sidecar {id} is kept free for it"));
             }
-            if self.tasks.get(task).and_then(Task::spot).is_none() {
+            if self.tasks.get(task).and_then(|task| task.spot()).is_none() {
                 return Err(format!("sidecar {id} is kept free for task {task}, which does not wait"));
             }
         }

@@ -169,7 +169,7 @@ impl Machine {
                 sidecar.missing.insert(attempt.id(id));
             }
         }
-        self.tasks.insert(id, task);
+        self.tasks.insert(id, Box::new(task));
     }
 
     fn task_from_row(&mut self, row: store::TaskRow) -> Option<Task> {

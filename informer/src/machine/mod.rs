@@ -119,7 +119,8 @@ pub enum Bug {
 #[derive(Debug)]
 pub struct Machine {
     config: Config,
-    tasks: BTreeMap<TaskId, Task>,
+    /// Boxed: ids come in order, which leaves the nodes of the tree half empty, and a task is ten times a pointer.
+    tasks: BTreeMap<TaskId, Box<Task>>,
     sidecars: BTreeMap<SidecarId, Sidecar>,
     sessions: BTreeMap<SessionId, SidecarId>,
     ready: Ready,
@@ -223,7 +224,7 @@ impl Machine {
     /// Lets a task go unless something about it is still to come or to be committed.
     fn forget(&mut self, id: TaskId) {
         // It may have been asked to run again since, or be changed in a later batch.
-        let done = self.tasks.get(&id).is_some_and(Task::is_settled) && !self.pending.tasks.contains(&id);
+        let done = self.tasks.get(&id).is_some_and(|task| task.is_settled()) && !self.pending.tasks.contains(&id);
         if done && let Some(task) = self.tasks.remove(&id) {
             self.shared.release(task.facts);
         }

@@ -94,7 +94,7 @@ impl Machine {
         }
         self.note(cx, id, "ended", describe(&ending));
         let staged = !ending.outputs.is_empty();
-        if (verdict != Verdict::Success || staged) && self.tasks.get(&id.task).is_some_and(super::Task::is_stopping) {
+        if (verdict != Verdict::Success || staged) && self.tasks.get(&id.task).is_some_and(|task| task.is_stopping()) {
             self.set_phase(id, Phase::Cancelled);
             if staged {
                 // The order to stop may have met its end, and what it staged is gone with it: nothing is left to publish.
@@ -111,7 +111,7 @@ impl Machine {
             Verdict::Own { retriable } => self.on_own_failure(cx, id, ending, retriable),
             Verdict::Infrastructure => {
                 self.set_phase(id, Phase::Lost);
-                let replaced = self.tasks.get(&id.task).is_some_and(super::Task::waits) || self.has_rival(id);
+                let replaced = self.tasks.get(&id.task).is_some_and(|task| task.waits()) || self.has_rival(id);
                 if was_missing && replaced {
                     return; // The loss was charged when it was presumed.
                 }

@@ -13,6 +13,7 @@ use super::owners::{OwnerId, Owners};
 use prost::Message as _;
 use proto::id::TaskId;
 use proto::store;
+use sha2::{Digest as _, Sha256};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -67,8 +68,17 @@ pub(super) struct Shared {
     classes: Vec<Class>,
     ids: BTreeMap<Class, (ClassId, usize)>,
     free: Vec<ClassId>,
-    facts: BTreeMap<Vec<u8>, (Arc<store::Facts>, Lane)>,
+    facts: BTreeMap<Likeness, (Arc<store::Facts>, Lane)>,
     pub owners: Owners,
+}
+
+/// What equal facts have in common and nobody can give to others: half of a SHA-256. Their bytes would cost as much as the facts.
+type Likeness = [u8; 16];
+
+fn likeness(facts: &store::Facts) -> Likeness {
+    let mut half = Likeness::default();
+    half.copy_from_slice(&Sha256::digest(facts.encode_to_vec())[..size_of::<Likeness>()]);
+    half
 }
 
 impl Shared {
@@ -79,13 +89,13 @@ impl Shared {
 
     /// The one copy of equal facts, and the queue that their tasks wait in.
     pub(super) fn acquire(&mut self, facts: store::Facts) -> (Arc<store::Facts>, Lane) {
-        let encoded = facts.encode_to_vec();
-        if let Some((facts, lane)) = self.facts.get(&encoded) {
+        let likeness = likeness(&facts);
+        if let Some((facts, lane)) = self.facts.get(&likeness) {
             return (facts.clone(), *lane);
         }
         let lane = Lane { owner: self.owners.acquire(&facts.owner), class: self.acquire_class(Class::of(&facts)) };
         let facts = Arc::new(facts);
-        self.facts.insert(encoded, (facts.clone(), lane));
+        self.facts.insert(likeness, (facts.clone(), lane));
         (facts, lane)
     }
 
@@ -95,7 +105,7 @@ impl Shared {
         if Arc::strong_count(&facts) > 2 {
             return;
         }
-        if let Some((facts, _)) = self.facts.remove(&facts.encode_to_vec()) {
+        if let Some((facts, _)) = self.facts.remove(&likeness(&facts)) {
             self.release_class(&Class::of(&facts));
             self.owners.release(&facts.owner);
         }

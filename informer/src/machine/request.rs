@@ -50,7 +50,7 @@ impl Machine {
         task.key = submit.key.map(String::into_boxed_str);
         task.members = submit.array.map(|array| Box::new(Members::new(array)));
         let total_ms = if submit.array.is_some() { 0 } else { total_ms };
-        self.tasks.insert(id, task);
+        self.tasks.insert(id, Box::new(task));
         self.note_task(cx, id, "submitted", "");
         self.arm_total(cx, id, total_ms);
         self.make_waiting(cx, id, on_mono(cx.now, submit.start_after_unix_ms), WaitsFor::StartTime);
@@ -82,7 +82,7 @@ impl Machine {
     /// A member that has not started gets a row of its own to be cancelled in; one that was cancelled so has none.
     fn cancel_any(&mut self, cx: &mut Cx<'_>, id: TaskId, reason: &str) -> Result<(), Rejection> {
         if let (Some(array), Some(index)) = (id.array(), id.index()) {
-            let members = self.tasks.get(&array).and_then(Task::members);
+            let members = self.tasks.get(&array).and_then(|task| task.members());
             if members.is_some_and(|members| members.pending.contains(index)) {
                 self.single_out(cx, id)?;
             }
@@ -170,7 +170,7 @@ impl Machine {
 
     /// A member that was cancelled before it had a row.
     fn was_cancelled_unstarted(&self, id: TaskId) -> bool {
-        let members = id.array().and_then(|array| self.tasks.get(&array)).and_then(Task::members);
+        let members = id.array().and_then(|array| self.tasks.get(&array)).and_then(|task| task.members());
         members.zip(id.index()).is_some_and(|(members, index)| members.cancelled.contains(index))
     }
 

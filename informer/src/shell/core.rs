@@ -12,7 +12,7 @@ use super::clock::{self, Clock};
 use super::handle::NewTask;
 use super::message::{ClientCall, ItemCall, LinkCall};
 use super::numbers::Tally;
-use super::outside::Outside;
+use super::outside::{Out, Outside};
 use super::published::Published;
 use super::retention::{PRUNED, Pruning};
 use super::writer::Done;
@@ -23,10 +23,9 @@ use bytes::Bytes;
 use proto::bounds;
 use proto::id::TaskId;
 use proto::store::TaskRow;
-use proto::v1::InformerMessage;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 
 /// Client calls in one batch. While a commit hangs, the next batch takes this many and then clients are held back. Four times as
 /// many share an fsync no better, and all of them wait as long as the last.
@@ -201,7 +200,7 @@ impl Core {
                 let _ = reply.send(self.machine.session_of(&sidecar));
             }
             ClientCall::Send { session, message, reply } => {
-                let _ = reply.send(self.outside.send(session, *message));
+                let _ = reply.send(self.outside.send(session, message));
                 self.close_broken();
             }
         }
@@ -269,7 +268,7 @@ impl Core {
         &mut self,
         hello: Box<Hello>,
         held: Vec<Held>,
-        out: mpsc::Sender<InformerMessage>,
+        out: Out,
         reply: oneshot::Sender<SessionId>,
     ) -> Result<(), Error> {
         let mut stored = BTreeMap::new();

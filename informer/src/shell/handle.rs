@@ -289,7 +289,7 @@ impl Handle {
         &self,
         hello: Hello,
         held: Vec<Held>,
-        out: mpsc::Sender<v1::InformerMessage>,
+        out: mpsc::Sender<Box<v1::InformerMessage>>,
     ) -> Result<SessionId, Error> {
         let (reply, answer) = oneshot::channel();
         let call = LinkCall::Open { hello: Box::new(hello), held, out, reply };

@@ -75,11 +75,6 @@ pub(super) struct ItemCall {
 /// A sidecar said something.
 #[derive(Debug)]
 pub(super) enum LinkCall {
-    Open {
-        hello: Box<Hello>,
-        held: Vec<Held>,
-        out: mpsc::Sender<v1::InformerMessage>,
-        reply: oneshot::Sender<SessionId>,
-    },
+    Open { hello: Box<Hello>, held: Vec<Held>, out: super::outside::Out, reply: oneshot::Sender<SessionId> },
     Event(Event),
 }

@@ -16,11 +16,14 @@ use tokio::sync::{mpsc, oneshot};
 /// Bodies fetched at once for assignments: with the largest payloads 16 MiB, whatever the size of the batch.
 const FETCHED: usize = 64;
 
+/// Down a link. Messages are boxed: a queue sets room for 32 of them aside, which for ten thousand idle links was a hundred megabytes.
+pub(super) type Out = mpsc::Sender<Box<InformerMessage>>;
+
 /// Callers, links, and the bodies that go out to them.
 #[derive(Debug, Default)]
 pub(super) struct Outside {
     waiters: HashMap<Ticket, oneshot::Sender<Reply>>,
-    links: HashMap<SessionId, mpsc::Sender<InformerMessage>>,
+    links: HashMap<SessionId, Out>,
     pub(super) bodies: Bodies,
     items: Items,
     tickets: u64,
@@ -36,7 +39,7 @@ impl Outside {
         ticket
     }
 
-    pub(super) fn open(&mut self, session: SessionId, out: mpsc::Sender<InformerMessage>) {
+    pub(super) fn open(&mut self, session: SessionId, out: Out) {
         self.links.insert(session, out);
     }
 
@@ -55,7 +58,7 @@ impl Outside {
     }
 
     /// Sends down a link; says whether it was there and had room.
-    pub(super) fn send(&mut self, session: SessionId, message: InformerMessage) -> bool {
+    pub(super) fn send(&mut self, session: SessionId, message: Box<InformerMessage>) -> bool {
         let Some(out) = self.links.get(&session) else { return false };
         let sent = out.try_send(message).is_ok();
         if !sent {
@@ -96,14 +99,14 @@ impl Outside {
                     let spec = spec(attempt, payload, body)?;
                     let item = position.map(|position| self.item(attempt, position, reader)).transpose()?;
                     let message = assign(attempt, fence, spec, item);
-                    self.send(session, message);
+                    self.send(session, Box::new(message));
                     failpoint::hit("after-assign");
                 }
                 Effect::Send { session, message } => {
-                    self.send(session, *message);
+                    self.send(session, message);
                 }
                 Effect::CloseLink { session, refuse } => {
-                    self.send(session, InformerMessage { message: Some(Message::Refuse(refuse)) });
+                    self.send(session, Box::new(InformerMessage { message: Some(Message::Refuse(refuse)) }));
                     self.close(session);
                 }
             }

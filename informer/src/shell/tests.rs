@@ -115,19 +115,19 @@ pub(super) fn hello(slots: u32) -> Hello {
     }
 }
 
-async fn link(handle: &Handle, capacity: usize) -> (SessionId, mpsc::Receiver<InformerMessage>) {
+async fn link(handle: &Handle, capacity: usize) -> (SessionId, mpsc::Receiver<Box<InformerMessage>>) {
     let (out, messages) = mpsc::channel(capacity);
     (handle.open_link(hello(4), Vec::new(), out).await.unwrap(), messages)
 }
 
-async fn welcomed(handle: &Handle) -> (SessionId, mpsc::Receiver<InformerMessage>) {
+async fn welcomed(handle: &Handle) -> (SessionId, mpsc::Receiver<Box<InformerMessage>>) {
     let (session, mut messages) = link(handle, bounds::LINK_QUEUE).await;
     assert!(matches!(next(&mut messages).await, Message::Welcome(_)));
     (session, messages)
 }
 
 /// The next message but for executors, which follow a welcome; none when the link has ended.
-async fn told(messages: &mut mpsc::Receiver<InformerMessage>) -> Option<Message> {
+async fn told(messages: &mut mpsc::Receiver<Box<InformerMessage>>) -> Option<Message> {
     loop {
         match messages.recv().await?.message.unwrap() {
             Message::Executors(_) => {}
@@ -136,7 +136,7 @@ async fn told(messages: &mut mpsc::Receiver<InformerMessage>) -> Option<Message>
     }
 }
 
-async fn next(messages: &mut mpsc::Receiver<InformerMessage>) -> Message {
+async fn next(messages: &mut mpsc::Receiver<Box<InformerMessage>>) -> Message {
     told(messages).await.expect("the link is open")
 }
 

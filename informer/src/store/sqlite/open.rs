@@ -9,7 +9,7 @@ use crate::store::{Error, Identity};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 use std::fs::{self, DirBuilder, File};
-use std::io::{self, Read as _};
+use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -17,6 +17,13 @@ use std::time::Duration;
 /// How long a statement waits for a lock that another connection of ours holds. Only a checkpoint at the last close takes one that
 /// keeps readers out, for milliseconds; this much means that something else sits on the file.
 const BUSY: Duration = Duration::from_secs(5);
+
+/// A frame of the log: a page and its header.
+const FRAME_BYTES: i64 = 4096 + 24;
+
+/// Length of the log at which it is moved into the database. Twice as long, a hot page is written there half as often, and a start
+/// after a crash reads twice as much.
+const LOG_BYTES: i64 = 8 << 20;
 
 /// Statements that a connection keeps prepared: the writer has some thirty; the rest is room for the filters of lists.
 const STATEMENTS: usize = 64;
@@ -140,8 +147,31 @@ pub(super) fn writer(db: &Connection, path: &Path) -> Result<(), Error> {
     db.pragma_update(None, "synchronous", "FULL").map_err(failed)?;
     // Pages of the trees that every commit touches stay in memory: 32 MiB.
     db.pragma_update(None, "cache_size", -32_768).map_err(failed)?;
+    // Pages that many commits touch go into the database once for all of them.
+    db.pragma_update(None, "wal_autocheckpoint", LOG_BYTES / FRAME_BYTES).map_err(failed)?;
     // After a burst the log shrinks again to 64 MiB.
-    db.pragma_update(None, "journal_size_limit", 64 << 20).map_err(failed)
+    db.pragma_update(None, "journal_size_limit", 64 << 20).map_err(failed)?;
+    let log = path.with_file_name(format!("{FILE}-wal"));
+    grow(&log).map_err(|source| refused(&log, source))
+}
+
+/// Writes zeros behind what the log holds, up to [`LOG_BYTES`]. A commit that makes the file longer has the file system commit the new
+/// length too, which is a second flush of the disk; one that overwrites has not. Zeros are no frame of a log: their salt and checksum
+/// are wrong, so whoever recovers it stops before them. (Reserved blocks that were never written would not do: writing one is a change of
+/// the file's map.)
+fn grow(log: &Path) -> io::Result<()> {
+    let mut file = File::options().append(true).create(true).mode(0o600).open(log)?;
+    let mut left = LOG_BYTES.unsigned_abs().saturating_sub(file.metadata()?.len());
+    if left == 0 {
+        return Ok(());
+    }
+    let zeros = vec![0; 1 << 20];
+    while left > 0 {
+        let count = left.min(zeros.len() as u64);
+        file.write_all(&zeros[..usize::try_from(count).unwrap_or(zeros.len())])?;
+        left -= count;
+    }
+    file.sync_all()
 }
 
 /// Keeps a connection from moving the log into the database when it is the last to close. A reader has no business with that; and
