@@ -301,7 +301,7 @@ fn lists_are_filtered_on_everything() -> Result<()> {
     let newest = world.json(&["list", "--limit", "2", "--json"])?;
     let newest: Vec<_> = newest.as_array().into_iter().flatten().filter_map(|task| task["id"].as_str()).collect();
     assert_eq!(newest, [array.as_str(), later.as_str()]);
-    let more = world.informer(&["list", "--limit", "2"])?;
+    let more = world.informer(&["list", "--limit", "2", "--verbose"])?;
     assert!(stderr(&more).contains("there are more"), "{}", stderr(&more));
     for wrong in [&["--state", "sleeping"][..], &["--label", "novalue"], &["--since", "soon"], &["--sidecar", "nobody"]]
     {
@@ -350,7 +350,10 @@ fn why_has_an_answer_for_what_waits_by_itself() -> Result<()> {
     let later = world.submit(&["--delay", "1h", "--", "true"])?;
     assert!(why(&world, &later)?.contains("it waits for its start time, in "));
     let file = world.dir().join("slow.toml");
-    std::fs::write(&file, "command = [\"sh\", \"-c\", \"exit 6\"]\n[retry]\nbackoff = \"1h\"\nbackoff_cap = \"1h\"\n")?;
+    std::fs::write(
+        &file,
+        "[command]\nargv = [\"sh\", \"-c\", \"exit 6\"]\n[retry]\nbackoff = \"1h\"\nbackoff_cap = \"1h\"\n",
+    )?;
     let failed = world.submit(&["-f", &file.to_string_lossy()])?;
     world.wait_state(&failed, &["waiting"])?;
     let text = why(&world, &failed)?;
@@ -413,7 +416,7 @@ fn why_has_an_answer_for_what_waits_for_a_sidecar() -> Result<()> {
     wait_why(&world, &low, "is draining")?;
     assert!(world.informer(&["undrain", id])?.status.success());
     world.kill_box(0);
-    wait_why(&world, &low, "is lost")
+    wait_why(&world, &low, "no sidecar is linked")
 }
 
 #[test]
