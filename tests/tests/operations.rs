@@ -202,72 +202,32 @@ fn many_are_cancelled_and_retried_by_filter() -> Result<()> {
     Ok(())
 }
 
-#[test]
-fn lists_are_filtered_on_everything() -> Result<()> {
-    let (world, left, _) = left_and_right()?;
-    let done = world.submit(&[
-        "--name",
-        "cut-1",
-        "--owner",
-        "ann",
-        "--label",
-        "film=a",
-        "--label",
-        "kind=draft",
-        "--require",
-        "place=left",
-        "--",
-        "true",
-    ])?;
+/// A task for each kind of filter: succeeded on the left, failed on the right, running on the right, waiting, and a ready array.
+fn populated(world: &World) -> Result<[String; 5]> {
+    let submit = |options: &str, work: &[&str]| {
+        let options: Vec<&str> = options.split_whitespace().collect();
+        world.submit(&[&options[..], work].concat())
+    };
+    let done = "--name cut-1 --owner ann --label film=a --label kind=draft --require place=left";
+    let done = submit(done, &["--", "true"])?;
     world.wait_state(&done, &["succeeded"])?;
-    let bad = world.submit(&[
-        "--name",
-        "cut-2",
-        "--owner",
-        "ann",
-        "--label",
-        "film=b",
-        "--tries",
-        "1",
-        "--require",
-        "place=right",
-        "--",
-        "sh",
-        "-c",
-        "exit 5",
-    ])?;
+    let bad = "--name cut-2 --owner ann --label film=b --tries 1 --require place=right";
+    let bad = submit(bad, &["--", "sh", "-c", "exit 5"])?;
     world.wait_state(&bad, &["failed"])?;
     let script = world.dir().join("hello.sh");
     std::fs::write(&script, "sleep 1000000\n")?;
-    let runs = world.submit(&[
-        "--name",
-        "glue",
-        "--owner",
-        "ben",
-        "--label",
-        "film=a",
-        "--priority",
-        "-3",
-        "--require",
-        "place=right",
-        "--script",
-        &script.to_string_lossy(),
-    ])?;
+    let runs = "--name glue --owner ben --label film=a --priority -3 --require place=right";
+    let runs = submit(runs, &["--script", &script.to_string_lossy()])?;
     world.wait_state(&runs, &["running"])?;
-    let later = world.submit(&["--name", "cut", "--owner", "ben", "--delay", "1h", "--", "true"])?;
-    let array = world.submit(&[
-        "--name",
-        "many",
-        "--owner",
-        "ann",
-        "--require",
-        "place=nowhere",
-        "--array",
-        "1-4",
-        "--",
-        "true",
-    ])?;
+    let later = submit("--name cut --owner ben --delay 1h", &["--", "true"])?;
+    let array = submit("--name many --owner ann --require place=nowhere --array 1-4", &["--", "true"])?;
+    Ok([done, bad, runs, later, array])
+}
 
+#[test]
+fn lists_are_filtered_on_everything() -> Result<()> {
+    let (world, left, _) = left_and_right()?;
+    let [done, bad, runs, later, array] = populated(&world)?;
     let all = set(&[&done, &bad, &runs, &later, &array]);
     assert_eq!(listed(&world, &[])?, all);
     for (filters, expected) in [
@@ -301,7 +261,7 @@ fn lists_are_filtered_on_everything() -> Result<()> {
     let newest = world.json(&["list", "--limit", "2", "--json"])?;
     let newest: Vec<_> = newest.as_array().into_iter().flatten().filter_map(|task| task["id"].as_str()).collect();
     assert_eq!(newest, [array.as_str(), later.as_str()]);
-    let more = world.informer(&["list", "--limit", "2"])?;
+    let more = world.informer(&["list", "--limit", "2", "--verbose"])?;
     assert!(stderr(&more).contains("there are more"), "{}", stderr(&more));
     for wrong in [&["--state", "sleeping"][..], &["--label", "novalue"], &["--since", "soon"], &["--sidecar", "nobody"]]
     {
@@ -350,7 +310,10 @@ fn why_has_an_answer_for_what_waits_by_itself() -> Result<()> {
     let later = world.submit(&["--delay", "1h", "--", "true"])?;
     assert!(why(&world, &later)?.contains("it waits for its start time, in "));
     let file = world.dir().join("slow.toml");
-    std::fs::write(&file, "command = [\"sh\", \"-c\", \"exit 6\"]\n[retry]\nbackoff = \"1h\"\nbackoff_cap = \"1h\"\n")?;
+    std::fs::write(
+        &file,
+        "[command]\nargv = [\"sh\", \"-c\", \"exit 6\"]\n[retry]\nbackoff = \"1h\"\nbackoff_cap = \"1h\"\n",
+    )?;
     let failed = world.submit(&["-f", &file.to_string_lossy()])?;
     world.wait_state(&failed, &["waiting"])?;
     let text = why(&world, &failed)?;
@@ -413,7 +376,7 @@ fn why_has_an_answer_for_what_waits_for_a_sidecar() -> Result<()> {
     wait_why(&world, &low, "is draining")?;
     assert!(world.informer(&["undrain", id])?.status.success());
     world.kill_box(0);
-    wait_why(&world, &low, "is lost")
+    wait_why(&world, &low, "no sidecar is linked")
 }
 
 #[test]

@@ -60,6 +60,7 @@ impl Machine {
                 // What would keep it away for ever is worth more than what passes.
                 let reason = self
                     .unfit_because(sidecar, class)
+                    .filter(|_| sidecar.closed_because().is_none() || self.never_fits(sidecar, class))
                     .map(|unfit| unfit.to_string())
                     .or_else(|| sidecar.closed_because().map(str::to_owned))
                     .or_else(|| {

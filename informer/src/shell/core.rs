@@ -357,7 +357,7 @@ impl Core {
         let Some((ended_before, keep)) = self.pruning.ask(clock::wall_ms()) else { return Ok(()) };
         let found = self.reader.prunable(ended_before, keep, PRUNED)?;
         let free: Vec<TaskId> = found.iter().copied().filter(|task| !self.machine.holds(*task)).collect();
-        // Tasks that are held again were just asked to run; if they fill the page, the next minute will see them gone from it.
+        // Tasks that are held again were just asked to run; where there is nothing else, the next minute will see them gone.
         self.pruning.looked(if free.is_empty() { 0 } else { found.len() });
         self.filling.prune = free;
         Ok(())

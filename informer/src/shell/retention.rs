@@ -4,7 +4,7 @@ use super::clock::mono_ms;
 
 /// How often it is looked, ms. Rows that stay a minute longer cost nothing; each look is a query on the loop's own thread.
 const EVERY_MS: u64 = 60_000;
-/// Tasks removed by one commit: some ten milliseconds of it. While there are more, the next idle moment takes them.
+/// Tasks removed by one commit: some ten milliseconds of it. What there is beyond it, the next idle moment takes.
 pub(super) const PRUNED: usize = 500;
 
 /// Which ended tasks are kept. Those that ended too long ago go, and those beyond the count, oldest end first.
@@ -58,9 +58,9 @@ impl Pruning {
         Some((wall_ms.saturating_sub(self.policy.keep_ended_ms), self.policy.keep_ended_count))
     }
 
-    /// It was looked, and `found` tasks may go.
+    /// It was looked, and `found` tasks may go. After each find it is looked again: an array is found only once its members are gone.
     pub(super) fn looked(&mut self, found: usize) {
-        let pause_ms = if found == PRUNED { 0 } else { EVERY_MS };
+        let pause_ms = if found > 0 { 0 } else { EVERY_MS };
         self.due = Some(mono_ms() + pause_ms);
     }
 }
