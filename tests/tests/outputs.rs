@@ -194,6 +194,8 @@ fn what_is_no_output_of_the_task_is_refused() -> Result<()> {
     let dir = out(&world)?;
     std::fs::write(world.dir().join("secret"), "s")?;
     std::fs::create_dir(dir.join("there"))?;
+    // A pipe stands for everything that is no file, devices among them.
+    ensure!(std::process::Command::new("mkfifo").arg(dir.join("pipe")).status()?.success(), "mkfifo");
     let secret = world.dir().join("secret");
     let link = format!("ln -s {secret:?} $TASK_OUTPUTS/x");
     let above = format!("ln -s {:?} $TASK_OUTPUTS/d", world.dir());
@@ -204,7 +206,8 @@ fn what_is_no_output_of_the_task_is_refused() -> Result<()> {
         ("mkfifo $TASK_OUTPUTS/x", "x", "x", "a pipe"),
         ("mkdir $TASK_OUTPUTS/x", "x", "x", "a directory"),
         ("echo > $TASK_OUTPUTS/x", "x", "nowhere/x", "there is no directory"),
-        ("echo > $TASK_OUTPUTS/x", "x", "there", "is a directory"),
+        ("echo > $TASK_OUTPUTS/x", "x", "there", "is there and is no file"),
+        ("echo > $TASK_OUTPUTS/x", "x", "pipe", "is there and is no file"),
     ];
     for (line, path, destination, message) in cases {
         let spec = v1::TaskSpec { outputs: vec![output(path, &dir.join(destination))], ..sh(line) };
@@ -213,7 +216,7 @@ fn what_is_no_output_of_the_task_is_refused() -> Result<()> {
         assert_eq!((&task["state"], &task["reason"]), (&"failed".into(), &"output".into()), "{line}: {task}");
         let told = attempts(&task)[0].to_string();
         assert!(told.contains(message), "{line}: {told}");
-        assert_eq!(names(&dir)?, ["there"], "{line}");
+        assert_eq!(names(&dir)?, ["pipe", "there"], "{line}");
     }
     assert_eq!(std::fs::read_to_string(&secret)?, "s");
     Ok(())

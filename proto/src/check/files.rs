@@ -21,6 +21,11 @@ fn inputs(inputs: &mut [v1::Input], faults: &mut Faults) {
     for (index, input) in inputs.iter_mut().take(bounds::FILES).enumerate() {
         let field = |name: &str| format!("inputs[{index}].{name}");
         let url = is_url(&input.source);
+        if !url && input.source.contains("://") {
+            let problem = format!("{} is neither a path nor a URL that can be fetched", shown(&input.source));
+            faults.add(field("source"), problem, "use http:// or https://, or an absolute path");
+            continue;
+        }
         if url {
             faults.argument(&field("source"), &input.source);
             if input.sha256.is_empty() {
@@ -39,7 +44,7 @@ fn inputs(inputs: &mut [v1::Input], faults: &mut Faults) {
             input.path = base_name(path).unwrap_or_default();
         }
         below(&field("path"), &input.path, faults);
-        if !seen.insert(input.path.clone()) {
+        if !seen.insert(components(&input.path).map(str::to_owned).collect::<Vec<_>>()) {
             faults.add(
                 field("path"),
                 format!("{} is another input's too", shown(&input.path)),
@@ -52,9 +57,19 @@ fn inputs(inputs: &mut [v1::Input], faults: &mut Faults) {
 fn outputs(outputs: &[v1::Output], faults: &mut Faults) {
     faults.count("outputs", outputs.len(), bounds::FILES);
     let mut seen = BTreeSet::new();
+    let mut paths = BTreeSet::new();
     for (index, output) in outputs.iter().take(bounds::FILES).enumerate() {
         below(&format!("outputs[{index}].path"), &output.path, faults);
+        if !paths.insert(components(&output.path).collect::<Vec<_>>()) {
+            let problem = format!("{} is another output's too", shown(&output.path));
+            faults.add(format!("outputs[{index}].path"), problem, "publish each file once, and copy it in the task");
+        }
         let field = format!("outputs[{index}].destination");
+        let name = components(&output.destination).last().unwrap_or_default();
+        if name.starts_with('.') && (name.ends_with(".fence") || name.ends_with(".part")) {
+            let problem = format!("{} is a name that publishing needs for itself", shown(name));
+            faults.add(field.as_str(), problem, "use another");
+        }
         faults.absolute(&field, &output.destination);
         if output.destination.ends_with('/') || components(&output.destination).next().is_none() {
             faults.add(

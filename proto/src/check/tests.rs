@@ -334,3 +334,43 @@ proptest::proptest! {
         }
     }
 }
+
+#[test]
+fn files_that_cannot_be_told_apart_or_fetched_are_refused() {
+    let task = |inputs: &[(&str, &str)], outputs: &[(&str, &str)]| {
+        let input = |(source, path): &(&str, &str)| v1::Input {
+            source: (*source).into(),
+            path: (*path).into(),
+            ..Default::default()
+        };
+        let output = |(path, destination): &(&str, &str)| v1::Output {
+            path: (*path).into(),
+            destination: (*destination).into(),
+            optional: false,
+        };
+        let kind = v1::task_spec::Kind::Command(v1::Command { argv: vec!["true".into()] });
+        let spec = v1::TaskSpec {
+            inputs: inputs.iter().map(input).collect(),
+            outputs: outputs.iter().map(output).collect(),
+            kind: Some(kind),
+            ..Default::default()
+        };
+        spec_faults(spec)
+    };
+    assert_eq!(task(&[("/a", "x"), ("/b", "y/z")], &[("o", "/d/o"), ("p/o", "/d/p")]), "");
+    for (inputs, outputs, field) in [
+        (&[("/a", "x"), ("/b", "./x")][..], &[][..], "inputs[1].path"),
+        (&[("ftp://h/x", "x")], &[], "inputs[0].source"),
+        (&[("file:///x", "x")], &[], "inputs[0].source"),
+        (&[], &[("o", "/d/o"), ("./o", "/d/p")], "outputs[1].path"),
+        (&[], &[("o", "/d/.p.fence")], "outputs[0].destination"),
+        (&[], &[("o", "/d/.p.7.part")], "outputs[0].destination"),
+    ] {
+        let faults = task(inputs, outputs);
+        assert!(faults.starts_with(field) && !faults.contains(" | "), "{faults}");
+    }
+}
+
+fn spec_faults(spec: v1::TaskSpec) -> String {
+    super::spec(spec).err().map_or_else(String::new, |faults| faults.to_string())
+}

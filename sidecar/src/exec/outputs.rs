@@ -65,9 +65,9 @@ pub enum Error {
         /// The directory of the destination.
         directory: PathBuf,
     },
-    /// The destination is a directory.
-    #[error("output {path}: its destination {} is a directory; name a file in it", destination.display())]
-    IsDirectory {
+    /// The destination is a directory, a device, a pipe or a socket: what must not be replaced by a file.
+    #[error("output {path}: its destination {} is there and is no file; name another", destination.display())]
+    NoFile {
         /// As declared.
         path: String,
         /// The destination.
@@ -167,14 +167,19 @@ fn check_destinations(outputs: &[v1::Output]) -> Result<(), Error> {
         let Some(found) = found else {
             return Err(Error::NoDirectory { path: path.clone(), directory: directory.to_owned() });
         };
-        if fs::symlink_metadata(destination).is_ok_and(|found| found.is_dir()) {
-            return Err(Error::IsDirectory { path: path.clone(), destination: destination.to_owned() });
+        if !may_be_replaced(destination) {
+            return Err(Error::NoFile { path: path.clone(), destination: destination.to_owned() });
         }
         if let Some(first) = seen.insert(found.join(destination.file_name().unwrap_or_default()), path) {
             return Err(Error::Same { first: first.to_owned(), second: path.clone() });
         }
     }
     Ok(())
+}
+
+/// Nothing is there, or a file, or a link, which itself is replaced. A device renamed over would be gone for the whole machine.
+pub(super) fn may_be_replaced(destination: &Path) -> bool {
+    fs::symlink_metadata(destination).map_or(true, |found| found.is_file() || found.is_symlink())
 }
 
 /// One output on its way.

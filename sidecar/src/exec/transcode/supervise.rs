@@ -8,6 +8,7 @@ use super::{
     manifest::{Manifest, Output},
     probe, verify,
 };
+use crate::exec::outputs;
 use crate::exec::{progress::Snapshot, publish::sha256};
 use std::{
     fs, io,
@@ -131,8 +132,8 @@ async fn unless_stopped<T>(stop: &mut Stop, step: impl Future<Output = Result<T,
 /// Before any work: a destination that cannot be written would otherwise be found out after it.
 fn destination_is_usable(job: &Job) -> Result<(), Failure> {
     let refuse = |why: String| Failure::new(Exit::Destination, why);
-    if job.output.is_dir() {
-        return Err(refuse(format!("output {} is a directory", job.output.display())));
+    if !outputs::may_be_replaced(&job.output) || job.output.is_dir() {
+        return Err(refuse(format!("output {} is there and is no file", job.output.display())));
     }
     let directory = job.output.parent().unwrap_or_else(|| Path::new("/"));
     fs::File::create(&job.staged)
