@@ -10,7 +10,7 @@ impl World {
     }
 
     /// Runs everything on one slot and tells the order in which tasks ran.
-    fn order(&mut self, session: SessionId, slots: u32) -> Vec<TaskId> {
+    fn order(&mut self, session: SessionId) -> Vec<TaskId> {
         let mut order = Vec::new();
         loop {
             let assigned = self.assigned();
@@ -22,7 +22,6 @@ impl World {
                 self.report(session, (attempt, fence), Report::Started { unix_ms: 1 });
                 self.report(session, (attempt, fence), Report::Ended(Box::new(exit(0))));
             }
-            let _ = slots;
         }
     }
 }
@@ -37,7 +36,7 @@ fn a_higher_priority_goes_first_until_a_lower_one_has_waited_a_minute_a_point_lo
     world.pass(2);
     let late = world.owned("a", 3);
     let session = world.link(1, 1, 1, vec![]);
-    assert_eq!(world.order(session, 1), [high, low, late]);
+    assert_eq!(world.order(session), [high, low, late]);
 }
 
 #[test]
@@ -49,7 +48,7 @@ fn a_low_task_that_fits_nowhere_lifts_nobody_else() {
     let low = world.owned("a", 0);
     let high = world.owned("a", 1);
     let session = world.link(1, 1, 1, vec![]);
-    assert_eq!(world.order(session, 1), [high, low]);
+    assert_eq!(world.order(session), [high, low]);
 }
 
 #[test]
@@ -60,7 +59,7 @@ fn owners_share_by_weight_however_many_tasks_each_has() {
     let light: Vec<_> = (0..40).map(|_| world.owned("light", 0)).collect();
     let heavy: Vec<_> = (0..12).map(|_| world.owned("heavy", 0)).collect();
     let session = world.link(1, 1, 1, vec![]);
-    let order = world.order(session, 1);
+    let order = world.order(session);
     assert_eq!(order.len(), 52);
     let of_heavy = order[..16].iter().filter(|task| heavy.contains(task)).count();
     assert!((11..=13).contains(&of_heavy), "three of four are heavy's: {of_heavy} of 16");
@@ -74,9 +73,9 @@ fn who_was_idle_saves_nothing_up() {
     for _ in 0..20 {
         world.owned("busy", 0);
     }
-    world.order(session, 1);
+    world.order(session);
     let all: Vec<_> = (0..4).flat_map(|_| [world.owned("busy", 0), world.owned("idle", 0)]).collect();
-    let order = world.order(session, 1);
+    let order = world.order(session);
     assert_eq!(order.len(), all.len());
     let idle_first = order[..4].iter().filter(|task| all.iter().skip(1).step_by(2).any(|idle| idle == *task)).count();
     assert!((1..=3).contains(&idle_first), "they take turns from now on: {idle_first} of the first four");
