@@ -211,16 +211,36 @@ fn a_full_disk_closes_the_sidecar_and_costs_the_oldest_acknowledged_logs() {
 }
 
 #[test]
-fn nothing_is_said_or_started_before_the_row_is_durable() {
+fn nothing_is_said_before_the_row_is_durable_but_it_may_start() {
     let (mut world, one) = (World::linked(1), attempt(1, 1));
     let mut effects = Vec::new();
     let heard = Heard::Assign { attempt: one, fence: fence(1), facts: Facts::default() };
     world.machine.apply(world.now, Event::Heard { link: world.link, heard }, &mut effects);
-    assert_eq!(effects, []);
+    assert_eq!(starts(&effects), 1);
+    let mut said: Vec<Effect> = effects.into_iter().filter(|effect| !effect.is_urgent()).collect();
+    assert_eq!(reports(&said), [(1, "accepted")], "it leaves with the batch that holds the row");
+    said.clear();
     let batch = world.machine.take_batch(1_000);
     assert_eq!(batch.rows.len(), 1);
+    world.machine.committed(world.now, 1_000, &mut said);
+    assert_eq!(said, []);
+}
+
+#[test]
+fn an_attempt_may_end_while_its_row_is_being_written() {
+    let (mut world, one) = (World::linked(1), attempt(1, 1));
+    let mut effects = Vec::new();
+    let heard = Heard::Assign { attempt: one, fence: fence(1), facts: Facts::default() };
+    world.machine.apply(world.now, Event::Heard { link: world.link, heard }, &mut effects);
+    let first = world.machine.take_batch(1_000);
+    for notice in [Notice::Spawned(started()), Notice::Ended(exit(0))] {
+        world.machine.apply(world.now, Event::Noticed { attempt: one, notice }, &mut effects);
+    }
+    assert_eq!(reports(&effects), [(1, "accepted"), (2, "started"), (3, "ended")]);
     world.machine.committed(world.now, 1_000, &mut effects);
-    assert_eq!((reports(&effects), starts(&effects)), (vec![(1, "accepted")], 1));
+    let second = world.machine.take_batch(1_001);
+    let states = [first, second].map(|batch| batch.rows[0].state.clone());
+    assert!(matches!(states, [RowState::Accepted, RowState::Ended(_)]), "{states:?}");
 }
 
 #[test]
