@@ -121,7 +121,7 @@ impl Machine {
             return self.timers.arm(Timer::Replace(id), cx.now.mono_ms + self.config.fence_grace_ms);
         }
         let (fenced, sidecar_id, stopping) = (attempt.fenced, attempt.sidecar, task.is_stopping());
-        let replace_after_ms = task.facts.replace_after_ms;
+        let replace_after_ms = task.alike.facts.replace_after_ms;
         self.set_phase(id, Phase::PresumedLost);
         self.note(cx, id, "presumed_lost", "its sidecar missed three beats");
         if fenced || self.tasks.get(&id.task).is_some_and(|task| task.is_ended()) {

@@ -51,7 +51,7 @@ impl Machine {
     fn why_ready(&self, task: &Task) -> (String, Vec<String>) {
         let (ahead, more) = task.spot().map_or((0, false), |spot| self.ready.ahead_of(spot));
         let ahead = if more { format!("more than {ahead}") } else { ahead.to_string() };
-        let class = task.lane.class;
+        let class = task.alike.lane.class;
         let known: Vec<_> = self.sidecars.iter().filter(|(_, sidecar)| sidecar.link != Link::Lost).collect();
         let details = known
             .iter()
