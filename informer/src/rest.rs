@@ -8,9 +8,27 @@
 use rustix::mm::{Advice, madvise};
 use std::ffi::c_void;
 use std::ptr;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Lets go of all pages of code and constants. For the moment when the start is over; where `/proc` is missing it does nothing.
+/// The process is a daemon of ours, and its start is over.
+static DAEMON: AtomicBool = AtomicBool::new(false);
+
+/// For the moment when a daemon's start is over: lets go, and allows [`at_rest`] to.
 pub(crate) fn after_start() {
+    DAEMON.store(true, Ordering::Relaxed);
+    let_go();
+}
+
+/// For a moment when nothing has happened for a while. In a program that only embeds the informer it does nothing: its pages are not
+/// ours.
+pub(crate) fn at_rest() {
+    if DAEMON.load(Ordering::Relaxed) {
+        let_go();
+    }
+}
+
+/// Lets go of all pages of code and constants; where `/proc` is missing it does nothing.
+fn let_go() {
     let maps = std::fs::read_to_string("/proc/self/maps").unwrap_or_default();
     for (from, to) in maps.lines().filter_map(unwritten) {
         let start = ptr::with_exposed_provenance_mut::<c_void>(from);
@@ -54,7 +72,7 @@ mod tests {
 
     #[test]
     fn who_has_let_go_works_on() {
-        after_start();
+        let_go();
         assert_eq!("42".parse(), Ok(42));
     }
 }
