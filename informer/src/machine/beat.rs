@@ -31,6 +31,9 @@ impl Machine {
             let attempt = self.tasks.get_mut(&attempt_id.task).and_then(|task| task.attempt_mut(attempt_id.number));
             if let Some(attempt) = attempt.filter(|attempt| attempt.sidecar == id && attempt.occupies()) {
                 attempt.progress = Some(Box::new(progress));
+                if attempt.phase == Phase::Assigned && sidecar.taken.contains_key(&attempt_id) {
+                    sidecar.preparing.insert(attempt_id);
+                }
             }
         }
         let ack = v1::BeatAck {

@@ -90,6 +90,9 @@ impl Machine {
         if sidecar.link == Link::Lost && sidecar.taken.keys().any(|a| !self.timers.is_armed(Timer::Replace(*a))) {
             return Err("it is lost and still occupied".to_owned());
         }
+        if !sidecar.preparing.iter().all(|attempt| booked.contains(attempt)) {
+            return Err("it prepares what it does not hold".to_owned());
+        }
         if self.open.contains(&id) != sidecar.closed_because().is_none() {
             return Err("it is open and listed as closed, or the other way round".to_owned());
         }

@@ -117,6 +117,10 @@ pub enum Bug {
     Overcommit,
     /// A loss is charged to the task's own attempts.
     ChargeLoss,
+    /// A member that failed is counted as one that succeeded.
+    MiscountMember,
+    /// A sidecar stays kept free for a task that no longer waits.
+    KeepForNobody,
 }
 
 /// All state that decisions need.

@@ -161,6 +161,10 @@ impl Machine {
     /// Nothing is kept free for a task any more.
     pub(super) fn release_kept(&mut self, task: TaskId) {
         let Some(id) = self.reserved.remove(&task) else { return };
+        #[cfg(feature = "seeded-bugs")]
+        if self.bug(super::Bug::KeepForNobody) {
+            return;
+        }
         if let Some(sidecar) = self.sidecars.get_mut(&id) {
             sidecar.kept_for = None;
         }

@@ -1,7 +1,7 @@
 //! How a process ended, in the informer's words: a reason, and one line for the person who asks why.
 
-use super::outputs;
 use super::transcode::{self, Exit};
+use super::{container, outputs};
 use keeper::wire::{End, EndReason};
 use proto::v1::{self, Reason, task_spec::Kind};
 use std::{
@@ -26,11 +26,13 @@ const TAIL_BYTES: u64 = 4096;
 pub fn ending(attempt_dir: &Path, spec: &v1::TaskSpec, end: &End) -> v1::Ending {
     let verdict = match (&spec.kind, end.reason) {
         (Some(Kind::Transcode(_)), EndReason::Exited) => transcoded(attempt_dir, end),
+        (Some(Kind::Container(_)), EndReason::Exited) => contained(attempt_dir, spec, end),
         _ => Verdict::plain(classify(end), message(attempt_dir, spec, end)),
     };
     v1::Ending {
         reason: verdict.reason.into(),
-        exit_code: end.code,
+        // The code of a process that never was is its runtime's.
+        exit_code: end.code.filter(|_| !verdict.never_ran),
         signal: end.signal,
         message: one_line(&verdict.message, MESSAGE_BYTES),
         oom: end.oom,
@@ -44,7 +46,7 @@ pub fn ending(attempt_dir: &Path, spec: &v1::TaskSpec, end: &End) -> v1::Ending 
         ended_unix_ms: end.ended_wall_ms,
         ran_ms: end.ran_ms,
         outputs: verdict.outputs,
-        machine_fault: verdict.reason == Reason::Spawn && is_machine_fault(end),
+        machine_fault: verdict.reason == Reason::Spawn && !verdict.never_ran && is_machine_fault(end),
     }
 }
 
@@ -77,11 +79,13 @@ struct Verdict {
     reason: Reason,
     message: String,
     outputs: Vec<v1::StagedOutput>,
+    /// A runtime that works here could not start what the task named.
+    never_ran: bool,
 }
 
 impl Verdict {
     const fn plain(reason: Reason, message: String) -> Self {
-        Self { reason, message, outputs: Vec::new() }
+        Self { reason, message, outputs: Vec::new(), never_ran: false }
     }
 }
 
@@ -150,12 +154,23 @@ fn exit_message(attempt_dir: &Path, spec: &v1::TaskSpec, end: &End) -> String {
     }
 }
 
+/// A container whose `crun` ended by itself: with what it complains of nothing was started, else with the container's exit code.
+fn contained(attempt_dir: &Path, spec: &v1::TaskSpec, end: &End) -> Verdict {
+    match container::complaint(attempt_dir).filter(|_| end.code != Some(0) && !end.oom) {
+        Some(why) => {
+            let message = format!("the container's process was not started: {why}");
+            Verdict { never_ran: true, ..Verdict::plain(Reason::Spawn, message) }
+        }
+        None => Verdict::plain(classify(end), message(attempt_dir, spec, end)),
+    }
+}
+
 /// A transcode that ended by itself: the manifest is its success, the failure file its reason.
 fn transcoded(attempt_dir: &Path, end: &End) -> Verdict {
     if end.code == Some(0) {
         return match transcode::read_manifest(attempt_dir) {
             Ok(Some(manifest)) => {
-                Verdict { reason: Reason::Unspecified, message: String::new(), outputs: manifest.to_wire() }
+                Verdict { outputs: manifest.to_wire(), ..Verdict::plain(Reason::Unspecified, String::new()) }
             }
             Ok(None) => Verdict::plain(Reason::Output, "exit code 0, but no output was staged".to_owned()),
             Err(error) => {

@@ -549,7 +549,8 @@ impl Machine {
 
     fn on_progressed(&mut self, id: AttemptId, progress: v1::Progress) {
         if let Some(attempt) = self.attempts.get_mut(&id)
-            && attempt.stage == Stage::Running
+            // Before it runs: how its inputs come in.
+            && matches!(attempt.stage, Stage::Starting | Stage::Running)
         {
             attempt.progress = Some(progress);
             self.progressed.insert(id);

@@ -325,6 +325,28 @@ fn at_the_end_of_the_lease_a_waiting_stop_attempt_is_refused_and_a_continue_atte
 }
 
 #[test]
+fn what_is_told_of_inputs_ends_with_the_start() {
+    let (mut world, one) = (World::linked(1), attempt(1, 1));
+    world.assign(one, 1);
+    let fetching = v1::Progress { note: "fetching inputs".into(), ..Default::default() };
+    world.tell(Event::Progressed { attempt: one, progress: fetching.clone() });
+    let told = v1::AttemptProgress { attempt: Some(one.to_wire()), progress: Some(fetching.clone()) };
+    let beat = |world: &mut World| {
+        world.now.boot_ms += 1_000;
+        let mut effects = Vec::new();
+        world.machine.apply(world.now, Event::TimePassed, &mut effects);
+        match &effects[..] {
+            [Effect::SendBeat { beat, .. }] => beat.progress.clone(),
+            other => panic!("one beat was expected: {other:?}"),
+        }
+    };
+    assert_eq!(beat(&mut world), [told]);
+    world.tell(Event::Progressed { attempt: one, progress: fetching });
+    world.notice(one, Notice::Spawned(started()));
+    assert_eq!(beat(&mut world), []);
+}
+
+#[test]
 fn progress_before_the_verdict_is_told_after_it() {
     let (mut world, one) = (World::linked(1), attempt(1, 1));
     world.assign(one, 1);
