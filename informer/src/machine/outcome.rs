@@ -386,5 +386,10 @@ fn describe(ending: &v1::Ending) -> String {
         (None, Some(signal)) => format!("signal {signal}"),
         (None, None) => ending.reason().as_str_name().trim_start_matches("REASON_").to_lowercase(),
     };
-    if ending.message.is_empty() { what } else { format!("{what}: {}", ending.message) }
+    match ending.message.as_str() {
+        "" => what,
+        // The sidecar's own words begin like that, too.
+        message if message.starts_with(&what) => message.to_owned(),
+        message => format!("{what}: {message}"),
+    }
 }

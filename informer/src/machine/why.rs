@@ -54,7 +54,12 @@ impl Machine {
 
     fn why_ready(&self, task: &Task) -> (String, Vec<String>) {
         let (ahead, more) = task.spot().map_or((0, false), |spot| self.ready.ahead_of(spot));
-        let ahead = if more { format!("more than {ahead}") } else { ahead.to_string() };
+        let ahead = match (ahead, more) {
+            (0, false) => "no task is before it".to_owned(),
+            (1, false) => "1 task is before it".to_owned(),
+            (ahead, false) => format!("{ahead} tasks are before it"),
+            (ahead, true) => format!("more than {ahead} tasks are before it"),
+        };
         let class = task.alike.lane.class;
         let known: Vec<_> = self.sidecars.iter().filter(|(_, sidecar)| sidecar.link != Link::Lost).collect();
         let details = known
@@ -80,7 +85,7 @@ impl Machine {
         } else if known.iter().all(|(_, sidecar)| self.never_fits(sidecar, class)) {
             "it is ready, and no linked sidecar can ever take it; start one that can, or cancel it".to_owned()
         } else {
-            format!("it is ready and waits for a sidecar with room; {ahead} tasks are before it")
+            format!("it is ready and waits for a sidecar with room; {ahead}")
         };
         (summary, details)
     }

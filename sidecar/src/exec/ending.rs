@@ -118,7 +118,10 @@ fn classify_exit(end: &End) -> Reason {
 fn message(attempt_dir: &Path, spec: &v1::TaskSpec, end: &End) -> String {
     match end.reason {
         EndReason::Exited => exit_message(attempt_dir, spec, end),
-        EndReason::SpawnFailed => end.message.clone(),
+        EndReason::SpawnFailed => match relative_program(spec).filter(|_| end.message.starts_with("execve ")) {
+            Some(_) => format!("{}; {}", end.message, looked_in(spec)),
+            None => end.message.clone(),
+        },
         EndReason::TimedOut => {
             let limit = spec.timeouts.unwrap_or_default().attempt_ms;
             format!("still running after its timeout of {}", duration(limit))
@@ -133,6 +136,28 @@ fn message(attempt_dir: &Path, spec: &v1::TaskSpec, end: &End) -> String {
         }
         EndReason::Unhealthy if end.message.is_empty() => "stopped: its health check failed too often".to_owned(),
         EndReason::Unhealthy => format!("stopped: its health check failed too often, the last time: {}", end.message),
+    }
+}
+
+/// The task's program, if it is looked for from the working directory and not in `PATH`.
+fn relative_program(spec: &v1::TaskSpec) -> Option<&str> {
+    use v1::task_spec::Kind;
+    let argv = match spec.kind.as_ref()? {
+        Kind::Command(command) => &command.argv,
+        Kind::Service(service) => &service.argv,
+        Kind::Script(_) | Kind::Transcode(_) | Kind::Typed(_) | Kind::Container(_) => return None,
+    };
+    argv.first().map(String::as_str).filter(|program| program.contains('/') && !program.starts_with('/'))
+}
+
+/// Where a relative program was looked for, for somebody who thinks of another directory.
+fn looked_in(spec: &v1::TaskSpec) -> String {
+    if spec.cwd.is_empty() {
+        "it was looked for in the attempt's own directory, where only its inputs are: give an absolute path, --cwd, or \
+         bring it along by --executable"
+            .to_owned()
+    } else {
+        format!("it was looked for in {}", spec.cwd)
     }
 }
 
