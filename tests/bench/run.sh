@@ -94,7 +94,7 @@ install_quietly() {
 }
 
 describe() {
-    echo "section $1, $(date -u +%FT%TZ), commit $(git rev-parse --short HEAD 2>/dev/null || echo unknown)$(git diff --quiet 2>/dev/null || echo ', with changes')"
+    echo "section $1, $(date -u +%FT%TZ), commit $(git rev-parse --short HEAD 2>/dev/null || echo unknown)$(git diff --quiet -- . ':!docs' 2>/dev/null || echo ', with changes')"
     echo "$(uname -srm), $(nproc) processors: $(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -1)"
     echo "memory $(awk '/MemTotal/ { printf "%.0f MiB", $2 / 1024 }' /proc/meminfo), load before $(cut -d' ' -f1-3 /proc/loadavg)"
     echo "$(rustc --version), release build; image on $(stat -f -c %T "$scratch"), sparse, ext4 with a journal, by loop device"
