@@ -74,6 +74,12 @@ check_style() {
     fi
 }
 
+# Programs of the last stage, for the tests of mixed versions. Built before this tree, which takes their place in the target directory.
+build_earlier() {
+    say "the earlier build"
+    tests/skew.sh --build
+}
+
 # The daemons as the tests want them: with crash points and seeded bugs, which a plain build never has.
 build() {
     say "build"
@@ -100,6 +106,7 @@ PATH=$PATH:/usr/sbin:/sbin
 install_missing
 python_client
 [ $# -gt 0 ] || check_style
+[ $# -gt 0 ] || build_earlier
 build
 say "tests"
 log=$(mktemp)

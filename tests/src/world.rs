@@ -2,6 +2,7 @@
 //!
 //! Tests wait on what they see (a state, a file, a process), never on time; [`DEADLINE`] only bounds a failure.
 
+pub mod builds;
 pub mod life;
 pub mod secure;
 
@@ -49,6 +50,8 @@ pub struct World {
     env: Vec<(&'static str, PathBuf)>,
     /// Comes before every sidecar's command.
     wrapper: Vec<String>,
+    /// Where each program is taken from.
+    pub builds: builds::Builds,
     /// Holds the mount namespace that sidecars are started in, if it is not the test's own.
     namespace: Option<Child>,
 }
@@ -73,6 +76,7 @@ impl World {
             beat: "1s",
             env: Vec::new(),
             wrapper: Vec::new(),
+            builds: builds::Builds::default(),
             namespace: None,
         };
         Ok(world)
@@ -110,7 +114,7 @@ impl World {
     /// It ends instead, or does not listen within [`DEADLINE`].
     pub fn start_informer(&mut self, env: &[(&str, &str)]) -> Result<()> {
         let log = std::fs::File::options().create(true).append(true).open(self.dir.join("informer.log"))?;
-        let mut child = Command::new(binary("informer"))
+        let mut child = Command::new(self.builds.informer.join("informer"))
             .args(["serve", "--listen", &self.listen, "--beat", self.beat, "--data"])
             .arg(self.dir.join("informer"))
             .envs(self.env.iter().cloned())
@@ -159,7 +163,7 @@ impl World {
         let log = std::fs::File::options().create(true).append(true).open(self.dir.join(format!("sidecar-{n}.log")))?;
         let slots: &[&str] = if args.contains(&"--slots") { &[] } else { &["--slots", "2", "--cpu", "2000"] };
         let agent = self
-            .inside(&binary("sidecar"))
+            .inside(&self.builds.sidecar.join("sidecar"))
             .args(["run", "--informer", &self.url, "--data"])
             .arg(&data)
             .args(slots)
@@ -241,7 +245,7 @@ impl World {
     }
 
     fn client(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(binary("informer"));
+        let mut command = Command::new(self.builds.client.join("informer"));
         command.args(args).envs(self.env.iter().cloned()).env("INFORMER_URL", &self.url).stdin(Stdio::null());
         command
     }

@@ -34,6 +34,9 @@ impl Machine {
         self.learn_embedded(cx, &hello.kinds);
         self.send_executors(cx, session);
         let told: BTreeSet<AttemptId> = held.iter().map(|held| held.attempt).collect();
+        if let Some(sidecar) = self.sidecars.get_mut(&id) {
+            sidecar.on_found(held.iter().filter(|held| matches!(held.state, HeldState::Running { .. })).count());
+        }
         for held in held {
             let attempt = held.attempt;
             let (decision, why) = self.answer(cx, id, held);

@@ -6,7 +6,7 @@
 //! of inputs `before-prepare`, `after-prepare`; of outputs
 //! `before-stage`, `mid-copy` (a copy to another file system has begun), `mid-stage` (one is staged), `after-stage` (all are, and there
 //! is no manifest), `after-manifest`, `before-publish` (the fences are recorded), `mid-publish` (one is renamed), `after-publish`,
-//! `before-retire`.
+//! `before-retire`. Of the ledger, before anything else: `mid-migration` (before the commit), `after-migration`.
 //!
 //! `after-accept` and `after-report` mean that the informer has the report: they are armed when it is handed to the link, and fire
 //! with the next acknowledgement, before that is applied.

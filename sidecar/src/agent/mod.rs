@@ -27,7 +27,7 @@
 //! | file | holds |
 //! |---|---|
 //! | `shell` | the loop around the machine; its words and orders: `wire` |
-//! | `link`, `keeping`, `lease`, `files`, `place` | the part of that name; `keeperless` stands in for a keeper where there is none |
+//! | `link`, `keeping`, `lease`, `files`, `place` | the part of that name; `keeperless` stands in for a keeper where there is none, `upgrade` has one of another build replaced |
 //! | `work` | the work thread: `watch` (progress, stalls, health), `upload` (logs), load |
 //! | `inputs`, `fetch`, `cache` | what is there before a start: put together, fetched by URL, kept by hash |
 //! | `staging` | outputs of attempts that succeeded |
@@ -55,6 +55,7 @@ mod shell;
 pub(crate) mod socket;
 mod staging;
 mod types;
+mod upgrade;
 mod upload;
 mod watch;
 mod wire;

@@ -116,6 +116,28 @@ fn who_fetches_inputs_does_not_hold_the_window_of_a_fresh_sidecar() {
 }
 
 #[test]
+fn what_runs_on_over_a_new_agent_leaves_room_for_one_more_try() {
+    let mut world = World::new();
+    let first = world.link(1, 1, 8, vec![]);
+    let mut here = Vec::new();
+    for _ in 0..3 {
+        world.submit(facts());
+        let attempt = world.one_assigned();
+        world.started(first, attempt);
+        here.push(held(attempt, running(0)));
+    }
+    world.tell(Event::LinkClosed { session: first });
+    for _ in 0..5 {
+        world.submit(facts());
+    }
+    let agent = Hello { incarnation: 2, ..World::hello(1, 8) };
+    let second = world.link_as(agent, 2, here);
+    let next = world.one_assigned();
+    world.started(second, next);
+    assert_eq!(world.assigned().len(), 4, "it has shown that it can start something, and has eight slots");
+}
+
+#[test]
 fn three_spawn_failures_of_different_tasks_quarantine() {
     let mut world = World::new();
     let session = world.link(1, 1, 1, vec![]);
