@@ -1,6 +1,8 @@
-//! What the tests share: the simulation, and a harness over the real binaries.
+//! What the tests share: the simulation, a harness over the real binaries, and everything that reads foreign bytes.
 
 pub mod files;
+#[cfg(feature = "decoders")]
+pub mod fuzz;
 pub mod proxy;
 #[cfg(feature = "faults")]
 pub mod sim;
