@@ -1,5 +1,7 @@
 //! What the tests share: the simulation, a harness over the real binaries, and everything that reads foreign bytes.
 
+#[cfg(feature = "faults")]
+pub mod chaos;
 pub mod files;
 #[cfg(feature = "decoders")]
 pub mod fuzz;
