@@ -2,9 +2,11 @@
 
 #[cfg(feature = "faults")]
 pub mod chaos;
+pub mod client;
 pub mod files;
 #[cfg(feature = "decoders")]
 pub mod fuzz;
+pub mod logical;
 pub mod proxy;
 #[cfg(feature = "faults")]
 pub mod sim;
