@@ -49,21 +49,19 @@ fn changed(mut bytes: Vec<u8>, changes: &[Change]) -> Vec<u8> {
         if bytes.is_empty() {
             break;
         }
-        let run = |at: &Index, length: usize| {
-            let from = at.index(bytes.len());
-            from..(from + length).min(bytes.len())
-        };
+        let length = bytes.len();
+        let run = |at: &Index, most: usize| at.index(length)..(at.index(length) + most).min(length);
         match change {
-            Change::Flip(at, bit) => bytes[at.index(bytes.len())] ^= 1 << bit,
-            Change::Set(at, byte) => bytes[at.index(bytes.len())] = *byte,
-            Change::Cut(at) => bytes.truncate(at.index(bytes.len())),
+            Change::Flip(at, bit) => bytes[at.index(length)] ^= 1 << bit,
+            Change::Set(at, byte) => bytes[at.index(length)] = *byte,
+            Change::Cut(at) => bytes.truncate(at.index(length)),
             Change::Insert(at, run) => {
-                let at = at.index(bytes.len());
+                let at = at.index(length);
                 bytes.splice(at..at, run.iter().copied());
             }
-            Change::Remove(at, length) => drop(bytes.drain(run(at, *length))),
-            Change::Repeat(at, length) => {
-                let run = run(at, *length);
+            Change::Remove(at, most) => drop(bytes.drain(run(at, *most))),
+            Change::Repeat(at, most) => {
+                let run = run(at, *most);
                 let again = bytes[run.clone()].to_vec();
                 bytes.splice(run.start..run.start, again);
             }

@@ -40,6 +40,10 @@ fn progress() -> v1::Progress {
 
 fn spec(kind: task_spec::Kind) -> v1::TaskSpec {
     let pairs = |pairs: &[(&str, &str)]| pairs.iter().map(|(key, value)| ((*key).into(), (*value).into())).collect();
+    // A service has no end that could be timed or publish anything; a transcode publishes by itself.
+    let ends = !matches!(kind, task_spec::Kind::Service(_));
+    let publishes = ends && !matches!(kind, task_spec::Kind::Transcode(_));
+    let output = v1::Output { path: "a".to_owned(), destination: "/out/a".to_owned(), optional: true };
     v1::TaskSpec {
         name: "film".to_owned(),
         owner: "ada".to_owned(),
@@ -48,12 +52,12 @@ fn spec(kind: task_spec::Kind) -> v1::TaskSpec {
         env: pairs(&[("LANG", "C")]),
         resources: Some(v1::Resources { cpu_millis: 500, memory_bytes: 1 << 20 }),
         retry: Some(v1::Retry { max_attempts: 2, final_codes: vec![2], backoff_ms: 10, ..Default::default() }),
-        timeouts: Some(v1::Timeouts { attempt_ms: 60_000, ..Default::default() }),
+        timeouts: ends.then(|| v1::Timeouts { attempt_ms: 60_000, ..Default::default() }),
         stop: Some(v1::Stop { signal: 2, grace_ms: 500, main_only: true }),
         limits: Some(v1::Limits { pids: 10, ..Default::default() }),
         cwd: "/tmp".to_owned(),
         inputs: vec![v1::Input { source: "/a/b".to_owned(), ..Default::default() }],
-        outputs: vec![v1::Output { path: "a".to_owned(), destination: "/out/a".to_owned(), optional: true }],
+        outputs: if publishes { vec![output] } else { Vec::new() },
         priority: -3,
         kind: Some(kind),
         ..Default::default()
@@ -411,7 +415,7 @@ pub fn task_files() -> Vec<Vec<u8>> {
         include_str!("../../../examples/tasks/container.toml"),
         include_str!("../../../examples/tasks/typed.toml"),
         include_str!("../../../examples/tasks/exclusive.json"),
-        "start_at = \"2026-11-21T08:30:00Z\"\n[command]\nargv = [\"true\"]\n[array]\nfirst = 1\ncount = 9\n",
+        "start_at = \"2026-11-21T08:30:00Z\"\n[command]\nargv = [\"true\"]\n[array]\nrange = \"1-9\"\n",
     ])
 }
 
