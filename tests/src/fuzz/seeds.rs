@@ -455,7 +455,7 @@ pub fn command_lines() -> Vec<Vec<u8>> {
     texts(&[
         "submit\n--key\nk\n--label\na=b\n--cpu\n500\n--memory\n1GiB\n--timeout\n5m\n--env\nA=b\n--\nsh\n-c\ntrue",
         "submit\n--array\n1-100\n--max-failures\n3\n--exclusive\n--\ntrue",
-        "submit\n--type\nadd\n--input\n{}\n--output\na=/b",
+        "submit\n--type\nadd\n--input\n{}\n--in\n/c=d\n--out\na=/b",
         "list\n--state\nrunning\n--since\n2h\n--label\na=b\n--json",
         "serve\n--listen\n127.0.0.1:1\n--beat\n1s",
     ])

@@ -126,7 +126,7 @@ const ARRAY_KB: u64 = 64 << 10;
 
 /// An array of a million.
 pub static ARRAY: Case = Case {
-    fault: "an array of 1,000,000",
+    fault: "an array of a million",
     how: "submitted by one call (long run: each member with an item of its own), begun, cancelled",
     family: Family::Floods,
     needs: &[],
