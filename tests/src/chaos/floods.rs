@@ -94,14 +94,14 @@ impl Scene {
             Ok(line.split_whitespace().next().context("a number")?.parse()?)
         };
         let (now_kb, peak_kb, bound_kb) = (kb("VmRSS:")?, kb("VmHWM:")?, INFORMER_KB + self.allowed_kb);
-        let mut outcome = Outcome::default();
-        outcome.happened = format!(
+        let happened = format!(
             "{happened}; {} served meanwhile; informer {} MiB, at most {} MiB of {}",
             self.served,
             now_kb >> 10,
             peak_kb >> 10,
             bound_kb >> 10
         );
+        let mut outcome = Outcome { happened, ..Outcome::default() };
         if peak_kb > bound_kb {
             outcome.violations.push(format!("the informer used {peak_kb} kB, more than {bound_kb} kB"));
         }

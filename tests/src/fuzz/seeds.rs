@@ -181,8 +181,7 @@ pub fn informer_messages() -> Vec<Vec<u8>> {
     use informer_message::Message;
     let [command, ..] = &specs()[..] else { return Vec::new() };
     let identity = v1::Identity { lineage: SIDECAR.to_owned(), epoch: 3, commit_seq: 11 };
-    let terms = |beat_ms, lease_ms| (beat_ms, lease_ms, 5_000);
-    let (beat_ms, lease_ms, fence_grace_ms) = terms(5_000, 15_000);
+    let (beat_ms, lease_ms, fence_grace_ms) = (5_000, 15_000, 5_000);
     let all = [
         Message::Welcome(v1::Welcome {
             protocol: 1,

@@ -3,7 +3,7 @@
 use super::{Scene, retry_hint, size};
 use crate::chaos::{Case, Family, Outcome, Round};
 use crate::client::{self, Api};
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use proto::v1::submit_result::Result as Submitted;
 use proto::{bounds, v1};
 use tokio::task::JoinSet;
@@ -99,7 +99,7 @@ async fn batch(api: &mut Api, tasks: usize) -> Result<Answers> {
             Some(Submitted::Ok(ok)) => answers.accepted.push(ok.id),
             // In a batch the code stands for the status of a call.
             Some(Submitted::Failure(failure)) if failure.code == "busy" => answers.refused += 1,
-            other => ensure!(false, "answered {other:?}"),
+            other => bail!("answered {other:?}"),
         }
     }
     Ok(answers)
@@ -148,7 +148,7 @@ fn array(round: &mut Round) -> Result<Outcome> {
     let mut api = scene.api.clone();
     let status = |api: &mut Api, runtime: &tokio::runtime::Runtime| -> Result<v1::ArrayStatus> {
         let task = runtime.block_on(api.get(v1::GetRequest { id: id.clone() }))?.into_inner();
-        task.array.ok_or_else(|| anyhow::anyhow!("{id} is no array"))
+        task.array.with_context(|| format!("{id} is no array"))
     };
     let mut begun = v1::ArrayStatus::default();
     crate::world::wait_for("members have ended", || {
