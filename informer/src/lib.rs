@@ -11,6 +11,7 @@
 //! | [`cli`] | the command line, the server's verbs and the client's |
 //! | `config` | the configuration file of `informer serve` |
 //! | `decoders` | what reads foreign text, opened to a test; nothing in a shipped build |
+//! | `rest` | memory that a daemon gives back once it is up |
 //! | `failpoint` | where a test may kill this process; nothing in a shipped build |
 
 #[allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "the disk lives here, outside the machine")]
@@ -32,6 +33,7 @@ pub mod decoders;
 pub mod edge;
 pub(crate) mod failpoint;
 pub mod machine;
+pub(crate) mod rest;
 #[allow(clippy::disallowed_methods, reason = "it owns the tasks it starts")]
 pub mod server;
 #[allow(

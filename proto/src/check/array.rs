@@ -1,8 +1,8 @@
 //! Arrays: one template, many members.
 
-use super::Faults;
+use super::{Faults, shown};
 use crate::id::INDEX_MAX;
-use crate::{bounds, v1};
+use crate::{bounds, member, v1};
 
 /// Checks the head of an array but for its template, which [`super::spec`] checks.
 ///
@@ -22,6 +22,12 @@ pub fn array(head: &v1::ArrayHead) -> Result<(), Faults> {
     if matches!(head.spec.as_ref().and_then(|spec| spec.kind.as_ref()), Some(v1::task_spec::Kind::Service(_))) {
         let remedy = "submit its copies as tasks, each with a key of its own";
         faults.add("array.spec", "a service has no end, so an array of it has none", remedy);
+    }
+    if head.count > 1
+        && let Some(destination) = head.spec.as_ref().and_then(member::shared_destination)
+    {
+        let problem = format!("every member would put its own file to {}", shown(destination));
+        faults.add("array.spec", problem, format!("write {} where a member's index belongs", member::PLACE));
     }
     faults.into_result()
 }
