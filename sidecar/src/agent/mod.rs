@@ -39,6 +39,8 @@
 mod assignments;
 mod cache;
 mod clock;
+#[cfg(feature = "decoders")]
+pub(crate) mod decoders;
 mod embedded;
 pub(crate) mod failpoint;
 mod fetch;

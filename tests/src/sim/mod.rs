@@ -19,7 +19,7 @@ mod center;
 mod faults;
 mod keeper;
 mod net;
-mod rng;
+pub mod rng;
 mod truth;
 mod workbox;
 

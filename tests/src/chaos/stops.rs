@@ -1,0 +1,6 @@
+//! SIGSTOP of each role.
+
+use super::Case;
+
+/// The cases of this family.
+pub static CASES: &[&Case] = &[];
