@@ -59,6 +59,23 @@ impl World {
         i32::try_from(agent.id()).ok()
     }
 
+    /// Whether the agent of sidecar `n` has ended by itself; if so, it is reaped.
+    pub fn agent_has_ended(&mut self, n: usize) -> bool {
+        let agent = self.sidecars.get_mut(n).map(|sidecar| &mut sidecar.agent);
+        let Some(agent) = agent else { return false };
+        let ended = agent.as_mut().is_some_and(|child| matches!(child.try_wait(), Ok(Some(_))));
+        if ended {
+            *agent = None;
+        }
+        ended
+    }
+
+    /// The process id of the informer.
+    #[must_use]
+    pub fn informer_pid(&self) -> Option<i32> {
+        i32::try_from(self.informer.as_ref()?.id()).ok()
+    }
+
     /// Waits until the agent of sidecar `n` has ended by itself; its exit status.
     ///
     /// # Errors
