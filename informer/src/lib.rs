@@ -10,6 +10,7 @@
 //! | [`edge`] | bytes to events, answers to bytes: gRPC, HTTP, TLS |
 //! | [`cli`] | the command line, the server's verbs and the client's |
 //! | `config` | the configuration file of `informer serve` |
+//! | `rest` | memory that a daemon gives back once it is up |
 //! | `failpoint` | where a test may kill this process; nothing in a shipped build |
 
 #[allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "the disk lives here, outside the machine")]
@@ -28,6 +29,7 @@ pub(crate) mod config;
 pub mod edge;
 pub(crate) mod failpoint;
 pub mod machine;
+pub(crate) mod rest;
 #[allow(clippy::disallowed_methods, reason = "it owns the tasks it starts")]
 pub mod server;
 #[allow(

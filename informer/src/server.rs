@@ -7,25 +7,25 @@
 //! | 3. the shell loads the machine | 3. the shell commits what it has and ends |
 //! | 4. connections are taken | 4. the store is closed, which releases the data directory |
 
+mod logs;
 mod options;
 
 pub use crate::shell::Retention;
 pub(crate) use options::LEASE_BEATS;
 pub use options::{LogUpload, Options, Security};
 
-use crate::blobs::{self, Blobs as _};
+use crate::blobs;
 use crate::edge::tls::Guard;
-use crate::edge::{Edge, accept, front, logs};
+use crate::edge::{self, Edge, accept, front};
 use crate::shell::{self, Handle, Shell};
 use crate::store::{self, sqlite::Sqlite};
 use proto::dial;
-use proto::id::TaskId;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::net::TcpListener;
-use tokio::sync::{broadcast, watch};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tonic_health::server::HealthReporter;
 
@@ -111,7 +111,7 @@ pub struct Server {
     stopping: watch::Sender<bool>,
     accepting: Owned,
     cancels: Owned,
-    _forgetting: Owned,
+    _of_logs: [Owned; 2],
 }
 
 /// A task that ends with its owner at the latest.
@@ -147,14 +147,16 @@ impl Server {
             },
         )?;
         let (stopping, told) = watch::channel(false);
-        let (logs, left) = logs::Logs::new(handle.identity().epoch, Arc::new(kept.clone()));
+        let (logs, left) = edge::logs::Logs::new(handle.identity().epoch, Arc::new(kept.clone()));
         let edge = Edge { handle: handle.clone(), logs: Arc::new(logs), stopping: told.clone() };
         let (front, health) =
             front::Front::new(edge, Arc::clone(&guard)).await.map_err(|error| Error::Services(error.to_string()))?;
         let accepting = Owned(tokio::spawn(accept::run(listener, front, Arc::clone(&guard), told)));
-        let cancels = Owned(tokio::spawn(logs::tell_cancels(handle.clone(), left)));
-        let forgetting = Owned(tokio::spawn(forget_logs(handle.pruned(), kept)));
-        Ok(Self { addr, guard, handle, shell, health, stopping, accepting, cancels, _forgetting: forgetting })
+        let cancels = Owned(tokio::spawn(edge::logs::tell_cancels(handle.clone(), left)));
+        let forgetting = Owned(tokio::spawn(logs::forget(handle.pruned(), kept.clone())));
+        let sweeping = Owned(tokio::spawn(logs::sweep(handle.clone(), kept)));
+        let of_logs = [forgetting, sweeping];
+        Ok(Self { addr, guard, handle, shell, health, stopping, accepting, cancels, _of_logs: of_logs })
     }
 
     /// Where it listens.
@@ -229,28 +231,6 @@ async fn open(data: PathBuf) -> Result<(Sqlite, blobs::Dir), Error> {
     };
     let opened = tokio::task::spawn_blocking(open).await;
     opened.map_err(|error| Error::Failed(format!("opening the store ended early: {error}")))?
-}
-
-/// Removes the logs of tasks that retention has removed. What is left after a crash in between is a file that nobody asks for.
-async fn forget_logs(mut pruned: broadcast::Receiver<Arc<[TaskId]>>, kept: blobs::Dir) {
-    loop {
-        let tasks = match pruned.recv().await {
-            Ok(tasks) => tasks,
-            Err(broadcast::error::RecvError::Lagged(missed)) => {
-                tracing::warn!(
-                    missed,
-                    "stored logs of removed tasks stay on the disk: they went faster than their logs"
-                );
-                continue;
-            }
-            Err(broadcast::error::RecvError::Closed) => return,
-        };
-        let kept = kept.clone();
-        let removed = tokio::task::spawn_blocking(move || kept.remove(&tasks)).await;
-        if let Ok(Err(error)) = removed {
-            tracing::warn!(%error, "stored logs of removed tasks stay on the disk");
-        }
-    }
 }
 
 async fn bind(listen: SocketAddr) -> Result<TcpListener, Error> {

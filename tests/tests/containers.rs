@@ -145,6 +145,24 @@ fn exit_codes_users_and_memory_limits_are_told() -> Result<()> {
     Ok(())
 }
 
+/// The exit code of `crun` says 1 for both.
+#[test]
+fn a_program_that_is_not_in_the_image_is_told_apart_from_one_that_fails() -> Result<()> {
+    let test = "a_program_that_is_not_in_the_image_is_told_apart_from_one_that_fails";
+    let Some((world, image)) = world(test)? else { return Ok(()) };
+    let mut absent = container(&image, "");
+    of(&mut absent).argv = vec!["no-such-program".to_owned()];
+    let (task, log) = run(&world, absent)?;
+    assert_eq!((&task["state"], &task["reason"]), (&"failed".into(), &"spawn".into()), "{task}\n{log}");
+    assert_eq!(task["exit_code"], Value::Null, "{task}");
+    assert!(task["attempts"].to_string().contains("no-such-program"), "{task}");
+    let id = task["id"].as_str().context("an id")?;
+    assert_eq!(world.informer(&["wait", id])?.status.code(), Some(125));
+    let (task, log) = run(&world, container(&image, "echo not found >&2; exit 1"))?;
+    assert_eq!((&task["reason"], &task["exit_code"]), (&"exit_code".into(), &1.into()), "{task}\n{log}");
+    Ok(())
+}
+
 #[test]
 fn a_cancelled_container_hears_of_it_and_leaves_nothing() -> Result<()> {
     let Some((world, image)) = world("a_cancelled_container_hears_of_it_and_leaves_nothing")? else { return Ok(()) };

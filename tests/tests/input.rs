@@ -91,6 +91,16 @@ fn misuse_of_the_command_line_is_one_line_and_2() -> Result<()> {
     for (args, words) in cases {
         assert_refused(&world.informer(args)?, 2, words);
     }
+    let more: [(&[&str], &[&str]); 5] = [
+        (&["submit", "--timeout", "soon", "--", "true"], &["informer submit --help"]),
+        (&["submit", "--array", "1-99999999999", "--", "true"], &["4294967294"]),
+        (&["submit", "--label", "a=1", "--label", "a=2", "--", "true"], &["--label a is given twice"]),
+        (&["submit", "echo", "hi"], &["informer submit -- echo hi"]),
+        (&["submit", "--array", "1-2", "--out", "a=/tmp/a", "--", "true"], &["every member", "/tmp/a"]),
+    ];
+    for (args, words) in more {
+        assert_refused(&world.informer(args)?, 2, words);
+    }
     // Where 2 could be the task's own code, it is 125.
     assert_refused(&world.informer(&["run", "--bogus"])?, 125, &["--bogus"]);
     for args in [&["frobnicate"][..], &["run", "--slots", "0"]] {
@@ -114,7 +124,7 @@ fn task_files_are_refused_with_file_and_line() -> Result<()> {
     assert_refused(&missing, 1, &["/no/such/script.sh"]);
     let cases = [
         ("a.json", "{\n\"command\": [\n", "a.json:3"),
-        ("b.json", "{\"comand\": {}}", "b.json:1"),
+        ("b.json", "{\"comand\": {}}", "b.json:1: unknown field `comand`; did you mean `command`?"),
         ("c.toml", "name = \"x\"\ncommand = = 3\n", "c.toml:2"),
         ("d.toml", "\n\npriority = \"high\"\n", "d.toml:3"),
         ("e.toml", "name = \"only a name\"\n", "e.toml:1"),

@@ -3,6 +3,7 @@
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 use std::collections::BTreeSet;
+use std::io::{BufRead as _, BufReader};
 use std::process::Output;
 use tests::world::life::Watched;
 use tests::world::{World, wait_for};
@@ -346,11 +347,11 @@ fn why_has_an_answer_for_what_waits_for_a_sidecar() -> Result<()> {
     world.wait_state(&first, &["running"])?;
 
     let low = world.submit(&["--", "true"])?;
-    wait_why(&world, &low, "0 tasks are before it")?;
+    wait_why(&world, &low, "no task is before it")?;
     let high = world.submit(&["--priority", "5", "--", "true"])?;
     let text = why(&world, &low)?;
-    assert!(text.contains("waits for a sidecar with room; 1 tasks are before it"), "{text}");
-    assert!(why(&world, &high)?.contains("0 tasks are before it"));
+    assert!(text.contains("waits for a sidecar with room; 1 task is before it"), "{text}");
+    assert!(why(&world, &high)?.contains("no task is before it"));
     let text = why(&world, &high)?;
     assert!(text.contains("has no free slot") || text.contains("millicpu free"), "{text}");
 
@@ -497,5 +498,59 @@ fn a_history_tells_the_whole_life() -> Result<()> {
     world.kill_informer();
     world.start_informer(&[])?;
     assert_eq!(world.json(&["history", &id, "--json"])?, events);
+    Ok(())
+}
+
+#[test]
+fn a_task_is_named_by_the_beginning_of_its_id() -> Result<()> {
+    let mut world = World::empty()?;
+    world.start_informer(&[])?;
+    let (first, second) =
+        (world.submit(&["--name", "one", "--", "true"])?, world.submit(&["--name", "two", "--", "true"])?);
+    // The last digits are random: nearly all of an id names one task.
+    let short = &first[..35];
+    assert_eq!(world.task(short)?["id"], first.as_str());
+    for verb in ["why", "history"] {
+        assert!(world.informer(&[verb, short])?.status.success(), "{verb}");
+    }
+    // Both were submitted within a minute of each other, unless that minute just began: ids of one world share their first digits.
+    if first[..8] == second[..8] {
+        let several = world.informer(&["show", &first[..8]])?;
+        assert_eq!(several.status.code(), Some(1));
+        let told = stderr(&several);
+        assert!(told.contains(&first) && told.contains(&second) && told.contains("write more"), "{told}");
+    }
+    assert!(world.informer(&["cancel", short])?.status.success());
+    assert_eq!(world.task(&first)?["state"], "cancelled");
+    let nobody = world.informer(&["show", "00000000-0000"])?;
+    assert!(nobody.status.code() == Some(1) && stderr(&nobody).contains("no task's id begins"), "{}", stderr(&nobody));
+    Ok(())
+}
+
+#[test]
+fn what_waits_and_what_ended_is_told_on_stderr() -> Result<()> {
+    let mut world = World::empty()?;
+    world.start_informer(&[])?;
+    let key = ["submit", "--key", "k", "--tries", "1", "--", "sh", "-c", "exit 4"];
+    let (first, again) = (world.informer(&key)?, world.informer(&key)?);
+    assert_eq!(stdout(&first), stdout(&again));
+    assert!(stderr(&first).is_empty() && stderr(&again).contains("already submitted"), "{}", stderr(&again));
+    // Nobody can take it: `run` says so, and goes on when somebody can. The limit only ends a run that stays silent.
+    let mut child = world.informer_started(&["run", "--queue-timeout", "60", "--", "true"])?;
+    let mut told = BufReader::new(child.stderr.take().context("stderr is piped")?);
+    let mut run = Watched::new(child)?;
+    let mut line = String::new();
+    told.read_line(&mut line)?;
+    assert!(line.starts_with("waiting: it is ready, and no sidecar is linked"), "{line}");
+    world.start_sidecar(0, &[], &[])?;
+    assert_eq!(run.wait()?.code(), Some(0));
+    let id = stdout(&first).trim().to_owned();
+    let wait = world.informer(&["wait", &id])?;
+    assert_eq!(wait.status.code(), Some(4));
+    assert!(stderr(&wait).contains(&format!("task {id} failed: exit code 4")), "{}", stderr(&wait));
+    let history = stdout(&world.informer(&["history", &id])?);
+    assert!(history.contains("exit code 4") && !history.contains("exit code 4: exit code 4"), "{history}");
+    let missing = world.informer(&["run", "--", "./not-there"])?;
+    assert!(missing.status.code() == Some(125) && stderr(&missing).contains("looked for in"), "{}", stderr(&missing));
     Ok(())
 }

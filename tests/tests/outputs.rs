@@ -205,9 +205,6 @@ fn what_is_no_output_of_the_task_is_refused() -> Result<()> {
         (above.as_str(), "d/secret", "x", "below a symbolic link"),
         ("mkfifo $TASK_OUTPUTS/x", "x", "x", "a pipe"),
         ("mkdir $TASK_OUTPUTS/x", "x", "x", "a directory"),
-        ("echo > $TASK_OUTPUTS/x", "x", "nowhere/x", "there is no directory"),
-        ("echo > $TASK_OUTPUTS/x", "x", "there", "is there and is no file"),
-        ("echo > $TASK_OUTPUTS/x", "x", "pipe", "is there and is no file"),
     ];
     for (line, path, destination, message) in cases {
         let spec = v1::TaskSpec { outputs: vec![output(path, &dir.join(destination))], ..sh(line) };
@@ -219,6 +216,37 @@ fn what_is_no_output_of_the_task_is_refused() -> Result<()> {
         assert_eq!(names(&dir)?, ["pipe", "there"], "{line}");
     }
     assert_eq!(std::fs::read_to_string(&secret)?, "s");
+    Ok(())
+}
+
+#[test]
+fn an_output_that_has_no_place_to_go_is_told_before_the_task_begins() -> Result<()> {
+    let world = World::with_sidecars(1)?;
+    let dir = out(&world)?;
+    std::fs::create_dir(dir.join("there"))?;
+    let cases = [("nowhere/x", "there is no directory"), ("there", "is there and is no file")];
+    for (destination, message) in cases {
+        let ran = world.dir().join("ran");
+        let line = format!("touch {ran:?}; echo > $TASK_OUTPUTS/x");
+        let spec = v1::TaskSpec { outputs: vec![output("x", &dir.join(destination))], ..sh(&line) };
+        let id = submit(&world, spec)?;
+        let task = world.wait_state(&id, &["succeeded", "failed"])?;
+        assert_eq!((&task["state"], &task["reason"]), (&"failed".into(), &"spawn".into()), "{task}");
+        let told = attempts(&task)[0].to_string();
+        assert!(told.contains(message) && told.contains(destination.trim_end_matches("/x")), "{told}");
+        assert_eq!(world.informer(&["wait", &id])?.status.code(), Some(125));
+        assert!(!ran.exists(), "the task ran for nothing");
+    }
+    // It is the task's fault: the sidecar goes on.
+    assert_eq!(world.informer(&["run", "--", "true"])?.status.code(), Some(0));
+    // What becomes of the directory while the task runs is told when it is needed.
+    let gone = dir.join("gone");
+    std::fs::create_dir(&gone)?;
+    let line = format!("rmdir {gone:?}; echo > $TASK_OUTPUTS/x");
+    let id = submit(&world, v1::TaskSpec { outputs: vec![output("x", &gone.join("x"))], ..sh(&line) })?;
+    let task = world.wait_state(&id, &["succeeded", "failed"])?;
+    assert_eq!((&task["state"], &task["reason"]), (&"failed".into(), &"output".into()), "{task}");
+    assert!(attempts(&task)[0].to_string().contains("there is no directory"), "{task}");
     Ok(())
 }
 

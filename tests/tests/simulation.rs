@@ -56,6 +56,8 @@ fn every_seeded_bug_of_the_informer_is_caught() {
         Bug::NeverReplace,
         Bug::Overcommit,
         Bug::ChargeLoss,
+        Bug::MiscountMember,
+        Bug::KeepForNobody,
     ] {
         let caught = catch(|seed| Options { informer_bug: Some(bug), ..Options::seed(seed) });
         let (seed, story) = caught.unwrap_or_else(|| panic!("{bug:?} is not caught in 500 histories"));

@@ -183,3 +183,34 @@ fn a_sidecar_that_takes_its_tasks_along_leaves_their_logs() -> Result<()> {
     assert!(read(&world, &[&id, "--attempt", "1"])?.stdout == expected.as_bytes(), "{}", world.log("sidecar-0.log"));
     Ok(())
 }
+
+#[test]
+fn logs_whose_task_is_gone_go_at_the_start() -> Result<()> {
+    let mut world = World::with_sidecars(1)?;
+    let id = world.submit(&["--tries", "1", "--", "sh", "-c", "echo said; exit 3"])?;
+    world.wait_state(&id, &["failed"])?;
+    let newest = world.submit(&["--", "true"])?;
+    world.wait_state(&newest, &["succeeded"])?;
+    wait_kept(&world, 1)?;
+    world.kill_informer();
+    // What a crash between the removal of a task and that of its log leaves: the log of an id that no row has.
+    let log = kept(&world).remove(0);
+    let other = if id.ends_with('0') { '1' } else { '0' };
+    let gone = format!("{}{other}", &id[..id.len() - 1]);
+    let orphan = log.with_file_name(format!("{gone}.1.log"));
+    std::fs::copy(&log, &orphan)?;
+    let array = log.with_file_name(&gone).join("00000");
+    std::fs::create_dir_all(&array)?;
+    std::fs::copy(&log, array.join(format!("{gone}.7.1.log")))?;
+    // A task that this store does not know yet: it may be an older one, restored.
+    let later = world.dir().join("informer/logs/ffffffff");
+    std::fs::create_dir(&later)?;
+    let later = later.join("ffffffff-ffff-7fff-bfff-ffffffffffff.1.log");
+    std::fs::copy(&log, &later)?;
+    world.start_informer(&[])?;
+    wait_for("the sweep has been", || world.log("informer.log").contains("had not got round to").then_some(()))?;
+    assert!(!orphan.exists() && !array.exists(), "{:?}", kept(&world));
+    assert!(later.exists(), "it is younger than the store");
+    assert_eq!(read(&world, &[&id])?.stdout, b"said\n");
+    Ok(())
+}

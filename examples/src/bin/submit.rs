@@ -1,20 +1,20 @@
-//! A gRPC client in sixty lines: submits a command, watches it to its end, prints its output.
+//! A gRPC client in a screen or two: submits a command, watches it to its end, prints its output.
 //!
 //! ```sh
 //! informer dev &
 //! cargo run -p examples --bin submit -- echo hello
 //! ```
 
-use std::io::Write as _;
+use std::{io::Write as _, process::ExitCode};
 
 use anyhow::{Context as _, bail};
 use proto::v1::{
-    Command, LogStream, LogsRequest, SubmitRequest, TaskSpec, TaskState, WatchRequest, informer_client::InformerClient,
-    task_spec::Kind,
+    Command, LogStream, LogsRequest, Reason, SubmitRequest, Task, TaskSpec, TaskState, WatchRequest,
+    informer_client::InformerClient, task_spec::Kind,
 };
 
 #[tokio::main(flavor = "current_thread")]
-async fn main() -> anyhow::Result<()> {
+async fn main() -> anyhow::Result<ExitCode> {
     let argv: Vec<String> = std::env::args().skip(1).collect();
     if argv.is_empty() {
         bail!("usage: submit COMMAND ARGUMENT...");
@@ -33,10 +33,10 @@ async fn main() -> anyhow::Result<()> {
 
     // The task at once, then again at each change, until it has ended.
     let mut changes = informer.watch(WatchRequest { ids: vec![id.clone()] }).await?.into_inner();
-    let mut state = TaskState::Unspecified;
+    let mut last = Task::default();
     while let Some(task) = changes.message().await? {
-        state = task.state();
-        eprintln!("{}", state.as_str_name());
+        eprintln!("{}", word(task.state()));
+        last = task;
     }
 
     // The bytes of both streams, each with its offset. `follow` waits until the log is complete.
@@ -51,8 +51,28 @@ async fn main() -> anyhow::Result<()> {
             break;
         }
     }
-    if state != TaskState::Succeeded {
-        bail!("task {id} ended as {}; `informer show {id}` says why", state.as_str_name());
+    if last.state() == TaskState::Failed {
+        eprintln!("task {id} failed; `informer show {id}` says why");
     }
-    Ok(())
+    Ok(ExitCode::from(status(&last)))
+}
+
+/// A state as the command line writes it: `TASK_STATE_RUNNING` is `running`.
+fn word(state: TaskState) -> String {
+    state.as_str_name().trim_start_matches("TASK_STATE_").to_lowercase()
+}
+
+/// The exit status, as `informer run` has it: the task's own code, 128 + n for signal n, and beyond them 124, 125 and 130.
+fn status(task: &Task) -> u8 {
+    let ending = task.ending.clone().unwrap_or_default();
+    match (task.state(), ending.reason()) {
+        (TaskState::Succeeded, _) => 0,
+        (TaskState::Cancelled, _) => 130,
+        (_, Reason::Timeout | Reason::TotalTimeout | Reason::QueueTimeout | Reason::Stalled) => 124,
+        (_, Reason::ExitCode) => ending.exit_code.and_then(|code| u8::try_from(code).ok()).unwrap_or(1),
+        (_, Reason::Signal | Reason::Oom) => {
+            128 + ending.signal.and_then(|n| u8::try_from(n).ok()).unwrap_or(9).min(127)
+        }
+        _ => 125,
+    }
 }

@@ -11,6 +11,7 @@
 //! | `dir` | the directory: where which log is, and how one is removed |
 //! | `writer` | logs on their way to the disk |
 //! | `reader` | one kept log, read from any offset |
+//! | `sweep` | whose logs there are: some may be of tasks that are gone |
 //! | `format` | the bytes of a file |
 //!
 //! Everything here blocks; the edge calls it on threads for that.
@@ -18,6 +19,7 @@
 mod dir;
 mod format;
 mod reader;
+mod sweep;
 #[cfg(test)]
 mod tests;
 mod writer;

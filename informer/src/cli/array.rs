@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use proto::{
-    bounds,
+    bounds, check,
     v1::{ArrayHead, ArrayItems, SubmitArrayRequest, SubmitRequest, SubmitResponse, submit_array_request::Part},
 };
 use tokio::sync::mpsc;
@@ -34,7 +34,7 @@ const ITEM_OVERHEAD: usize = 4;
 #[command(next_help_heading = "Array options")]
 pub(crate) struct ArrayOptions {
     /// One member for each index; INFORMER_ARRAY_INDEX tells a member its own
-    #[arg(long, value_name = "A-B", value_parser = units::range, conflicts_with_all = ["each_line", "from_json"])]
+    #[arg(long, value_name = "A-B", value_parser = units::members, conflicts_with_all = ["each_line", "from_json"])]
     array: Option<(u32, u32)>,
     /// One member for each line of a file ("-": standard input); INFORMER_ARRAY_ITEM is the line
     #[arg(long, value_name = "FILE", conflicts_with = "from_json")]
@@ -109,6 +109,14 @@ pub(crate) async fn submit(client: &Client, request: SubmitRequest, array: &Arra
     };
     let (limited, max_failures) = (array.max_failures.is_some(), array.max_failures.unwrap_or_default());
     let head = ArrayHead { spec, key, first, count, limited, max_failures };
+    // What no informer takes is refused before the items are read, of which standard input gives no second copy.
+    let known = match &array.members {
+        Members::Range { .. } => count,
+        Members::Listed(items) => u32::try_from(items.len()).unwrap_or(u32::MAX),
+        // Some number of them; two stand for any that is not one.
+        Members::Lines(_) | Members::Json(_) => 2,
+    };
+    check::array(&ArrayHead { count: known, ..head.clone() }).map_err(|faults| Error::Misuse(faults.to_string()))?;
     let mut patience = client.patience();
     loop {
         let status = match send(client, head.clone(), &array.members).await? {

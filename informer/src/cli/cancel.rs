@@ -27,8 +27,9 @@ pub(crate) struct Args {
 
 pub(crate) async fn run(args: Args, context: &Context) -> Result<u8, Error> {
     let client = context.connect().await?;
-    let Some(id) = args.targets.only() else {
-        return args.targets.perform(&client, Action::Cancel { reason: args.reason }, args.json).await;
+    let targets = args.targets.whole(&client).await?;
+    let Some(id) = targets.only() else {
+        return targets.perform(&client, Action::Cancel { reason: args.reason }, args.json).await;
     };
     let task = cancel(&client, id, &args.reason).await?;
     if args.json {

@@ -53,6 +53,7 @@ pub(crate) async fn follow(client: &Client, request: &ListRequest, limit: usize,
     };
     let mut shown = Shown { request, limit, tasks: BTreeMap::new() };
     let mut patience = client.patience();
+    let mut begun = false;
     if matches!(output, Output::Terminal) {
         // Once: what stood there is not ours to draw over line by line.
         write("\x1b[2J")?;
@@ -65,8 +66,9 @@ pub(crate) async fn follow(client: &Client, request: &ListRequest, limit: usize,
                 patience.restore();
                 // The newest last, as changes come.
                 for task in tasks.into_iter().rev() {
-                    shown.tell(task, &output)?;
+                    shown.begin(task, &output, begun)?;
                 }
+                begun = true;
                 match output {
                     Output::Terminal => shown.draw_changes(client, answer.into_inner()).await?,
                     Output::Lines | Output::Json => shown.tell_changes(answer.into_inner(), &output).await?,
@@ -93,6 +95,16 @@ impl Shown<'_> {
             self.tasks.pop_last();
         }
         changed
+    }
+
+    /// A task that the list has when the watch begins, for the first time or after a break. What had ended before somebody began to
+    /// look is no change; it is told only if ended tasks are what was asked for.
+    fn begin(&mut self, task: Task, output: &Output, again: bool) -> Result<(), Error> {
+        if again || is_news(self.request, &task) {
+            return self.tell(task, output);
+        }
+        self.take(&task);
+        Ok(())
     }
 
     fn tell(&mut self, task: Task, output: &Output) -> Result<(), Error> {
@@ -168,6 +180,11 @@ impl Shown<'_> {
     }
 }
 
+/// It runs or waits, or the request names ended tasks.
+fn is_news(request: &ListRequest, task: &Task) -> bool {
+    !words::is_terminal(task.state()) || !request.states.is_empty() || request.reason != 0
+}
+
 /// A change on one line, without the age, which is nothing yet.
 fn line(task: &Task) -> String {
     let mut cells = list::row(task, text::now_unix_ms());
@@ -214,6 +231,15 @@ mod tests {
         }
         let ids: Vec<&str> = shown.tasks.values().map(|task| &task.id[35..]).collect();
         assert_eq!(ids, ["4", "3"], "the newest of them");
+    }
+
+    #[test]
+    fn what_had_ended_before_is_told_only_to_those_who_ask_for_it() {
+        let ended = task(1, TaskState::Failed);
+        let request = ListRequest::default();
+        assert!(!is_news(&request, &ended) && is_news(&request, &task(2, TaskState::Ready)));
+        assert!(is_news(&ListRequest { states: vec![TaskState::Failed.into()], ..request.clone() }, &ended));
+        assert!(is_news(&ListRequest { reason: 1, ..request }, &ended));
     }
 
     #[test]

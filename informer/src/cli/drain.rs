@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use proto::v1::{DrainMode, DrainRequest, Sidecar, SidecarState, SidecarsRequest};
+use proto::v1::{DrainMode, DrainRequest, ListRequest, Sidecar, SidecarState, SidecarsRequest, Task, TaskState};
 use tokio::time::MissedTickBehavior;
 use tonic::Code;
 
@@ -17,6 +17,9 @@ use super::{
 
 /// How often a draining sidecar is looked at: its books change with its beats, which come no more often.
 const LOOK: Duration = Duration::from_secs(1);
+
+/// Tasks named while it is waited for them: a line's worth.
+const NAMED: usize = 3;
 
 /// Arguments of `drain`.
 #[derive(Debug, clap::Args)]
@@ -125,9 +128,42 @@ async fn emptied(client: &Client, id: &str, screen: &Screen) -> Result<Sidecar, 
         }
         if told != Some(sidecar.running) {
             told = Some(sidecar.running);
-            screen.note(&format!("{} still running on {}", sidecar.running, sidecar.host));
+            screen.line(&awaited(&sidecar, &there(client, id).await));
         }
     }
+}
+
+/// Tasks that are on the sidecar right now, some of them. An informer that does not answer gives none: the wait goes on without
+/// their names.
+async fn there(client: &Client, id: &str) -> Vec<Task> {
+    let states = [TaskState::Assigned, TaskState::Running, TaskState::Committing].map(i32::from).to_vec();
+    let request = ListRequest { sidecar: id.to_owned(), states, ..ListRequest::default() };
+    let mut tasks = client.grpc().list(request).await.map(|answer| answer.into_inner().tasks).unwrap_or_default();
+    // The list has those that only were there, too.
+    tasks.retain(|task| task.attempts.last().is_some_and(|attempt| attempt.sidecar == id));
+    tasks
+}
+
+/// `waiting for 2 on box: web (service, ID), film (transcode, ID); a service goes on until ...`.
+fn awaited(sidecar: &Sidecar, there: &[Task]) -> String {
+    let mut line = match sidecar.running {
+        0 => format!("waiting for what is on its way to {}", sidecar.host),
+        running => format!("waiting for {running} on {}", sidecar.host),
+    };
+    let named: Vec<String> =
+        there.iter().take(NAMED).map(|task| format!("{} ({}, {})", task.name, task.kind, task.id)).collect();
+    if !named.is_empty() {
+        line.push_str(&format!(": {}", named.join(", ")));
+    }
+    if there.len() > NAMED {
+        line.push_str(", ...");
+    }
+    if there.iter().any(|task| task.kind == "service") {
+        line.push_str(
+            "; a service has no end of its own: `informer cancel` it, or drain with --stop to have it go elsewhere",
+        );
+    }
+    line
 }
 
 /// The sidecar that a person means: by its whole id, by its host, or by the beginning of its id.
@@ -200,6 +236,19 @@ mod tests {
         for text in ["", "nope"] {
             assert_eq!(named(text).expect_err("none").exit(), 1);
         }
+    }
+
+    #[test]
+    fn what_is_waited_for_is_named() {
+        let mut one = sidecar("a", "box", SidecarState::Draining);
+        assert_eq!(awaited(&one, &[]), "waiting for what is on its way to box");
+        one.running = 1;
+        let task = |kind: &str| Task { id: "i".into(), name: "n".into(), kind: kind.into(), ..Task::default() };
+        assert_eq!(awaited(&one, &[task("command")]), "waiting for 1 on box: n (command, i)");
+        let service = awaited(&one, &[task("service")]);
+        assert!(service.contains("n (service, i); a service has no end"), "{service}");
+        let many = awaited(&one, &[task("script"), task("script"), task("script"), task("script")]);
+        assert!(many.ends_with("n (script, i), ..."), "{many}");
     }
 
     #[test]

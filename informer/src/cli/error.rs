@@ -12,6 +12,9 @@ pub(crate) enum Error {
     /// What was asked for cannot be meant.
     #[error("{0}")]
     Misuse(String),
+    /// What was written is no quantity, or not once.
+    #[error(transparent)]
+    Units(#[from] super::units::Error),
     /// The address is no address of an informer.
     #[error(
         "{url:?} is no address of an informer: {problem}; write one like http://127.0.0.1:7070 or https://HOST:7070 in --informer or \
@@ -102,9 +105,12 @@ impl Error {
     /// Exit status of verbs other than `run` and `wait`: 2 for misuse, 1 for failure.
     pub(crate) fn exit(&self) -> u8 {
         match self {
-            Self::Misuse(_) | Self::Address { .. } | Self::Access { .. } | Self::Content { .. } | Self::Settings(_) => {
-                super::exit::MISUSE
-            }
+            Self::Misuse(_)
+            | Self::Units(_)
+            | Self::Address { .. }
+            | Self::Access { .. }
+            | Self::Content { .. }
+            | Self::Settings(_) => super::exit::MISUSE,
             Self::Refused { code: Code::InvalidArgument, .. } => super::exit::MISUSE,
             _ => super::exit::FAILURE,
         }

@@ -7,7 +7,7 @@ use proto::{
     v1::{ListRequest, Task, TaskState},
 };
 
-use super::{client::Client, drain, error::Error, text, units, words};
+use super::{client::Client, drain, error::Error, short, text, units, words};
 
 /// The filters; what is given must match, all of it.
 #[derive(Debug, Clone, Default, clap::Args)]
@@ -53,12 +53,14 @@ fn moment(text: &str) -> Result<u64, units::Error> {
 }
 
 impl Filter {
-    /// As the informer takes it. A sidecar that is named otherwise than by its id is looked up.
+    /// As the informer takes it. A sidecar or array that is named otherwise than by its id is looked up.
     ///
     /// # Errors
-    /// No sidecar, or several, are named like that.
+    /// No sidecar or array, or several, are named like that; or a label is given twice.
     pub(crate) async fn request(&self, client: &Client) -> Result<ListRequest, Error> {
+        units::once("--label", &self.labels)?;
         let mut request = self.plain();
+        request.array = short::whole(client, &self.array).await?;
         if !self.sidecar.is_empty() && self.sidecar.parse::<SidecarId>().is_err() {
             request.sidecar = drain::resolve(client, &self.sidecar).await?.id;
         }

@@ -2,7 +2,7 @@
 
 use proto::v1::{HistoryEvent, HistoryRequest};
 
-use super::{Context, client::Client, error::Error, json, text};
+use super::{Context, client::Client, error::Error, json, short, text};
 
 /// Events asked for at once.
 const PAGE: u32 = 500;
@@ -20,7 +20,8 @@ pub(crate) struct Args {
 
 pub(crate) async fn run(args: Args, context: &Context) -> Result<u8, Error> {
     let client = context.connect().await?;
-    let events = read(&client, &args.id).await?;
+    let id = short::whole(&client, &args.id).await?;
+    let events = read(&client, &id).await?;
     if args.json {
         super::print_json(&events.iter().map(json::event).collect())?;
     } else {

@@ -94,7 +94,11 @@ pub(crate) fn row(task: &Task, now_unix_ms: u64) -> Vec<String> {
         text::age(task.created_unix_ms, now_unix_ms),
         text::or_dash(sidecar),
         progress,
-        eta(task, now_unix_ms).map_or_else(|| "-".to_owned(), text::span),
+        match eta(task, now_unix_ms) {
+            None => "-".to_owned(),
+            Some(0) => "overdue".to_owned(),
+            Some(left_ms) => text::span(left_ms),
+        },
     ]
 }
 
@@ -123,7 +127,7 @@ mod tests {
             ..Task::default()
         };
         assert_eq!(row(&task, 6_000), ["i", "running", "film", "ops", "5s", "s1", "42%", "1m05s"]);
-        assert_eq!(row(&task, 99_000)[7], "0ms", "it takes longer than was thought");
+        assert_eq!(row(&task, 99_000)[7], "overdue", "it takes longer than was thought");
         let waiting = Task { state: TaskState::Waiting.into(), ..Task::default() };
         assert_eq!(row(&waiting, 0), ["", "waiting", "-", "-", "-", "-", "-", "-"]);
         let done = Task { state: TaskState::Succeeded.into(), ..task };

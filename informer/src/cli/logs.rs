@@ -8,6 +8,7 @@ use super::{
     error::Error,
     follow::Follower,
     screen::{Form, Screen},
+    short,
 };
 
 /// Arguments of `logs`.
@@ -38,12 +39,12 @@ enum Stream {
 
 pub(crate) async fn run(args: Args, context: &Context) -> Result<u8, Error> {
     let client = context.connect().await?;
-    let (keeper, books) = books::open(&client, &args.id).await?;
+    let id = short::whole(&client, &args.id).await?;
+    let (keeper, books) = books::open(&client, &id).await?;
     if let Some(array) = &books.borrow().array {
         let first = array.first;
         return Err(Error::Misuse(format!(
-            "{0} is an array, and each of its members has a log of its own: `informer logs {0}.{first}`",
-            args.id
+            "{id} is an array, and each of its members has a log of its own: `informer logs {id}.{first}`"
         )));
     }
     let latest = latest(&books.borrow());
@@ -57,7 +58,7 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<u8, Error> {
         Stream::Stdout => LogStream::Out,
         Stream::Stderr => LogStream::Err,
     });
-    let mut follower = Follower { client: &client, id: &args.id, only, books, screen: &screen };
+    let mut follower = Follower { client: &client, id: &id, only, books, screen: &screen };
     if args.follow {
         let follow = async {
             match args.attempt {
@@ -65,11 +66,11 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<u8, Error> {
                 None => follower.follow(latest.unwrap_or(1)).await,
             }
         };
-        follow_while_kept(follow, books::keep(&client, &args.id, &keeper)).await?;
+        follow_while_kept(follow, books::keep(&client, &id, &keeper)).await?;
     } else if let Some(number) = args.attempt.or(latest) {
         follower.once(number).await?;
     } else {
-        let line = format!("it has not started yet; `informer why {}` says why, -f waits for it", args.id);
+        let line = format!("it has not started yet; `informer why {id}` says why, -f waits for it");
         screen.lock().await.line(&line);
     }
     screen.lock().await.end_log().await?;

@@ -10,7 +10,7 @@ use serde_json::json;
 use tokio::task::JoinSet;
 use tonic::Code;
 
-use super::{cancel, client::Client, error::Error, exit, filter::Filter, list, retry, words};
+use super::{cancel, client::Client, error::Error, exit, filter::Filter, list, retry, short, words};
 
 /// Members that a range may name. Each is a call; the filter `--array` takes a whole array in pages.
 const RANGE: u32 = 100_000;
@@ -102,6 +102,17 @@ impl Action {
 }
 
 impl Targets {
+    /// Ids that are shortened become whole.
+    ///
+    /// # Errors
+    /// Several tasks are named by one, or none.
+    pub(crate) async fn whole(mut self, client: &Client) -> Result<Self, Error> {
+        for id in &mut self.ids {
+            *id = short::whole(client, id).await?;
+        }
+        Ok(self)
+    }
+
     /// The only one, if one is named and it is no range.
     pub(crate) fn only(&self) -> Option<&str> {
         match self.ids.as_slice() {

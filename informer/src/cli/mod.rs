@@ -8,7 +8,8 @@
 //! | `array`, `items` | the members of an array, from where they stand to the informer |
 //! | `filter`, `many` | which tasks are meant, and doing it to many |
 //! | `client` | the connection, and the patience to outlive the informer's restart |
-//! | `books`, `follow` | a task's state and log, followed over restarts |
+//! | `short` | a task by the beginning of its id |
+//! | `books`, `follow`, `idle` | a task's state and log, followed over restarts; why it does not start |
 //! | `changes`, `tally` | a list, or an array's counts, followed |
 //! | `words`, `text`, `json`, `screen` | what is shown |
 //! | `error`, `exit` | what goes wrong, and exit statuses |
@@ -29,6 +30,7 @@ pub(crate) mod file;
 mod filter;
 mod follow;
 mod history;
+mod idle;
 mod items;
 mod json;
 mod list;
@@ -41,6 +43,7 @@ mod retry;
 mod run;
 mod screen;
 mod serve;
+mod short;
 mod show;
 mod sidecars;
 mod submit;
@@ -61,7 +64,7 @@ use std::{
     process::ExitCode,
 };
 
-use clap::{Parser, Subcommand, error::ErrorKind};
+use clap::{CommandFactory as _, Parser, Subcommand, error::ErrorKind};
 
 use access::Files;
 use client::{Address, Client};
@@ -236,36 +239,64 @@ fn usage(error: &clap::Error, args: &[OsString]) -> u8 {
             exit::MISUSE
         }
         _ => {
-            drop(writeln!(io::stderr(), "error: {}", usage_line(&error.to_string())));
+            let line = usage_line(&error.to_string(), &verb(args));
+            let line = missing_dashes(error, args).map_or_else(|| line.clone(), |hint| format!("{hint}; {line}"));
+            drop(writeln!(io::stderr(), "error: {line}"));
             if ends_as_task(args) { exit::OURS } else { exit::MISUSE }
         }
     }
 }
 
 /// Clap's paragraphs on one line: the problem and its tips, and instead of the usage where to find it.
-fn usage_line(text: &str) -> String {
+fn usage_line(text: &str, verb: &[&str]) -> String {
     let text = text.strip_prefix("error: ").unwrap_or(text);
-    let (problem, rest) = text.split_once("Usage: ").unwrap_or((text, ""));
+    let problem = text.split("Usage: ").next().unwrap_or(text);
     let problem = problem.split("For more information").next().unwrap_or_default();
     let problem = problem.split_whitespace().collect::<Vec<_>>().join(" ").replace(" tip: ", "; tip: ");
-    let verb: Vec<&str> =
-        rest.split_whitespace().take(2).take_while(|word| !word.starts_with(['<', '[', '-'])).collect();
-    let verb = if verb.is_empty() { "informer".to_owned() } else { verb.join(" ") };
-    format!("{problem}; see `{verb} --help`")
+    format!("{problem}; see `{} --help`", [&["informer"][..], verb].concat().join(" "))
 }
 
-/// The verb is one of those that exit with the task's code, where 2 would be taken for the task's.
-fn ends_as_task(args: &[OsString]) -> bool {
+/// A command behind `run` or `submit` without the `--` that parts its words from ours.
+fn missing_dashes(error: &clap::Error, args: &[OsString]) -> Option<String> {
+    use clap::error::{ContextKind, ContextValue};
+    let verb = *verb(args).first().filter(|verb| matches!(**verb, "run" | "submit"))?;
+    let Some(ContextValue::String(word)) = error.get(ContextKind::InvalidArg) else { return None };
+    if error.kind() != ErrorKind::UnknownArgument || word.starts_with('-') {
+        return None;
+    }
+    // From the word that was not understood on: what stands before it was.
+    let command = args.iter().skip_while(|arg| arg.to_str() != Some(word.as_str()));
+    let command: Vec<String> = command.map(|word| word.to_string_lossy().into_owned()).collect();
+    Some(format!("the command belongs after `--`, as in `informer {verb} -- {}`", show::quoted(&command)))
+}
+
+/// The verb of a command line, and that below it if there is one; empty where none is found.
+fn verb(args: &[OsString]) -> Vec<&str> {
+    let mut command = Cli::command();
+    let mut found = Vec::new();
     let mut words = args.iter().skip(1).filter_map(|word| word.to_str());
     while let Some(word) = words.next() {
         match word {
             "--informer" | "--tls-ca" | "--tls-cert" | "--tls-key" | "--token-file" => drop(words.next()),
-            "run" | "wait" => return true,
             word if word.starts_with('-') => {}
-            _ => return false,
+            word => match command.find_subcommand(word).cloned() {
+                Some(below) => {
+                    found.push(word);
+                    command = below;
+                }
+                None => break,
+            },
+        }
+        if !command.has_subcommands() {
+            break;
         }
     }
-    false
+    found
+}
+
+/// The verb is one of those that exit with the task's code, where 2 would be taken for the task's.
+fn ends_as_task(args: &[OsString]) -> bool {
+    matches!(verb(args).first(), Some(&("run" | "wait")))
 }
 
 /// Prints a document or a table on stdout.
@@ -286,7 +317,6 @@ fn print_json(value: &serde_json::Value) -> Result<(), Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory as _;
 
     #[test]
     fn the_command_line_is_consistent() {
@@ -295,7 +325,10 @@ mod tests {
 
     #[test]
     fn misuse_is_told_in_one_line() {
-        let line = |words: &[&str]| usage_line(&Cli::try_parse_from(words).expect_err("misuse").to_string());
+        let line = |words: &[&str]| {
+            let args: Vec<OsString> = words.iter().map(OsString::from).collect();
+            usage_line(&Cli::try_parse_from(words).expect_err("misuse").to_string(), &verb(&args))
+        };
         let missing = line(&["informer", "show"]);
         assert!(
             missing.contains("required arguments were not provided: <ID>; see `informer show --help`"),
@@ -305,7 +338,22 @@ mod tests {
         assert!(unknown.contains("unrecognized subcommand 'lst'") && unknown.contains("'list'"), "{unknown}");
         let flag = line(&["informer", "list", "--bogus"]);
         assert!(flag.contains("'--bogus'") && flag.contains("see `informer list --help`"), "{flag}");
+        let value = line(&["informer", "submit", "--timeout", "soon", "--", "true"]);
+        assert!(value.contains("\"soon\"") && value.ends_with("see `informer submit --help`"), "{value}");
+        let below = line(&["informer", "executor", "put", "--bogus"]);
+        assert!(below.ends_with("see `informer executor put --help`"), "{below}");
         assert!([missing, unknown, flag].iter().all(|line| !line.contains('\n')));
+    }
+
+    #[test]
+    fn a_command_without_dashes_is_shown_with_them() {
+        let hint = |line: &str| {
+            let args: Vec<OsString> = line.split(' ').map(OsString::from).collect();
+            missing_dashes(&Cli::try_parse_from(&args).expect_err("misuse"), &args)
+        };
+        let told = hint("informer run --cpu 5 echo hi").expect("a hint");
+        assert_eq!(told, "the command belongs after `--`, as in `informer run -- echo hi`");
+        assert_eq!((hint("informer run --bogus"), hint("informer list echo")), (None, None));
     }
 
     #[test]

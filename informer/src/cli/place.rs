@@ -120,8 +120,9 @@ pub(crate) async fn start(options: Options) -> Result<Server, Error> {
 }
 
 /// Says on stdout that it answers, and where. Scripts wait for this line. One that has read it and left must not take the server with
-/// it, nor must one that never listened.
+/// it, nor must one that never listened. The start is over then, and its memory goes.
 pub(crate) fn ready(url: &str, data: &Path) -> Result<(), Error> {
+    crate::rest::after_start();
     match super::print(&format!("listening on {url}\ndata in {}", data.display())) {
         Err(error) if error.is_broken_pipe() => Ok(()),
         told => told,

@@ -28,8 +28,9 @@ pub(crate) struct Args {
 pub(crate) async fn run(args: Args, context: &Context) -> Result<u8, Error> {
     let client = context.connect().await?;
     let key = args.key.unwrap_or_else(|| uuid::Uuid::now_v7().to_string());
-    let Some(id) = args.targets.only() else {
-        return args.targets.perform(&client, Action::Retry { key }, args.json).await;
+    let targets = args.targets.whole(&client).await?;
+    let Some(id) = targets.only() else {
+        return targets.perform(&client, Action::Retry { key }, args.json).await;
     };
     let task = retry(&client, id, &key).await?;
     if args.json {

@@ -13,6 +13,7 @@ use super::{
     error::Error,
     exit,
     follow::Follower,
+    idle,
     options::TaskOptions,
     screen::{Form, Screen},
     submit,
@@ -22,6 +23,7 @@ use super::{
 
 /// Help on exit statuses, for the verbs that exit as the task.
 pub(crate) const EXIT_STATUS: &str = "Exit status: the task's own; 128+N if signal N ended it; 124 if a time limit ran out; \
+     1 if a declared output was missing or could not be put in place; \
      125 if the failure is ours (informer out of reach, misuse, task refused or lost, program not started); 130 if it was cancelled.";
 
 /// How often a running task's progress is asked for. It lives in the informer's memory and changes with each beat, so it makes
@@ -46,20 +48,25 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<u8, Error> {
     // Ctrl-C is caught from here on: a task that was just submitted must not be left behind by it.
     let mut interrupts = Interrupts::new()?;
     let key = order.request.key.clone();
-    let is_array = order.array.is_some();
-    let id = tokio::select! {
+    let what = if order.array.is_some() { "array" } else { "task" };
+    let stored = tokio::select! {
         biased;
-        stored = submit::submit(&client, order) => stored?.id,
+        stored = submit::submit(&client, order) => stored?,
         _ = interrupts.0.recv() => return Err(Error::Interrupted { key }),
     };
     let screen = Mutex::new(Screen::new(context.verbose, Form::Bytes));
-    screen.lock().await.note(&format!("{} {id}", if is_array { "array" } else { "task" }));
+    let id = stored.id;
+    if stored.existed {
+        screen.lock().await.line(&submit::existed(what, &id));
+    } else {
+        screen.lock().await.note(&format!("{what} {id}"));
+    }
 
     let task = tokio::select! {
         ended = attend(&client, &id, &screen) => ended.map_err(|error| unattended(error, &id))?,
         left = interrupts.cancel(&client, &id, &screen) => return Err(left),
     };
-    conclude(&client, &screen, &task).await;
+    conclude(&client, &screen, &task, true).await;
     Ok(exit::of_task(&task))
 }
 
@@ -80,12 +87,21 @@ async fn attend(client: &Client, id: &str, screen: &Mutex<Screen>) -> Result<Tas
     let (keeper, books) = tokio::sync::watch::channel(task);
     if is_array {
         // Each member has a log of its own; all of them at once would be nobody's.
-        let (task, ()) = tokio::try_join!(books::keep(client, id, &keeper), report(client, id, books, screen))?;
+        let idle = async {
+            idle::explain(client, id, books.clone(), screen).await;
+            Ok(())
+        };
+        let (task, (), ()) =
+            tokio::try_join!(books::keep(client, id, &keeper), report(client, id, books.clone(), screen), idle)?;
         return Ok(task);
     }
     let mut follower = Follower { client, id, only: LogStream::Unspecified, books: books.clone(), screen };
-    let (task, (), ()) =
-        tokio::try_join!(books::keep(client, id, &keeper), follower.follow(1), report(client, id, books, screen),)?;
+    let idle = async {
+        idle::explain(client, id, books.clone(), screen).await;
+        Ok(())
+    };
+    let report = report(client, id, books.clone(), screen);
+    let (task, (), (), ()) = tokio::try_join!(books::keep(client, id, &keeper), follower.follow(1), report, idle)?;
     Ok(task)
 }
 
@@ -101,7 +117,7 @@ impl Interrupts {
     /// Waits for Ctrl-C, cancels, waits for another: returns only when it is time to leave.
     async fn cancel(&mut self, client: &Client, id: &str, screen: &Mutex<Screen>) -> Error {
         self.0.recv().await;
-        screen.lock().await.note("cancelling; Ctrl-C again leaves at once");
+        screen.lock().await.line("cancelling; Ctrl-C again leaves at once");
         let cancelled = async {
             if let Err(error) = cancel::cancel(client, id, "interrupted at the terminal").await {
                 // It may have ended in between; then the one who waits for its end says so.
@@ -163,8 +179,8 @@ fn has_progress(task: &Task) -> bool {
         || (task.state() == TaskState::Running && matches!(task.kind.as_str(), "transcode" | "service"))
 }
 
-/// The last line about a task, where its exit status alone would not say enough.
-pub(crate) async fn conclude(client: &Client, screen: &Mutex<Screen>, task: &Task) {
+/// The last line about a task, where its exit status alone would not say enough: to whoever was shown its output, less is news.
+pub(crate) async fn conclude(client: &Client, screen: &Mutex<Screen>, task: &Task, shown: bool) {
     let failed = match &task.array {
         Some(array) => {
             let failed = if array.failed > 0 { failures(client, &task.id).await } else { Vec::new() };
@@ -176,12 +192,17 @@ pub(crate) async fn conclude(client: &Client, screen: &Mutex<Screen>, task: &Tas
     let mut screen = screen.lock().await;
     screen.close(task.state() == TaskState::Succeeded);
     if !failed {
-        screen.note(&format!("task {} {}", task.id, words::task_state(task.state())));
+        let line = format!("task {} {}", task.id, words::task_state(task.state()));
+        if task.state() == TaskState::Cancelled {
+            screen.line(&line)
+        } else {
+            screen.note(&line)
+        }
         return;
     }
     let ending = task.ending.clone().unwrap_or_default();
     let line = format!("task {} failed: {}", task.id, words::end(&ending));
-    if is_told(task, ending.reason()) {
+    if shown && is_told(task, ending.reason()) {
         screen.note(&line);
     } else {
         screen.line(&format!("error: {line}"));

@@ -129,9 +129,7 @@ impl Screen {
             return;
         }
         if self.terminal {
-            let bar = self.bar.get_or_insert_with(bar);
-            bar.set_position(u64::from(progress.permille));
-            bar.set_message(beside(progress));
+            draw(self.bar.get_or_insert_with(bar), progress.permille, beside(progress));
         } else if self.is_notable(progress.permille) {
             self.last = Some((progress.permille, Instant::now()));
             self.line(&plain(progress));
@@ -142,9 +140,7 @@ impl Screen {
     pub(crate) fn tally(&mut self, tally: &Tally) {
         let permille = tally.permille();
         if self.terminal {
-            let bar = self.bar.get_or_insert_with(bar);
-            bar.set_position(u64::from(permille));
-            bar.set_message(tally.to_string());
+            draw(self.bar.get_or_insert_with(bar), permille, tally.to_string());
         } else if self.is_notable(permille) {
             self.last = Some((permille, Instant::now()));
             self.line(&format!("progress {}% {tally}", permille / 10));
@@ -178,6 +174,13 @@ fn bar() -> ProgressBar {
     ProgressBar::with_draw_target(Some(1_000), ProgressDrawTarget::stderr()).with_style(style.progress_chars("=> "))
 }
 
+/// Moves the bar. Its text is put in first and without drawing: a bar drawn between the two would be full beside `0/3 done`.
+fn draw(bar: &ProgressBar, permille: u32, text: String) {
+    drop(bar.clone().with_message(text));
+    bar.set_position(u64::from(permille));
+    bar.tick();
+}
+
 /// What stands right of the bar.
 fn beside(progress: &Progress) -> String {
     let mut parts = Vec::new();
@@ -205,6 +208,53 @@ mod tests {
         let progress = Progress { permille: 421, speed: 3.1, eta_ms: 12_000, ..Progress::default() };
         assert_eq!(plain(&progress), "progress 42% speed 3.1x eta 12s");
         assert_eq!(plain(&Progress { permille: 50, ..Progress::default() }), "progress 5%");
+    }
+
+    /// Keeps each frame that is drawn.
+    #[derive(Debug, Clone, Default)]
+    struct Frames(std::sync::Arc<std::sync::Mutex<String>>);
+
+    impl indicatif::TermLike for Frames {
+        fn width(&self) -> u16 {
+            80
+        }
+        fn move_cursor_up(&self, _: usize) -> io::Result<()> {
+            Ok(())
+        }
+        fn move_cursor_down(&self, _: usize) -> io::Result<()> {
+            Ok(())
+        }
+        fn move_cursor_right(&self, _: usize) -> io::Result<()> {
+            Ok(())
+        }
+        fn move_cursor_left(&self, _: usize) -> io::Result<()> {
+            Ok(())
+        }
+        fn write_line(&self, text: &str) -> io::Result<()> {
+            self.write_str(text)
+        }
+        fn write_str(&self, text: &str) -> io::Result<()> {
+            self.0.lock().expect("a lock").push_str(text);
+            Ok(())
+        }
+        fn clear_line(&self) -> io::Result<()> {
+            self.write_str("\n")
+        }
+        fn flush(&self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_bar_never_stands_beside_older_counts() {
+        let (frames, bar) = (Frames::default(), bar());
+        bar.set_draw_target(ProgressDrawTarget::term_like(Box::new(frames.clone())));
+        draw(&bar, 0, "0/3 done".into());
+        draw(&bar, 1_000, "3/3 done".into());
+        bar.abandon();
+        let drawn = frames.0.lock().expect("a lock").clone();
+        assert!(drawn.contains("0/3 done") && drawn.contains("3/3 done"), "{drawn}");
+        assert!(!drawn.lines().any(|frame| frame.contains("100%") && frame.contains("0/3")), "{drawn}");
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use proto::v1::{self, Attempt, Task, TaskSpec, TaskState, task_spec::Kind};
 
-use super::{Context, books, error, error::Error, history, json, list, tally, text, words};
+use super::{Context, books, error, error::Error, history, json, list, short, tally, text, words};
 
 /// Arguments of `show`.
 #[derive(Debug, clap::Args)]
@@ -22,10 +22,11 @@ pub(crate) struct Args {
 
 pub(crate) async fn run(args: Args, context: &Context) -> Result<u8, Error> {
     let client = context.connect().await?;
-    let task = books::get(&client, &args.id, "show").await?;
-    let events = if args.history { history::read(&client, &args.id).await? } else { Vec::new() };
+    let id = short::whole(&client, &args.id).await?;
+    let task = books::get(&client, &id, "show").await?;
+    let events = if args.history { history::read(&client, &id).await? } else { Vec::new() };
     let failed = match &task.array {
-        Some(array) if array.failed > 0 => tally::failures(&client, &args.id).await,
+        Some(array) if array.failed > 0 => tally::failures(&client, &id).await,
         _ => Vec::new(),
     };
     if args.json {

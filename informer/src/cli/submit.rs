@@ -8,6 +8,7 @@ use super::{
     client::Client,
     error::Error,
     options::{Order, TaskOptions},
+    screen::{Form, Screen},
 };
 
 /// Arguments of `submit`.
@@ -23,13 +24,22 @@ pub(crate) struct Args {
 pub(crate) async fn run(args: Args, context: &Context) -> Result<u8, Error> {
     let order = args.task.order()?;
     let client = context.connect().await?;
+    let what = if order.array.is_some() { "array" } else { "task" };
     let answer = submit(&client, order).await?;
+    if answer.existed {
+        Screen::new(context.verbose, Form::Bytes).line(&existed(what, &answer.id));
+    }
     if args.json {
         super::print_json(&json!({"id": answer.id, "existed": answer.existed}))?;
     } else {
         super::print(&answer.id)?;
     }
     Ok(0)
+}
+
+/// Told of a key that was used before: nothing new will run.
+pub(crate) fn existed(what: &str, id: &str) -> String {
+    format!("already submitted with this key as {what} {id}; nothing new is started")
 }
 
 /// Stores a task or an array. The request carries a key, so asking again after a lost answer makes no second one.

@@ -17,8 +17,16 @@ pub(crate) enum Error {
     Signal(String),
     #[error("{0:?} is not a pair; write KEY=VALUE")]
     Pair(String),
+    #[error("{flag} {key} is given twice, as {first:?} and as {second:?}; keep one of them")]
+    Twice { flag: &'static str, key: String, first: String, second: String },
     #[error("{0:?} is not a range of indices; write one like 1-100, the first and the last")]
     Range(String),
+    #[error("{0:?} ends beyond the bound; the last index is at most {max}", max = proto::id::INDEX_MAX)]
+    LastIndex(String),
+    #[error("{0:?} has more than {most} members, which is the bound; use several arrays", most = proto::bounds::ARRAY_MEMBERS)]
+    Members(String),
+    #[error("{0:?} has no unit, and its key counts milliseconds; write a number without quotes, or a unit like 500ms")]
+    Unit(String),
     #[error("{0:?} is neither a date nor a time ago; write one like 2026-11-21, 2026-11-21T08:30:00Z or 2h")]
     Moment(String),
     #[error("{0:?} is not a point in time; write one like 2026-11-21T08:30:00Z or 2026-11-21T09:30:00+01:00")]
@@ -169,6 +177,21 @@ pub(crate) fn pair(text: &str) -> Result<(String, String), Error> {
     }
 }
 
+/// Refuses a key that is given twice under `flag`: one of the values would be lost without a word.
+///
+/// # Errors
+/// [`Error::Twice`] names flag and key.
+pub(crate) fn once(flag: &'static str, pairs: &[(String, String)]) -> Result<(), Error> {
+    let mut seen = std::collections::BTreeMap::new();
+    for (key, value) in pairs {
+        if let Some(first) = seen.insert(key, value) {
+            let [key, first, second] = [key, first, value].map(Clone::clone);
+            return Err(Error::Twice { flag, key, first, second });
+        }
+    }
+    Ok(())
+}
+
 /// A point in time (RFC 3339), in milliseconds since 1970.
 pub(crate) fn unix_ms(text: &str) -> Result<u64, Error> {
     let wrong = || Error::Time(text.to_owned());
@@ -186,9 +209,19 @@ pub(crate) fn moment(text: &str, now_unix_ms: u64) -> Result<u64, Error> {
 
 /// `A-B`: the first index, and how many there are.
 pub(crate) fn range(text: &str) -> Result<(u32, u32), Error> {
-    let ends = text.split_once('-').and_then(|(first, last)| Some((index(first)?, index(last)?)));
-    let counted = ends.and_then(|(first, last)| Some((first, last.checked_sub(first)?.checked_add(1)?)));
-    counted.ok_or_else(|| Error::Range(text.to_owned()))
+    let wrong = || Error::Range(text.to_owned());
+    let is_number = |end: &str| !end.is_empty() && end.bytes().all(|byte| byte.is_ascii_digit());
+    let (first, last) =
+        text.split_once('-').filter(|(first, last)| is_number(first) && is_number(last)).ok_or_else(wrong)?;
+    let (Some(first), Some(last)) = (index(first), index(last)) else { return Err(Error::LastIndex(text.to_owned())) };
+    let count = last.checked_sub(first).and_then(|more| more.checked_add(1)).ok_or_else(wrong)?;
+    Ok((first, count))
+}
+
+/// The range of an array's members: a range, and not more of them than an array may have.
+pub(crate) fn members(text: &str) -> Result<(u32, u32), Error> {
+    let (first, count) = range(text)?;
+    if count > proto::bounds::ARRAY_MEMBERS { Err(Error::Members(text.to_owned())) } else { Ok((first, count)) }
 }
 
 /// An index, in digits alone: `+1` and ` 1` are no other spellings of it.
@@ -197,7 +230,11 @@ pub(crate) fn index(text: &str) -> Option<u32> {
     text.parse().ok().filter(|index| digits && *index <= proto::id::INDEX_MAX)
 }
 
-/// A duration in a task file: a text with a unit, or a number of milliseconds as the gRPC field of that name has it.
+/// A duration in a task file under a key without a unit (`attempt`): as on a flag, so a bare number is seconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Time(pub(crate) u64);
+
+/// A duration in a task file under a key that counts milliseconds (`attempt_ms`), as the gRPC field of that name does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Millis(pub(crate) u64);
 
@@ -208,6 +245,8 @@ pub(crate) struct Bytes(pub(crate) u64);
 /// Reads either form of a quantity.
 struct Quantity {
     expected: &'static str,
+    /// What a bare number counts.
+    size: u64,
     read: fn(&str) -> Result<u64, Error>,
 }
 
@@ -219,11 +258,23 @@ impl Visitor<'_> for Quantity {
     }
 
     fn visit_u64<E: de::Error>(self, value: u64) -> Result<u64, E> {
-        Ok(value)
+        value.checked_mul(self.size).ok_or_else(|| E::invalid_value(de::Unexpected::Unsigned(value), &self))
     }
 
     fn visit_i64<E: de::Error>(self, value: i64) -> Result<u64, E> {
-        u64::try_from(value).map_err(|_| E::invalid_value(de::Unexpected::Signed(value), &self))
+        match u64::try_from(value) {
+            Ok(value) => self.visit_u64(value),
+            Err(_) => Err(E::invalid_value(de::Unexpected::Signed(value), &self)),
+        }
+    }
+
+    fn visit_f64<E: de::Error>(self, value: f64) -> Result<u64, E> {
+        let whole = value * self.size as f64;
+        // Only where a part of a unit is something: half a second is, half a byte is not.
+        if self.size == 1 || !whole.is_finite() || whole < 0.0 || whole > MOST_MS {
+            return Err(E::invalid_value(de::Unexpected::Float(value), &self));
+        }
+        Ok(whole.round() as u64)
     }
 
     fn visit_str<E: de::Error>(self, value: &str) -> Result<u64, E> {
@@ -231,17 +282,32 @@ impl Visitor<'_> for Quantity {
     }
 }
 
+/// Beyond it a float no longer tells one millisecond from the next; the informer refuses far less.
+const MOST_MS: f64 = 9_007_199_254_740_992.0;
+
+impl<'de> Deserialize<'de> for Time {
+    fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
+        let expected = "a duration like \"5m\", or seconds";
+        input.deserialize_any(Quantity { expected, size: 1_000, read: duration_ms }).map(Self)
+    }
+}
+
 impl<'de> Deserialize<'de> for Millis {
     fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
-        // A bare number in quotes is refused: in a file one cannot tell seconds from milliseconds.
-        let read = |text: &str| duration_with(text, None).ok_or_else(|| Error::Duration(text.to_owned()));
-        input.deserialize_any(Quantity { expected: "a duration like \"5m\", or milliseconds", read }).map(Self)
+        // A bare number in quotes is refused here: a text is read like a flag's, where it would be seconds.
+        let read = |text: &str| match duration_with(text, None) {
+            Some(ms) => Ok(ms),
+            None if text.trim().parse::<f64>().is_ok() => Err(Error::Unit(text.to_owned())),
+            None => Err(Error::Duration(text.to_owned())),
+        };
+        let expected = "milliseconds, or a duration like \"5m\"";
+        input.deserialize_any(Quantity { expected, size: 1, read }).map(Self)
     }
 }
 
 impl<'de> Deserialize<'de> for Bytes {
     fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
-        input.deserialize_any(Quantity { expected: "a size like \"512MiB\", or bytes", read: bytes }).map(Self)
+        input.deserialize_any(Quantity { expected: "a size like \"512MiB\", or bytes", size: 1, read: bytes }).map(Self)
     }
 }
 
@@ -302,6 +368,10 @@ mod tests {
     fn pairs_keep_further_equal_signs() {
         assert_eq!(pair("a=b=c"), Ok(("a".into(), "b=c".into())));
         assert_eq!(pair("a="), Ok(("a".into(), String::new())));
+        let pairs = |values: [&str; 2]| values.map(|text| pair(text).expect("a pair"));
+        assert_eq!(once("--label", &pairs(["a=1", "b=1"])), Ok(()));
+        let twice = once("--label", &pairs(["a=1", "a=2"])).expect_err("twice").to_string();
+        assert_eq!(twice, "--label a is given twice, as \"1\" and as \"2\"; keep one of them");
         assert!(pair("=b").is_err() && pair("ab").is_err());
     }
 
@@ -312,6 +382,13 @@ mod tests {
         assert_eq!(range("7-9"), Ok((7, 3)));
         for text in ["", "5", "9-7", "-1-2", "1-", "1-+2", "1 - 2", "0-4294967295", "1-99999999999"] {
             assert!(range(text).is_err(), "{text:?} was read as a range");
+        }
+        assert_eq!(members("1-10000000"), Ok((1, 10_000_000)));
+        for (text, bound) in
+            [("1-99999999999", "4294967294"), ("0-4294967295", "4294967294"), ("1-10000001", "10000000")]
+        {
+            let error = members(text).expect_err(text).to_string();
+            assert!(error.contains(bound) && !error.contains("not a range"), "{error}");
         }
     }
 

@@ -7,6 +7,7 @@ use super::{
     error::Error,
     exit, json, run,
     screen::{Form, Screen},
+    short,
 };
 
 /// Arguments of `wait`.
@@ -22,11 +23,11 @@ pub(crate) struct Args {
 
 pub(crate) async fn run(args: Args, context: &Context) -> Result<u8, Error> {
     let client = context.connect().await?;
-    let (keeper, books) = books::open(&client, &args.id).await?;
+    let id = short::whole(&client, &args.id).await?;
+    let (keeper, books) = books::open(&client, &id).await?;
     let screen = Mutex::new(Screen::new(context.verbose, Form::Bytes));
-    let (task, ()) =
-        tokio::try_join!(books::keep(&client, &args.id, &keeper), run::report(&client, &args.id, books, &screen),)?;
-    run::conclude(&client, &screen, &task).await;
+    let (task, ()) = tokio::try_join!(books::keep(&client, &id, &keeper), run::report(&client, &id, books, &screen),)?;
+    run::conclude(&client, &screen, &task, false).await;
     if args.json {
         super::print_json(&json::task(&task))?;
     }

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use proto::v1::{WhyRequest, WhyResponse};
 
-use super::{Context, error, error::Error, json};
+use super::{Context, error, error::Error, json, short};
 
 /// Arguments of `why`.
 #[derive(Debug, clap::Args)]
@@ -19,10 +19,11 @@ pub(crate) struct Args {
 
 pub(crate) async fn run(args: Args, context: &Context) -> Result<u8, Error> {
     let client = context.connect().await?;
-    let answer = client.grpc().why(WhyRequest { id: args.id.clone() }).await;
-    let why = answer.map_err(|status| client.failed(&format!("say why about task {}", args.id), &status))?.into_inner();
+    let id = short::whole(&client, &args.id).await?;
+    let answer = client.grpc().why(WhyRequest { id: id.clone() }).await;
+    let why = answer.map_err(|status| client.failed(&format!("say why about task {id}"), &status))?.into_inner();
     if args.json {
-        super::print_json(&json::why(&args.id, &why))?;
+        super::print_json(&json::why(&id, &why))?;
     } else {
         super::print(&answered(&why))?;
     }

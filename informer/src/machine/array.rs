@@ -138,7 +138,7 @@ impl Machine {
     pub(super) fn start_member(&mut self, cx: &Cx<'_>, id: TaskId) -> Option<TaskId> {
         let task = self.tasks.get_mut(&id)?;
         let State::Ready { place } = task.state else { return None };
-        let spot = Spot { priority: task.facts.priority, lane: task.lane, place };
+        let spot = Spot { priority: task.alike.facts.priority, lane: task.alike.lane, place };
         let index = task.members_mut()?.pending.pop()?;
         self.ready.remove_member(spot);
         self.leave_queue_if_empty(id);
@@ -162,9 +162,9 @@ impl Machine {
     /// A member gets a life of its own, made after its array.
     fn add_member(&mut self, cx: &Cx<'_>, id: TaskId, member: TaskId) {
         let Some(array) = self.tasks.get_mut(&id) else { return };
-        let facts = Arc::clone(&array.facts);
-        let total_ms = facts.timeouts.map_or(0, |timeouts| timeouts.total_ms);
-        let mut task = Task::new(array.payload, facts, array.lane, cx.now.wall_ms);
+        let alike = Arc::clone(&array.alike);
+        let total_ms = alike.facts.timeouts.map_or(0, |timeouts| timeouts.total_ms);
+        let mut task = Task::new(array.payload, alike, Arc::clone(&array.own), cx.now.wall_ms);
         task.created_unix_ms = array.created_unix_ms;
         if let Some(members) = array.members_mut() {
             members.live += 1;
@@ -187,7 +187,7 @@ impl Machine {
         }
         let Some(task) = self.tasks.get_mut(&id) else { return Err(unknown) };
         let state = task.state.clone();
-        let (priority, lane) = (task.facts.priority, task.lane);
+        let (priority, lane) = (task.alike.facts.priority, task.alike.lane);
         let Some(members) = task.members_mut() else { return Err(unknown) };
         if members.pending.pieces() + members.cancelled.pieces() >= bounds::ARRAY_RUNS {
             return Err(Rejection::Scattered { task: id, limit: bounds::ARRAY_RUNS });
@@ -235,6 +235,11 @@ impl Machine {
     /// A member has ended: its array counts it, cancels the rest if that was one failure too many, and ends with the last.
     pub(super) fn on_member_ended(&mut self, cx: &mut Cx<'_>, member: TaskId, terminal: Terminal) {
         let Some(id) = member.array() else { return };
+        #[cfg(feature = "seeded-bugs")]
+        let terminal = match terminal {
+            Terminal::Failed if self.bug(super::Bug::MiscountMember) => Terminal::Succeeded,
+            terminal => terminal,
+        };
         let Some(task) = self.tasks.get_mut(&id) else { return };
         let cancelling = task.cancelling;
         let Some(members) = task.members_mut() else { return };

@@ -31,6 +31,9 @@ impl Machine {
             let attempt = self.tasks.get_mut(&attempt_id.task).and_then(|task| task.attempt_mut(attempt_id.number));
             if let Some(attempt) = attempt.filter(|attempt| attempt.sidecar == id && attempt.occupies()) {
                 attempt.progress = Some(Box::new(progress));
+                if attempt.phase == Phase::Assigned && sidecar.taken.contains_key(&attempt_id) {
+                    sidecar.preparing.insert(attempt_id);
+                }
             }
         }
         let ack = v1::BeatAck {
@@ -121,7 +124,7 @@ impl Machine {
             return self.timers.arm(Timer::Replace(id), cx.now.mono_ms + self.config.fence_grace_ms);
         }
         let (fenced, sidecar_id, stopping) = (attempt.fenced, attempt.sidecar, task.is_stopping());
-        let replace_after_ms = task.facts.replace_after_ms;
+        let replace_after_ms = task.alike.facts.replace_after_ms;
         self.set_phase(id, Phase::PresumedLost);
         self.note(cx, id, "presumed_lost", "its sidecar missed three beats");
         if fenced || self.tasks.get(&id.task).is_some_and(|task| task.is_ended()) {

@@ -21,6 +21,9 @@ impl Machine {
         for (id, sidecar) in &self.sidecars {
             self.check_sidecar(*id, sidecar).map_err(|wrong| format!("sidecar {id}: {wrong}"))?;
         }
+        if !self.shared.is_held_by(self.tasks.len()) {
+            return Err("facts are kept that no task needs".to_owned());
+        }
         self.check_queue()
     }
 
@@ -87,6 +90,9 @@ impl Machine {
         if sidecar.link == Link::Lost && sidecar.taken.keys().any(|a| !self.timers.is_armed(Timer::Replace(*a))) {
             return Err("it is lost and still occupied".to_owned());
         }
+        if !sidecar.preparing.iter().all(|attempt| booked.contains(attempt)) {
+            return Err("it prepares what it does not hold".to_owned());
+        }
         if self.open.contains(&id) != sidecar.closed_because().is_none() {
             return Err("it is open and listed as closed, or the other way round".to_owned());
         }
@@ -111,7 +117,7 @@ impl Machine {
                 return Err(format!("task {id} is queued for {members} members"));
             }
             let idle = self.open.iter().find(|open| {
-                let fits = |sidecar: &Sidecar| self.unfit_because(sidecar, task.lane.class).is_none();
+                let fits = |sidecar: &Sidecar| self.unfit_because(sidecar, task.alike.lane.class).is_none();
                 let free = |sidecar: &&Sidecar| sidecar.kept_for.is_none_or(|kept| kept == id);
                 self.sidecars.get(open).filter(free).is_some_and(fits)
             });

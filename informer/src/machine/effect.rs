@@ -1,6 +1,7 @@
 //! What the machine wants done. Effects are imperatives; the shell carries them out only after the batch they belong to is durable.
 
 use super::event::{PayloadHandle, SessionId, Ticket};
+use super::shared::Own;
 use proto::id::{AttemptId, Fence, SidecarId, TaskId};
 use proto::{store, v1};
 use std::sync::Arc;
@@ -175,13 +176,16 @@ pub struct Batch {
     pub executors: Vec<store::ExecutorRow>,
 }
 
-/// A task that changed. What never changes of it, its facts, is apart: it is written once, and shared by all that look alike.
+/// A task that changed. What never changes of it, its facts, is apart: it is written once, and most of it is shared by all that
+/// are alike.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TaskChange {
     /// The row, without its facts.
     pub row: store::TaskRow,
-    /// Its facts.
+    /// Its facts without its own.
     pub facts: Arc<store::Facts>,
+    /// Its own facts.
+    pub own: Arc<Own>,
     /// The store has no row of it yet.
     pub fresh: bool,
 }
@@ -190,7 +194,7 @@ impl TaskChange {
     /// The row with its facts.
     #[must_use]
     pub fn whole(&self) -> store::TaskRow {
-        store::TaskRow { facts: Some((*self.facts).clone()), ..self.row.clone() }
+        store::TaskRow { facts: Some(self.own.whole(&self.facts)), ..self.row.clone() }
     }
 }
 

@@ -247,7 +247,7 @@ impl Machine {
         running: Option<(u64, v1::Progress)>,
     ) -> (Decision, v1::Reason) {
         let Some(task) = self.tasks.get_mut(&id.task) else { return (Decision::SetAside, v1::Reason::Unspecified) };
-        if task.facts.stop_on_disconnect {
+        if task.alike.facts.stop_on_disconnect {
             // Its lease is over there too, and it is being stopped; its replacement waits for its end.
             let waiting = task.waits();
             self.reoccupy(id, running.is_some());

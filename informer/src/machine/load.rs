@@ -58,7 +58,7 @@ impl Machine {
         let Some(id) = TaskId::from_bytes(&row.id) else { return };
         self.hydrate(id, Some(Box::new(row)));
         let Some(task) = self.tasks.get(&id) else { return };
-        let total_ms = task.facts.timeouts.map_or(0, |timeouts| timeouts.total_ms);
+        let total_ms = task.alike.facts.timeouts.map_or(0, |timeouts| timeouts.total_ms);
         if total_ms > 0 && !task.is_ended() {
             let due_unix_ms = task.run_since_unix_ms.saturating_add(total_ms);
             self.timers.arm(Timer::TotalTimeout(id), on_mono(now, due_unix_ms));
@@ -77,10 +77,10 @@ impl Machine {
             State::Waiting { why, .. } => self.rewait(id, on_mono(now, task.not_before_unix_ms).max(gone_ms), why),
             State::Ready { .. } if gone_ms > now.mono_ms => self.rewait(id, gone_ms, WaitsFor::OldCopy),
             State::Ready { .. } => {
-                let queue_ms = task.facts.timeouts.map_or(0, |timeouts| timeouts.queue_ms);
+                let queue_ms = task.alike.facts.timeouts.map_or(0, |timeouts| timeouts.queue_ms);
                 let since_unix_ms = task.ready_since_unix_ms;
                 let members = task.members().map_or(1, |members| members.pending.len());
-                let place = self.ready.push(id, task.facts.priority, task.lane, since_unix_ms, members);
+                let place = self.ready.push(id, task.alike.facts.priority, task.alike.lane, since_unix_ms, members);
                 if queue_ms > 0 {
                     self.timers.arm(Timer::QueueTimeout(id), on_mono(now, since_unix_ms.saturating_add(queue_ms)));
                 }
@@ -130,7 +130,7 @@ impl Machine {
     /// When the `stop` copies of a task that may still run have surely ended: this informer has granted no lease yet, an earlier
     /// one may have granted the longest just before it died.
     fn old_copies_gone_ms(&self, now: Now, task: &Task) -> u64 {
-        if !task.facts.stop_on_disconnect {
+        if !task.alike.facts.stop_on_disconnect {
             return 0;
         }
         let longest = task.attempts.iter().filter(|attempt| attempt.may_win()).map(|attempt| {
@@ -175,11 +175,11 @@ impl Machine {
     fn task_from_row(&mut self, row: store::TaskRow) -> Option<Task> {
         let payload: PayloadHandle = row.payload.as_slice().try_into().ok()?;
         let state = state_from_row(&row)?;
-        let (facts, lane) = self.shared.acquire(row.facts?);
+        let (alike, own) = self.shared.acquire(row.facts?);
         Some(Task {
             payload,
-            facts,
-            lane,
+            alike,
+            own,
             state,
             members: row.array.as_ref().map(|array| Box::new(Members::from_row(array))),
             attempts: row.attempts.into_iter().filter_map(Attempt::from_row).collect(),

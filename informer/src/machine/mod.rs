@@ -24,6 +24,7 @@
 //! | [`event`](Event), [`effect`](Effect) | what can happen, what can be wanted, and what is to be committed |
 //! | `task`, `sidecar` | each as the machine knows it, with its states |
 //! | `timer` | every timer, and the next |
+//! | `shared` | what many tasks have in common, once |
 //! | `load` | rows become state again at the start |
 //! | `view` | bounded questions that change nothing |
 
@@ -45,6 +46,7 @@ mod report;
 mod request;
 mod retry;
 mod runs;
+mod shared;
 mod sidecar;
 mod task;
 mod timer;
@@ -58,11 +60,13 @@ pub use effect::{Batch, Effect, HistoryEvent, Rejection, Reply, TaskChange};
 pub use event::{
     Event, Held, HeldState, Hello, KeyHit, NewArray, Now, PayloadHandle, Report, SessionId, Submit, Ticket,
 };
+pub use shared::Own;
 
 use estimate::Estimates;
 use proto::id::{AttemptId, Fence, SidecarId, TaskId};
 use proto::{store, v1};
-use ready::{Ready, Shared};
+use ready::Ready;
+use shared::Shared;
 use sidecar::Sidecar;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -113,6 +117,10 @@ pub enum Bug {
     Overcommit,
     /// A loss is charged to the task's own attempts.
     ChargeLoss,
+    /// A member that failed is counted as one that succeeded.
+    MiscountMember,
+    /// A sidecar stays kept free for a task that no longer waits.
+    KeepForNobody,
 }
 
 /// All state that decisions need.
@@ -226,7 +234,7 @@ impl Machine {
         // It may have been asked to run again since, or be changed in a later batch.
         let done = self.tasks.get(&id).is_some_and(|task| task.is_settled()) && !self.pending.tasks.contains(&id);
         if done && let Some(task) = self.tasks.remove(&id) {
-            self.shared.release(task.facts);
+            self.shared.release(task.alike);
         }
     }
 
@@ -257,7 +265,8 @@ impl Machine {
             task.version += 1;
             batch.tasks.push(TaskChange {
                 row: task.to_row(id),
-                facts: Arc::clone(&task.facts),
+                facts: Arc::clone(&task.alike.facts),
+                own: Arc::clone(&task.own),
                 fresh: task.version == 1,
             });
             if task.is_settled() {

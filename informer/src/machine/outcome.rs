@@ -57,7 +57,7 @@ impl Machine {
     /// An attempt's process has ended and nothing of it is left, or it is known never to have run.
     pub(super) fn on_end(&mut self, cx: &mut Cx<'_>, id: AttemptId, ending: v1::Ending) {
         let Some(task) = self.tasks.get_mut(&id.task) else { return };
-        let (ended, facts) = (task.is_ended(), task.facts.clone());
+        let (ended, facts) = (task.is_ended(), task.alike.facts.clone());
         let Some(attempt) = task.attempt_mut(id.number) else { return };
         let was_missing = match attempt.phase {
             Phase::Assigned | Phase::Running => false,
@@ -198,11 +198,11 @@ impl Machine {
             return self.on_service_exit(cx, id, ending, false);
         }
         task.own_failures += 1;
-        let (failures, allowed) = (task.own_failures, retry::max_attempts(&task.facts));
+        let (failures, allowed) = (task.own_failures, retry::max_attempts(&task.alike.facts));
         if !retriable || failures >= allowed {
             return self.finish(cx, id.task, Terminal::Failed, ending);
         }
-        let delay_ms = retry::backoff_ms(&task.facts, failures, cx.now.entropy);
+        let delay_ms = retry::backoff_ms(&task.alike.facts, failures, cx.now.entropy);
         self.stop_waiting(id.task);
         self.note_task(cx, id.task, "retry", format!("own failure {failures} of {allowed}, next try in {delay_ms} ms"));
         let until_ms = (cx.now.mono_ms + delay_ms).max(self.copies_gone_ms(cx, id.task));
@@ -219,12 +219,13 @@ impl Machine {
             task.own_failures += 1;
         }
         task.infra_failures += 1;
-        let (failures, allowed) = (task.infra_failures, retry::max_infrastructure(&task.facts));
+        let (failures, allowed) = (task.infra_failures, retry::max_infrastructure(&task.alike.facts));
         if failures > allowed {
             return self.finish(cx, id.task, Terminal::Failed, ending);
         }
         // The first loss costs nothing: the task did nothing wrong and the next sidecar is likely healthy.
-        let delay_ms = if failures <= 1 { 0 } else { retry::backoff_ms(&task.facts, failures - 1, cx.now.entropy) };
+        let delay_ms =
+            if failures <= 1 { 0 } else { retry::backoff_ms(&task.alike.facts, failures - 1, cx.now.entropy) };
         self.stop_waiting(id.task);
         self.note_task(
             cx,
@@ -243,7 +244,7 @@ impl Machine {
         use v1::restart_policy::When;
         self.set_phase(id, if clean { Phase::Succeeded } else { Phase::Failed });
         let Some(task) = self.tasks.get_mut(&id.task) else { return };
-        let Some(policy) = task.facts.restart else { return };
+        let Some(policy) = task.alike.facts.restart else { return };
         if task.is_stopping() {
             return self.finish_stopped(cx, id.task, ending);
         }
@@ -359,7 +360,7 @@ impl Machine {
         if self.bug(super::Bug::NoFenceWait) {
             return 0;
         }
-        let Some(task) = self.tasks.get(&id).filter(|task| task.facts.stop_on_disconnect) else { return 0 };
+        let Some(task) = self.tasks.get(&id).filter(|task| task.alike.facts.stop_on_disconnect) else { return 0 };
         let gone = task.attempts.iter().filter(|attempt| attempt.phase == Phase::PresumedLost).filter_map(|attempt| {
             let sidecar = self.sidecars.get(&attempt.sidecar)?;
             Some(sidecar.heard_ms + sidecar.lease_ms + self.config.fence_grace_ms)
@@ -371,7 +372,7 @@ impl Machine {
     fn learn(&mut self, id: AttemptId, ending: &v1::Ending) {
         let Some(task) = self.tasks.get(&id.task).filter(|task| !task.is_service()) else { return };
         let Some(attempt) = task.attempt(id.number) else { return };
-        let shown = self.estimates.learn(&task.facts.name, attempt.sidecar, ending.ran_ms);
+        let shown = self.estimates.learn(&task.own.name, attempt.sidecar, ending.ran_ms);
         if let (Some(shown), Some(sidecar)) = (shown, self.sidecars.get_mut(&attempt.sidecar)) {
             sidecar.learn_speed(shown);
         }
@@ -385,5 +386,10 @@ fn describe(ending: &v1::Ending) -> String {
         (None, Some(signal)) => format!("signal {signal}"),
         (None, None) => ending.reason().as_str_name().trim_start_matches("REASON_").to_lowercase(),
     };
-    if ending.message.is_empty() { what } else { format!("{what}: {}", ending.message) }
+    match ending.message.as_str() {
+        "" => what,
+        // The sidecar's own words begin like that, too.
+        message if message.starts_with(&what) => message.to_owned(),
+        message => format!("{what}: {message}"),
+    }
 }

@@ -1,7 +1,8 @@
 //! Which task goes to which sidecar. After every event no ready task fits a sidecar that has room: nothing waits for a poll.
 
 use super::event::Now;
-use super::ready::{Class, ClassId, Spot};
+use super::ready::Spot;
+use super::shared::{Class, ClassId};
 use super::sidecar::{Sidecar, Taken};
 use super::task::{Attempt, Phase, State, Task, WaitsFor};
 use super::timer::Timer;
@@ -22,7 +23,7 @@ const SHARE_MS: u64 = 3_600_000;
 
 /// What a task's attempt takes from its sidecar.
 pub(super) fn taken(task: &Task) -> Taken {
-    Taken { cpu_millis: task.facts.cpu_millis, memory_bytes: task.facts.memory_bytes }
+    Taken { cpu_millis: task.alike.facts.cpu_millis, memory_bytes: task.alike.facts.memory_bytes }
 }
 
 /// Why a class does not fit an otherwise open sidecar.
@@ -125,7 +126,7 @@ impl Machine {
             return self.ready.next(&self.shared.owners, |_| true);
         }
         if let Some(task) = self.reserve(now, id) {
-            let lane = self.tasks.get(&task)?.lane;
+            let lane = self.tasks.get(&task)?.alike.lane;
             return self.fits(id, lane.class).then_some(task);
         }
         self.ready.next(&self.shared.owners, |class| self.fits(id, class))
@@ -160,6 +161,10 @@ impl Machine {
     /// Nothing is kept free for a task any more.
     pub(super) fn release_kept(&mut self, task: TaskId) {
         let Some(id) = self.reserved.remove(&task) else { return };
+        #[cfg(feature = "seeded-bugs")]
+        if self.bug(super::Bug::KeepForNobody) {
+            return;
+        }
         if let Some(sidecar) = self.sidecars.get_mut(&id) {
             sidecar.kept_for = None;
         }
@@ -169,7 +174,7 @@ impl Machine {
     fn pick(&mut self, task_id: TaskId) -> Option<SidecarId> {
         let task = self.tasks.get(&task_id)?;
         task.spot()?;
-        let class = task.lane.class;
+        let class = task.alike.lane.class;
         let from =
             self.cursor.map_or(SidecarId::from_u128(0), |last| SidecarId::from_u128(last.as_u128().wrapping_add(1)));
         let best = self
@@ -191,11 +196,11 @@ impl Machine {
     /// Lower is better: projected use of its processors, weighed by its learned speed at tasks of this name, plus what the machine
     /// itself feels.
     fn cost(&self, sidecar: &Sidecar, task: &Task, id: SidecarId) -> u64 {
-        let projected = (sidecar.taken_cpu_millis + task.facts.cpu_millis) * 1000 / sidecar.cpu_millis.max(1);
+        let projected = (sidecar.taken_cpu_millis + task.alike.facts.cpu_millis) * 1000 / sidecar.cpu_millis.max(1);
         let load = &sidecar.load;
         let pressure = load.cpu_pressure_permille.max(load.memory_pressure_permille).max(load.io_pressure_permille);
         let failed = task.attempts.iter().any(|a| a.sidecar == id && a.phase == Phase::Failed);
-        let speed = self.estimates.speed(&task.facts.name, id).unwrap_or(sidecar.speed_permille);
+        let speed = self.estimates.speed(&task.own.name, id).unwrap_or(sidecar.speed_permille);
         projected * 1000 / u64::from(speed.max(1))
             + u64::from(pressure.min(1000)) / 2
             + if failed { FAILED_HERE } else { 0 }
@@ -222,15 +227,15 @@ impl Machine {
             return;
         };
         let Some(session) = sidecar.session() else { return };
-        if task.facts.stop_on_disconnect {
+        if task.alike.facts.stop_on_disconnect {
             // From here on a second copy may run, so the first one's result must never count.
             task.attempts.iter_mut().filter(|old| old.may_win()).for_each(|old| old.fenced = true);
         }
         let attempt = AttemptId { task: task_id, number: task.next_attempt };
-        let name = &task.facts.name;
+        let name = &task.own.name;
         let expected_ms = self.estimates.expected_ms(name, sidecar_id, sidecar.speed_permille).unwrap_or(0);
-        let size = task.facts.cpu_millis.max(1).saturating_mul(expected_ms.clamp(1, SHARE_MS));
-        self.shared.owners.serve(task.lane.owner, size);
+        let size = task.alike.facts.cpu_millis.max(1).saturating_mul(expected_ms.clamp(1, SHARE_MS));
+        self.shared.owners.serve(task.alike.lane.owner, size);
         task.push_attempt(Attempt {
             number: attempt.number,
             sidecar: sidecar_id,
@@ -260,10 +265,10 @@ impl Machine {
     pub(super) fn make_ready(&mut self, cx: &mut Cx<'_>, id: TaskId) {
         let Some(task) = self.tasks.get_mut(&id) else { return };
         let members = task.members().map_or(1, |members| members.pending.len());
-        let place = self.ready.push(id, task.facts.priority, task.lane, cx.now.wall_ms, members);
+        let place = self.ready.push(id, task.alike.facts.priority, task.alike.lane, cx.now.wall_ms, members);
         task.state = State::Ready { place };
         task.ready_since_unix_ms = cx.now.wall_ms;
-        if let Some(timeouts) = task.facts.timeouts.filter(|timeouts| timeouts.queue_ms > 0) {
+        if let Some(timeouts) = task.alike.facts.timeouts.filter(|timeouts| timeouts.queue_ms > 0) {
             self.timers.arm(Timer::QueueTimeout(id), cx.now.mono_ms.saturating_add(timeouts.queue_ms));
         }
         self.fresh.push(id);
@@ -292,7 +297,7 @@ impl Machine {
         match task.state {
             State::Waiting { .. } => self.timers.cancel(Timer::Due(id)),
             State::Ready { place } => {
-                self.ready.remove(Spot { priority: task.facts.priority, lane: task.lane, place });
+                self.ready.remove(Spot { priority: task.alike.facts.priority, lane: task.alike.lane, place });
                 self.timers.cancel(Timer::QueueTimeout(id));
                 self.release_kept(id);
             }

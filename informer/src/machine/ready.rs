@@ -10,13 +10,10 @@
 //! started.
 
 use super::owners::{OwnerId, Owners};
-use prost::Message as _;
+use super::shared::ClassId;
 use proto::id::TaskId;
-use proto::store;
-use sha2::{Digest as _, Sha256};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
 /// Waiting that makes up for one point of priority, ms. So a task stands back behind later ones of higher priority for at most
 /// this long a point of difference, and nobody starves. Shorter, and a priority of 10 would not outlast a busy hour; longer, and a
@@ -25,123 +22,11 @@ pub(super) const AGING_MS: i64 = 60_000;
 /// Tasks before another that are counted one by one for `why`; a longer queue is only called long.
 const COUNTED: usize = 10_000;
 
-/// Index of a class; given while a task of the class is held, then used again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct ClassId(u32);
-
-/// What placement asks of a sidecar.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Class {
-    pub require: BTreeMap<String, String>,
-    pub kind: String,
-    pub cpu_millis: u64,
-    pub memory_bytes: u64,
-    /// An exclusive task that does not accept weak fencing.
-    pub strong_fencing: bool,
-    /// Held back while a restored informer waits for copies it does not know of.
-    pub exclusive: bool,
-}
-
-impl Class {
-    fn of(facts: &store::Facts) -> Self {
-        Self {
-            require: facts.require.clone(),
-            kind: facts.kind.clone(),
-            cpu_millis: facts.cpu_millis,
-            memory_bytes: facts.memory_bytes,
-            strong_fencing: facts.exclusive && !facts.accept_weak_fencing,
-            exclusive: facts.exclusive,
-        }
-    }
-}
-
 /// A queue: whose tasks, and what they ask for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Lane {
     pub owner: OwnerId,
     pub class: ClassId,
-}
-
-/// Facts, classes and owners that many tasks share, each held once.
-#[derive(Debug, Default)]
-pub(super) struct Shared {
-    classes: Vec<Class>,
-    ids: BTreeMap<Class, (ClassId, usize)>,
-    free: Vec<ClassId>,
-    facts: BTreeMap<Likeness, (Arc<store::Facts>, Lane)>,
-    pub owners: Owners,
-}
-
-/// What equal facts have in common and nobody can give to others: half of a SHA-256. Their bytes would cost as much as the facts.
-type Likeness = [u8; 16];
-
-fn likeness(facts: &store::Facts) -> Likeness {
-    let mut half = Likeness::default();
-    half.copy_from_slice(&Sha256::digest(facts.encode_to_vec())[..size_of::<Likeness>()]);
-    half
-}
-
-impl Shared {
-    /// With the weights of owners.
-    pub(super) fn new(weights: BTreeMap<String, u64>) -> Self {
-        Self { owners: Owners::new(weights), ..Self::default() }
-    }
-
-    /// The one copy of equal facts, and the queue that their tasks wait in.
-    pub(super) fn acquire(&mut self, facts: store::Facts) -> (Arc<store::Facts>, Lane) {
-        let likeness = likeness(&facts);
-        if let Some((facts, lane)) = self.facts.get(&likeness) {
-            return (facts.clone(), *lane);
-        }
-        let lane = Lane { owner: self.owners.acquire(&facts.owner), class: self.acquire_class(Class::of(&facts)) };
-        let facts = Arc::new(facts);
-        self.facts.insert(likeness, (facts.clone(), lane));
-        (facts, lane)
-    }
-
-    /// Gives facts back; the last one to do so frees them.
-    pub(super) fn release(&mut self, facts: Arc<store::Facts>) {
-        // Two holders: this table and the caller.
-        if Arc::strong_count(&facts) > 2 {
-            return;
-        }
-        if let Some((facts, _)) = self.facts.remove(&likeness(&facts)) {
-            self.release_class(&Class::of(&facts));
-            self.owners.release(&facts.owner);
-        }
-    }
-
-    pub(super) fn class(&self, id: ClassId) -> &Class {
-        &self.classes[id.0 as usize]
-    }
-
-    fn acquire_class(&mut self, class: Class) -> ClassId {
-        if let Some((id, users)) = self.ids.get_mut(&class) {
-            *users += 1;
-            return *id;
-        }
-        let id = match self.free.pop() {
-            Some(id) => {
-                self.classes[id.0 as usize] = class.clone();
-                id
-            }
-            None => {
-                self.classes.push(class.clone());
-                ClassId(u32::try_from(self.classes.len() - 1).unwrap_or(u32::MAX))
-            }
-        };
-        self.ids.insert(class, (id, 1));
-        id
-    }
-
-    fn release_class(&mut self, class: &Class) {
-        let Some((id, users)) = self.ids.get_mut(class) else { return };
-        *users -= 1;
-        if *users == 0 {
-            self.free.push(*id);
-            self.ids.remove(class);
-        }
-    }
 }
 
 /// The ready tasks.

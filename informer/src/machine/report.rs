@@ -64,6 +64,8 @@ impl Machine {
             return;
         };
         attempt.started_unix_ms = unix_ms;
+        // What it told before was of its inputs.
+        attempt.progress = None;
         let (fenced, sidecar_id) = (attempt.fenced, attempt.sidecar);
         if assigned && !fenced {
             task.state = State::Running;
@@ -71,7 +73,7 @@ impl Machine {
         self.set_phase(id, Phase::Running);
         self.note(cx, id, "started", "");
         if let Some(sidecar) = self.sidecars.get_mut(&sidecar_id) {
-            sidecar.on_spawned();
+            sidecar.on_spawned(id);
         }
         self.refresh(sidecar_id);
     }

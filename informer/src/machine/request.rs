@@ -39,12 +39,12 @@ impl Machine {
 
     fn create(&mut self, cx: &mut Cx<'_>, submit: Submit) {
         let id = submit.task;
-        let (facts, lane) = self.shared.acquire(*submit.facts);
-        let total_ms = facts.timeouts.map_or(0, |timeouts| timeouts.total_ms);
+        let (alike, own) = self.shared.acquire(*submit.facts);
+        let total_ms = alike.facts.timeouts.map_or(0, |timeouts| timeouts.total_ms);
         if let Some(key) = &submit.key {
             self.remember_key(key, KeyHit { task: id, digest: submit.digest });
         }
-        let mut task = Task::new(submit.payload, facts, lane, cx.now.wall_ms);
+        let mut task = Task::new(submit.payload, alike, own, cx.now.wall_ms);
         task.not_before_unix_ms = submit.start_after_unix_ms;
         task.key_digest = (submit.array.is_some() && submit.key.is_some()).then(|| Box::new(submit.digest));
         task.key = submit.key.map(String::into_boxed_str);
@@ -159,7 +159,7 @@ impl Machine {
         task.run_since_unix_ms = cx.now.wall_ms;
         // What the last run left behind must not win this one.
         task.attempts.iter_mut().filter(|attempt| attempt.may_win()).for_each(|attempt| attempt.fenced = true);
-        let total_ms = task.facts.timeouts.map_or(0, |timeouts| timeouts.total_ms);
+        let total_ms = task.alike.facts.timeouts.map_or(0, |timeouts| timeouts.total_ms);
         let until_ms = self.copies_gone_ms(cx, id);
         self.on_member_revived(id, was);
         self.note_task(cx, id, "retried", "by request");
@@ -182,7 +182,7 @@ impl Machine {
         if task.members.is_some() {
             self.on_array_queue_timeout(cx, id);
         } else {
-            let waited_ms = task.facts.timeouts.map_or(0, |timeouts| timeouts.queue_ms);
+            let waited_ms = task.alike.facts.timeouts.map_or(0, |timeouts| timeouts.queue_ms);
             let message = format!("no sidecar took it within {waited_ms} ms");
             self.finish(cx, id, Terminal::Failed, outcome::ending(v1::Reason::QueueTimeout, message));
         }
@@ -202,7 +202,7 @@ impl Machine {
     fn reply_task(&self, id: TaskId) -> Reply {
         match self.tasks.get(&id) {
             Some(task) => {
-                let facts = Some((*task.facts).clone());
+                let facts = Some(task.own.whole(&task.alike.facts));
                 Reply::Task(Box::new(store::TaskRow { facts, ..task.to_row(id) }))
             }
             None => Reply::Rejected(Rejection::Unknown { task: id }),

@@ -65,6 +65,9 @@ pub(super) struct Sidecar {
     pub limit: u32,
     /// Slow start: most attempts it may hold now.
     pub window: u32,
+    /// Of what is taken, attempts that tell how their inputs come in. They stand outside the window: it is there for a machine on
+    /// which processes do not start, and a slow server is no sign of that.
+    pub preparing: BTreeSet<AttemptId>,
     /// Learned speed, 1000 is average.
     pub speed_permille: u32,
     /// When and for which task nothing could be spawned; emptied by a proper run.
@@ -121,6 +124,7 @@ impl Sidecar {
             load: v1::Load::default(),
             limit: 0,
             window: 1,
+            preparing: BTreeSet::new(),
             speed_permille: 1000,
             spawn_failures: VecDeque::new(),
             quarantined: false,
@@ -168,6 +172,7 @@ impl Sidecar {
     /// Why it takes nothing now, whatever the task; `None` if it does.
     pub(super) fn closed_because(&self) -> Option<&'static str> {
         let held = u32::try_from(self.taken.len()).unwrap_or(u32::MAX);
+        let starting = held.saturating_sub(u32::try_from(self.preparing.len()).unwrap_or(u32::MAX));
         match self.link {
             Link::Lost => Some("is lost"),
             Link::Down => Some("is not linked"),
@@ -176,7 +181,7 @@ impl Sidecar {
             Link::Up { .. } if self.quarantined => Some("is quarantined after spawn failures"),
             Link::Up { .. } if held >= self.slots => Some("has no free slot"),
             Link::Up { .. } if held >= self.limit => Some("grants no credit"),
-            Link::Up { .. } if held >= self.window => Some("starts slowly and has its window full"),
+            Link::Up { .. } if starting >= self.window => Some("starts slowly and has its window full"),
             Link::Up { .. } => None,
         }
     }
@@ -189,6 +194,7 @@ impl Sidecar {
     }
 
     pub(super) fn release(&mut self, attempt: AttemptId) {
+        self.preparing.remove(&attempt);
         if let Some(taken) = self.taken.remove(&attempt) {
             self.taken_cpu_millis -= taken.cpu_millis;
             self.taken_memory_bytes -= taken.memory_bytes;
@@ -196,7 +202,8 @@ impl Sidecar {
     }
 
     /// A process started here: the window doubles.
-    pub(super) fn on_spawned(&mut self) {
+    pub(super) fn on_spawned(&mut self, attempt: AttemptId) {
+        self.preparing.remove(&attempt);
         self.window = self.window.saturating_mul(2).min(self.slots.max(1));
     }
 

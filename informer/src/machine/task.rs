@@ -16,7 +16,8 @@
 
 use super::array::Members;
 use super::event::PayloadHandle;
-use super::ready::{Lane, Spot};
+use super::ready::Spot;
+use super::shared::{Alike, Own};
 use proto::bounds;
 use proto::id::{AttemptId, Fence, SidecarId, TaskId};
 use proto::{store, v1};
@@ -93,8 +94,9 @@ impl Attempt {
 #[derive(Debug, Clone)]
 pub(super) struct Task {
     pub payload: PayloadHandle,
-    pub facts: Arc<store::Facts>,
-    pub lane: Lane,
+    /// Its facts without its own.
+    pub alike: Arc<Alike>,
+    pub own: Arc<Own>,
     pub state: State,
     /// It is an array.
     pub members: Option<Box<Members>>,
@@ -125,11 +127,11 @@ pub(super) struct Task {
 
 impl Task {
     /// A new one, which waits for nothing.
-    pub(super) fn new(payload: PayloadHandle, facts: Arc<store::Facts>, lane: Lane, now_unix_ms: u64) -> Self {
+    pub(super) fn new(payload: PayloadHandle, alike: Arc<Alike>, own: Arc<Own>, now_unix_ms: u64) -> Self {
         Self {
             payload,
-            facts,
-            lane,
+            alike,
+            own,
             state: State::Waiting { until_ms: 0, why: WaitsFor::StartTime },
             members: None,
             attempts: Vec::new(),
@@ -166,7 +168,7 @@ impl Task {
     /// Where it stands if it is ready.
     pub(super) fn spot(&self) -> Option<Spot> {
         match self.state {
-            State::Ready { place } => Some(Spot { priority: self.facts.priority, lane: self.lane, place }),
+            State::Ready { place } => Some(Spot { priority: self.alike.facts.priority, lane: self.alike.lane, place }),
             _ => None,
         }
     }
@@ -181,7 +183,7 @@ impl Task {
 
     /// A service has a restart policy instead of retries.
     pub(super) fn is_service(&self) -> bool {
-        self.facts.restart.is_some()
+        self.alike.facts.restart.is_some()
     }
 
     pub(super) fn is_ended(&self) -> bool {
@@ -205,7 +207,7 @@ impl Task {
 
     /// A copy of a `stop` task that is not wanted any more still runs on a sidecar that is heard: its end will be told.
     pub(super) fn old_copy_runs(&self) -> bool {
-        self.facts.stop_on_disconnect && self.attempts.iter().any(Attempt::occupies)
+        self.alike.facts.stop_on_disconnect && self.attempts.iter().any(Attempt::occupies)
     }
 
     /// Adds an attempt and drops the oldest closed one beyond the bound of listed attempts.

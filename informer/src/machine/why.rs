@@ -3,7 +3,7 @@
 use super::array::Members;
 use super::event::Now;
 use super::sidecar::Link;
-use super::task::{Phase, State, Task, WaitsFor};
+use super::task::{Attempt, Phase, State, Task, WaitsFor};
 use super::{Machine, view};
 use proto::id::TaskId;
 use proto::{bounds, v1};
@@ -15,9 +15,9 @@ impl Machine {
     pub fn why(&self, now: Now, id: TaskId) -> Option<v1::WhyResponse> {
         let Some(task) = self.tasks.get(&id) else { return self.why_unstarted(now, id) };
         let (summary, mut details) = match &task.state {
-            State::Waiting { until_ms, why } => (why_waiting(task, now, *until_ms, *why), why_retried(task)),
+            State::Waiting { until_ms, why } => (why_waiting(task, now, *until_ms, *why), Vec::new()),
             State::Ready { .. } => self.why_ready(task),
-            State::Assigned => (self.where_it_is(task, "is on its way to"), Vec::new()),
+            State::Assigned => (self.where_it_is(task, "is on its way to"), why_preparing(task)),
             State::Running if task.members.is_some() => {
                 ("all of its members have started, and some have not ended".to_owned(), Vec::new())
             }
@@ -31,6 +31,10 @@ impl Machine {
             details.push("a cancel is accepted; the task ends when its process has stopped".to_owned());
         }
         details.extend(self.copies(task));
+        if !task.is_ended() {
+            // Before the sidecars, of which there may be more than details are told.
+            details.splice(0..0, why_tried_again(task));
+        }
         details.extend(task.members().map(why_members));
         details.truncate(bounds::WHY_DETAILS);
         Some(v1::WhyResponse { summary, details, state: task.wire_state().into() })
@@ -50,8 +54,13 @@ impl Machine {
 
     fn why_ready(&self, task: &Task) -> (String, Vec<String>) {
         let (ahead, more) = task.spot().map_or((0, false), |spot| self.ready.ahead_of(spot));
-        let ahead = if more { format!("more than {ahead}") } else { ahead.to_string() };
-        let class = task.lane.class;
+        let ahead = match (ahead, more) {
+            (0, false) => "no task is before it".to_owned(),
+            (1, false) => "1 task is before it".to_owned(),
+            (ahead, false) => format!("{ahead} tasks are before it"),
+            (ahead, true) => format!("more than {ahead} tasks are before it"),
+        };
+        let class = task.alike.lane.class;
         let known: Vec<_> = self.sidecars.iter().filter(|(_, sidecar)| sidecar.link != Link::Lost).collect();
         let details = known
             .iter()
@@ -76,7 +85,7 @@ impl Machine {
         } else if known.iter().all(|(_, sidecar)| self.never_fits(sidecar, class)) {
             "it is ready, and no linked sidecar can ever take it; start one that can, or cancel it".to_owned()
         } else {
-            format!("it is ready and waits for a sidecar with room; {ahead} tasks are before it")
+            format!("it is ready and waits for a sidecar with room; {ahead}")
         };
         (summary, details)
     }
@@ -156,17 +165,40 @@ fn why_waiting(task: &Task, now: Now, until_ms: u64, why: WaitsFor) -> String {
     }
 }
 
-fn why_retried(task: &Task) -> Vec<String> {
-    let last = task.attempts.iter().rev().find_map(|attempt| Some((attempt.number, attempt.ending.as_deref()?)));
-    let charged =
-        format!("{} failures of its own, {} of the infrastructure so far", task.own_failures, task.infra_failures);
-    match last {
-        Some((number, ending)) => {
-            let reason = ending.reason().as_str_name().trim_start_matches("REASON_").to_lowercase();
-            let message = if ending.message.is_empty() { String::new() } else { format!(" ({})", ending.message) };
-            vec![format!("attempt {number} ended: {reason}{message}"), charged]
+/// How its inputs come in, if its sidecar tells.
+fn why_preparing(task: &Task) -> Vec<String> {
+    let progress = view::current(&task.attempts).and_then(|attempt| attempt.progress.as_deref());
+    progress.map(|progress| progress.note.clone()).filter(|note| !note.is_empty()).into_iter().collect()
+}
+
+/// What happened to it before, however it stands now: a service that is up again, or a task that is tried again, still shows why it
+/// is not at its first attempt.
+fn why_tried_again(task: &Task) -> Vec<String> {
+    let ended = |attempt: &Attempt| attempt.ending.as_deref().map(|ending| (attempt.number, told(ending)));
+    let last = task.attempts.iter().rev().find_map(ended);
+    let counted = match (task.is_service(), task.infra_failures) {
+        (true, 0) if task.restarts == 0 => None,
+        (true, losses) => Some(format!("restarted {} times in a row, lost {losses} times", task.restarts)),
+        (false, 0) if task.own_failures == 0 => None,
+        (false, losses) => {
+            Some(format!("{} failures of its own, {losses} of the infrastructure so far", task.own_failures))
         }
-        None if task.infra_failures > 0 => vec![charged],
-        None => Vec::new(),
-    }
+    };
+    let last = last.map(|(number, told)| format!("attempt {number} ended: {told}"));
+    last.into_iter().chain(counted).collect()
+}
+
+/// An ending in one line: the reason, and what shows it best.
+fn told(ending: &v1::Ending) -> String {
+    let reason = match ending.reason() {
+        v1::Reason::Unspecified => "succeeded".to_owned(),
+        reason => reason.as_str_name().trim_start_matches("REASON_").to_lowercase(),
+    };
+    let shown = match (ending.message.as_str(), ending.exit_code, ending.signal) {
+        ("", Some(code), _) => format!("exit code {code}"),
+        ("", None, Some(signal)) => format!("signal {signal}"),
+        ("", None, None) => return reason,
+        (message, ..) => message.to_owned(),
+    };
+    format!("{reason} ({shown})")
 }

@@ -39,6 +39,10 @@ const ITEM_BATCH_BYTES: usize = 64 * bounds::ITEM_CHUNK_BYTES;
 /// millisecond.
 const GAUGES_MS: u64 = 1_000;
 
+/// After this long without a commit the informer lets go of what it does not need to rest, ms: a beat comes sooner or later, and then is
+/// the time. Longer than the pauses of whoever submits one by one, who would pay for its return.
+const REST_MS: u64 = 3_000;
+
 /// What was loaded from the store.
 pub(super) struct Loaded {
     pub(super) machine: Machine,
@@ -60,6 +64,8 @@ pub(super) struct Core {
     gauged_ms: u64,
     /// Something has happened since.
     gauges_stale: bool,
+    /// `mono_ms` of the last commit, until the informer has come to rest since.
+    committed_ms: Option<u64>,
     /// Tasks whose progress may have changed in this turn.
     advanced: BTreeSet<TaskId>,
     sessions: u64,
@@ -118,6 +124,7 @@ impl Core {
             tally,
             gauged_ms: 0,
             gauges_stale: true,
+            committed_ms: Some(clock::mono_ms()),
             advanced: BTreeSet::new(),
             // Unique in the lineage: no other start has this epoch, and none opens four billion links.
             sessions: epoch << 32,
@@ -302,7 +309,17 @@ impl Core {
             self.filling.effects.append(&mut effects);
             return Ok(());
         }
-        self.release(effects)
+        self.release(effects)?;
+        self.rest();
+        Ok(())
+    }
+
+    /// Most of an idle informer's memory would be code that ran at its last work.
+    fn rest(&mut self) {
+        let rests = |committed_ms: u64| clock::mono_ms() >= committed_ms.saturating_add(REST_MS);
+        if !self.is_committing() && self.committed_ms.take_if(|committed_ms| rests(*committed_ms)).is_some() {
+            crate::rest::at_rest();
+        }
     }
 
     /// A link ended on the other side.
@@ -368,6 +385,7 @@ impl Core {
         done.outcome?;
         let commit = done.commit;
         let Some(committing) = self.committing.take() else { return Ok(()) };
+        self.committed_ms = Some(clock::mono_ms());
         self.seq = commit.seq;
         self.epoch = commit.batch.epoch.unwrap_or(self.epoch).max(self.epoch);
         self.machine.committed(self.seq);

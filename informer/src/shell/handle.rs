@@ -201,6 +201,23 @@ impl Handle {
         .await
     }
 
+    /// Those of the tasks that the store does not have, or no longer.
+    ///
+    /// # Errors
+    /// [`Error::Store`], [`Error::Stopped`].
+    pub(crate) async fn absent(&self, mut tasks: Vec<TaskId>) -> Result<Vec<TaskId>, Error> {
+        self.read(move |reader| {
+            let mut absent = Vec::new();
+            for task in tasks.drain(..) {
+                if reader.get(task)?.is_none() {
+                    absent.push(task);
+                }
+            }
+            Ok(absent)
+        })
+        .await
+    }
+
     /// The item of a member; `None` if its array has none, or if there is no such member.
     ///
     /// # Errors

@@ -70,12 +70,15 @@ impl Outside {
         sent
     }
 
-    /// Carries out effects in order. Of the acknowledgements to one link only the last leaves, in its place: it covers the others,
-    /// and later than decided is never too early.
+    /// Carries out effects: what goes to links in its order, and then the answers to clients, who have what they want either way, while
+    /// a process that waits for its assignment is what somebody will wait for. Of the acknowledgements to one link only the last leaves,
+    /// in its place: it covers the others, and later than decided is never too early.
     pub(super) fn release(&mut self, effects: Vec<Effect>, reader: &mut dyn Read) -> Result<(), Error> {
         let mut fetched = BTreeMap::new();
         let mut acks = acks(&effects);
-        let mut left = effects.into_iter();
+        let (replies, orders): (Vec<_>, Vec<_>) =
+            effects.into_iter().partition(|effect| matches!(effect, Effect::Reply { .. }));
+        let mut left = orders.into_iter();
         while let Some(effect) = left.next() {
             if let Some(session) = acknowledged(&effect)
                 && let Some(more) = acks.get_mut(&session).filter(|more| **more > 1)
@@ -84,13 +87,7 @@ impl Outside {
                 continue;
             }
             match effect {
-                Effect::Reply { ticket, reply } => {
-                    if let Some(waiter) = self.waiters.remove(&ticket) {
-                        // Whoever no longer waits finds the answer in the store.
-                        let _ = waiter.send(reply);
-                    }
-                    failpoint::hit("after-reply");
-                }
+                Effect::Reply { .. } => {}
                 Effect::SendAssign { session, attempt, fence, payload, position } => {
                     if self.bodies.get(&payload).is_none() && !fetched.contains_key(&payload) {
                         fetched = self.fetch(payload, left.as_slice(), reader)?;
@@ -110,9 +107,18 @@ impl Outside {
                     self.close(session);
                 }
             }
-            if !left.as_slice().is_empty() {
+            if !(left.as_slice().is_empty() && replies.is_empty()) {
                 failpoint::hit("mid-effects");
             }
+        }
+        for effect in replies {
+            if let Effect::Reply { ticket, reply } = effect
+                && let Some(waiter) = self.waiters.remove(&ticket)
+            {
+                // Whoever no longer waits finds the answer in the store.
+                let _ = waiter.send(reply);
+            }
+            failpoint::hit("after-reply");
         }
         Ok(())
     }

@@ -6,7 +6,7 @@ mod array;
 mod retention;
 
 use super::{Commit, Error, Filter, Identity, Live, Read, Store};
-use crate::machine::{Batch, HistoryEvent, KeyHit, TaskChange};
+use crate::machine::{Batch, HistoryEvent, KeyHit, Own, TaskChange};
 use bytes::Bytes;
 use proto::bounds;
 use proto::id::TaskId;
@@ -53,8 +53,9 @@ pub fn row(id: u128, state: TaskState) -> TaskRow {
 /// A row as a batch carries it.
 #[must_use]
 pub fn change(mut row: TaskRow) -> TaskChange {
-    let facts = Arc::new(row.facts.take().unwrap_or_default());
-    TaskChange { row, facts, fresh: true }
+    let mut facts = row.facts.take().unwrap_or_default();
+    let own = Arc::new(Own::take(&mut facts));
+    TaskChange { row, facts: Arc::new(facts), own, fresh: true }
 }
 
 /// A store and the number of its last commit.

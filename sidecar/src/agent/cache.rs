@@ -102,7 +102,13 @@ impl Cache {
     }
 
     /// The file with this hash, fetched from `source` unless it is there. Blocking.
-    pub(super) fn obtain(&self, sha256: &str, source: &str, stop: &Stop) -> Result<Pinned<'_>, Error> {
+    pub(super) fn obtain(
+        &self,
+        sha256: &str,
+        source: &str,
+        stop: &Stop,
+        seen: fetch::Seen<'_>,
+    ) -> Result<Pinned<'_>, Error> {
         let flight = Arc::new(Flight { source: source.to_owned(), failure: OnceLock::new() });
         let mut state = self.lock();
         loop {
@@ -110,6 +116,7 @@ impl Cache {
                 return Err(fetch::Error::Stopped.into());
             }
             let Some(other) = state.flights.get(sha256).cloned() else { break };
+            seen(0, None);
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
             let is_over = state.flights.get(sha256).is_none_or(|now| !Arc::ptr_eq(now, &other));
             if let (true, Some(failure)) = (is_over && other.source == source, other.failure.get()) {
@@ -121,7 +128,7 @@ impl Cache {
         }
         state.flights.insert(sha256.to_owned(), flight.clone());
         drop(state);
-        let fetched = self.fetch(sha256, source, stop);
+        let fetched = self.fetch(sha256, source, stop, seen);
         if let Err(error) = &fetched
             && !matches!(error, Error::Fetch(fetch::Error::Stopped))
         {
@@ -146,7 +153,7 @@ impl Cache {
         drop(pinned);
     }
 
-    fn fetch(&self, sha256: &str, source: &str, stop: &Stop) -> Result<(), Error> {
+    fn fetch(&self, sha256: &str, source: &str, stop: &Stop, seen: fetch::Seen<'_>) -> Result<(), Error> {
         let io = |what, path: &PathBuf| {
             let path = path.clone();
             move |error| Error::Io { what, path, error }
@@ -154,7 +161,7 @@ impl Cache {
         fs::create_dir_all(&self.dir).map_err(io("make", &self.dir))?;
         let part = self.dir.join(format!(".{sha256}.part"));
         let mut file = File::create(&part).map_err(io("create", &part))?;
-        let done = fetch::fetch(source, &mut file, &self.dir, stop).map_err(Error::from).and_then(|passed| {
+        let done = fetch::fetch(source, &mut file, &self.dir, stop, seen).map_err(Error::from).and_then(|passed| {
             if passed.sha256 != sha256 {
                 return Err(Error::Hash { found: passed.sha256, expected: sha256.to_owned() });
             }
@@ -234,7 +241,7 @@ mod tests {
         }
         fs::write(cache.dir.join(".begun.part"), [0; 100]).expect("a file");
         let stop = Stop::new();
-        let pinned = cache.obtain("oldest", "http://127.0.0.1:1/", &stop).expect("it is there");
+        let pinned = cache.obtain("oldest", "http://127.0.0.1:1/", &stop, &|_, _| ()).expect("it is there");
         File::options()
             .write(true)
             .open(pinned.path())
@@ -258,11 +265,11 @@ mod tests {
         let cache = Cache::new(&data);
         let stop = Stop::new();
         // Port 1 of the loopback has no listener.
-        let error = cache.obtain("ab", "http://127.0.0.1:1/", &stop).expect_err("nobody listens");
+        let error = cache.obtain("ab", "http://127.0.0.1:1/", &stop, &|_, _| ()).expect_err("nobody listens");
         assert!(error.to_string().starts_with("no connection to 127.0.0.1:1"), "{error}");
         assert_eq!(fs::read_dir(&cache.dir).expect("a directory").count(), 0);
         stop.stop();
-        let error = cache.obtain("ab", "http://127.0.0.1:1/", &stop).expect_err("stopped");
+        let error = cache.obtain("ab", "http://127.0.0.1:1/", &stop, &|_, _| ()).expect_err("stopped");
         assert!(matches!(error, Error::Fetch(fetch::Error::Stopped)));
         fs::remove_dir_all(&data).expect("removed");
     }

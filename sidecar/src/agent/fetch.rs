@@ -86,23 +86,35 @@ impl Stop {
     }
 }
 
+/// Told while a file comes in: the bytes that have, and all of them if the server says how many.
+pub(super) type Seen<'a> = &'a dyn Fn(u64, Option<u64>);
+
+/// Where a file goes, and who is told.
+struct Target<'a> {
+    file: &'a mut File,
+    dir: &'a Path,
+    seen: Seen<'a>,
+}
+
 /// Fetches into a file. Blocking; a stop ends it at once. `dir` is where the file lies, for the room on its disk.
-pub(super) fn fetch(source: &str, file: &mut File, dir: &Path, stop: &Stop) -> Result<Passed, Error> {
+pub(super) fn fetch(source: &str, file: &mut File, dir: &Path, stop: &Stop, seen: Seen<'_>) -> Result<Passed, Error> {
+    seen(0, None);
+    let mut target = Target { file, dir, seen };
     // A runtime of its own: whatever this fetch does, it delays nobody else's.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Error::Runtime)?;
     runtime.block_on(async {
         tokio::select! {
             biased;
             () = stop.stopped() => Err(Error::Stopped),
-            fetched = follow(source, file, dir) => fetched,
+            fetched = follow(source, &mut target) => fetched,
         }
     })
 }
 
-async fn follow(source: &str, file: &mut File, dir: &Path) -> Result<Passed, Error> {
+async fn follow(source: &str, target: &mut Target<'_>) -> Result<Passed, Error> {
     let mut url: Uri = source.parse().map_err(|_| Error::Url(source.to_owned()))?;
     for _ in 0..=REDIRECTS {
-        match get(&url, file, dir).await? {
+        match get(&url, target).await? {
             Answer::File(passed) => return Ok(passed),
             Answer::Elsewhere(next) => url = next,
         }
@@ -115,7 +127,7 @@ enum Answer {
     Elsewhere(Uri),
 }
 
-async fn get(url: &Uri, file: &mut File, dir: &Path) -> Result<Answer, Error> {
+async fn get(url: &Uri, target: &mut Target<'_>) -> Result<Answer, Error> {
     let wrong = || Error::Url(url.to_string());
     let host = url.host().filter(|host| !host.is_empty()).ok_or_else(wrong)?;
     let tls = match url.scheme_str() {
@@ -155,7 +167,7 @@ async fn get(url: &Uri, file: &mut File, dir: &Path) -> Result<Answer, Error> {
     let answered = async {
         let answer = tokio::time::timeout(SILENCE, sender.send_request(request)).await;
         let answer = answer.map_err(|_| Error::Silence { address: address.clone() })?.map_err(broken)?;
-        take(url, &address, answer, file, dir).await
+        take(url, &address, answer, target).await
     };
     tokio::select! {
         answer = answered => answer,
@@ -167,13 +179,7 @@ fn without_user(authority: &str) -> &str {
     authority.rsplit_once('@').map_or(authority, |(_, host)| host)
 }
 
-async fn take(
-    url: &Uri,
-    address: &str,
-    answer: Response<Incoming>,
-    file: &mut File,
-    dir: &Path,
-) -> Result<Answer, Error> {
+async fn take(url: &Uri, address: &str, answer: Response<Incoming>, target: &mut Target<'_>) -> Result<Answer, Error> {
     let status = answer.status();
     if status.is_redirection()
         && let Some(location) = answer.headers().get(header::LOCATION)
@@ -185,8 +191,9 @@ async fn take(
         return Err(Error::Status { host: address.to_owned(), status });
     }
     let mut body = answer.into_body();
-    if let Some(bytes) = hyper::body::Body::size_hint(&body).exact() {
-        check_room(bytes, dir)?;
+    let total = hyper::body::Body::size_hint(&body).exact();
+    if let Some(bytes) = total {
+        check_room(bytes, target.dir)?;
     }
     let mut meter = Meter::default();
     loop {
@@ -198,7 +205,8 @@ async fn take(
         if meter.bytes() > FILE_BYTES {
             return Err(Error::TooLarge);
         }
-        file.write_all(&data).map_err(Error::Write)?;
+        target.file.write_all(&data).map_err(Error::Write)?;
+        (target.seen)(meter.bytes(), total);
     }
     Ok(Answer::File(meter.finish()))
 }

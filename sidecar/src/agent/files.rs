@@ -61,11 +61,15 @@ fn run(dirs: &Dirs, assignments: &Assignments, job: Job) -> Option<Event> {
                 tracing::warn!(%attempt, error, "cannot discard the staged output");
             }
             let dir = dirs.attempt(attempt);
-            for part in ["work", exec::outputs::DIR, exec::container::BUNDLE] {
-                remove(dir.join(part));
+            remove(dir.join("work"));
+            // The note of a record does not tell of inputs; but what has a record was started, and nothing of it lies with the prepared.
+            let prepared = |assign: &v1::Assign| assign.spec.as_ref().is_none_or(exec::inputs::needs_preparation);
+            if assignments.get(attempt).is_none_or(|assign| prepared(&assign)) {
+                remove(dir.join(exec::outputs::DIR));
+                remove(dir.join(exec::container::BUNDLE));
+                // Prepared, and never started.
+                remove(dirs.data.join(keeper::record::PREPARED).join(attempt.dir_name()));
             }
-            // Prepared, and never started.
-            remove(dirs.data.join(keeper::record::PREPARED).join(attempt.dir_name()));
             assignments.remove(attempt);
             None
         }

@@ -11,12 +11,13 @@
 use super::cache::{self, Cache};
 use super::fetch::{self, Stop};
 use super::shell::Input;
-use super::{Dirs, failpoint};
+use super::{Dirs, clock, failpoint};
 use crate::exec::inputs::{self, InputError};
 use crate::exec::{self, Plan};
 use crate::machine::{Event, Notice, Refusal};
 use proto::id::{AttemptId, Fence};
 use proto::v1;
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -25,6 +26,10 @@ use tokio::sync::mpsc;
 
 /// Which boot what lies below `prepared/` is of: after a power loss its files may be torn.
 const BOOT: &str = ".boot";
+
+/// Least time between two words on how far a fetch is: a beat carries only the last of them.
+const TELL_MS: u64 = 1000;
+const MIB: u64 = 1 << 20;
 
 #[derive(Debug)]
 enum State {
@@ -127,7 +132,10 @@ impl Shared {
         failpoint::reach("after-prepare");
         let notice = match prepared {
             Ok(()) => Notice::Prepared,
-            Err(error) => Notice::Refused { refusal: Refusal::Input, message: error.to_string() },
+            Err(error) => {
+                let refusal = if matches!(error, InputError::Output(_)) { Refusal::Task } else { Refusal::Input };
+                Notice::Refused { refusal, message: error.to_string() }
+            }
         };
         {
             let mut states = self.states();
@@ -165,9 +173,18 @@ impl Shared {
             base_env: &self.base_env,
             fence_grace_ms: 0,
         };
+        inputs::check_outputs(spec)?;
         let done = fs::create_dir_all(&root).map_err(failed).and_then(|()| {
             inputs::make_dirs(spec, &dir)?;
-            spec.inputs.iter().try_for_each(|input| self.bring(input, &dir.join("work"), stop))?;
+            for (index, input) in spec.inputs.iter().enumerate() {
+                let place = if spec.inputs.len() > 1 {
+                    format!(" ({} of {})", index + 1, spec.inputs.len())
+                } else {
+                    String::new()
+                };
+                let telling = Telling { shared: self, attempt, place, told_ms: Cell::new(None) };
+                self.bring(input, &dir.join("work"), stop, &|bytes, total| telling.tell(bytes, total))?;
+            }
             inputs::finish(&plan, &dir)?;
             fs::rename(&dir, &ready).map_err(failed)
         });
@@ -178,13 +195,13 @@ impl Shared {
         done
     }
 
-    fn bring(&self, input: &v1::Input, work: &Path, stop: &Stop) -> Result<(), InputError> {
+    fn bring(&self, input: &v1::Input, work: &Path, stop: &Stop, seen: fetch::Seen<'_>) -> Result<(), InputError> {
         let stopped = || stop.is_stopped();
         if !proto::check::is_url(&input.source) {
             return inputs::place(input, Path::new(&input.source), work, &stopped);
         }
         let obtain = || {
-            self.cache.obtain(&input.sha256, &input.source, stop).map_err(|error| match error {
+            self.cache.obtain(&input.sha256, &input.source, stop, seen).map_err(|error| match error {
                 cache::Error::Fetch(fetch::Error::Stopped) => InputError::Stopped,
                 error => InputError::Fetch { source_name: input.source.clone(), why: error.to_string() },
             })
@@ -199,5 +216,37 @@ impl Shared {
             }
             placed => placed,
         }
+    }
+}
+
+/// Says how far one input of an attempt is, as the attempt's progress.
+struct Telling<'a> {
+    shared: &'a Shared,
+    attempt: AttemptId,
+    /// Which of the inputs it is, if there are several.
+    place: String,
+    told_ms: Cell<Option<u64>>,
+}
+
+impl Telling<'_> {
+    fn tell(&self, bytes: u64, total: Option<u64>) {
+        let now_ms = clock::boot_ms();
+        if self.told_ms.get().is_some_and(|told| now_ms.saturating_sub(told) < TELL_MS) {
+            return;
+        }
+        self.told_ms.set(Some(now_ms));
+        let progress = v1::Progress { note: far(&self.place, bytes, total), ..v1::Progress::default() };
+        let event = Event::Progressed { attempt: self.attempt, progress };
+        // A full inbox has more important things to do; the next word comes in a second.
+        let _told = self.shared.inbox.try_send(Input::Event(event));
+    }
+}
+
+/// How far a fetch is, for people.
+fn far(place: &str, bytes: u64, total: Option<u64>) -> String {
+    match (bytes, total) {
+        (0, _) => format!("fetching inputs{place}"),
+        (bytes, Some(total)) => format!("fetching inputs{place}: {} of {} MiB", bytes / MIB, total.div_ceil(MIB)),
+        (bytes, None) => format!("fetching inputs{place}: {} MiB", bytes / MIB),
     }
 }

@@ -69,7 +69,7 @@ fn parse(path: &Path, text: &str) -> Result<Config, Faults> {
         memory_bytes: root.whole("memory", 1..=bounds::MEMORY_BYTES),
         labels: root.section("labels").texts(label),
         stop_tasks_on_exit: root.flag("stop_tasks_on_exit"),
-        metrics: root.text("metrics", |text| text.parse().map_err(|_| address(text))),
+        metrics: root.text("metrics", metrics),
         log: root.text("log", |text| directives(text).map(|_| text.to_owned())),
         access: access(&mut root),
     };
@@ -86,8 +86,17 @@ fn access(root: &mut Section<'_>) -> Access {
     }
 }
 
-fn address(text: &str) -> String {
-    format!("{text:?} is no address and port; write one like 127.0.0.1:9102")
+/// Where metrics are served: without a token, so to this machine alone.
+fn metrics(text: &str) -> Result<SocketAddr, String> {
+    let address: Option<SocketAddr> = text.parse().ok();
+    let address = address.ok_or_else(|| format!("{text:?} is no address and port; write one like 127.0.0.1:9102"))?;
+    if address.ip().is_loopback() {
+        return Ok(address);
+    }
+    Err(format!(
+        "{address} can be reached from other machines; write one of loopback, like 127.0.0.1:{}",
+        address.port()
+    ))
 }
 
 fn informer(text: &str) -> Result<String, String> {

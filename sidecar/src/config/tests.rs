@@ -42,15 +42,16 @@ fn the_example_names_every_setting_with_its_default() {
 
 #[test]
 fn all_faults_of_a_file_are_told_at_once() {
-    let text = "informer = \"here\"\nslots = 0\ntoken = \"t\"\nlog = \"[\"\n[labels]\n\"\" = \"x\"\ngpu = true\n";
+    let text = "informer = \"here\"\nslots = 0\ntoken = \"t\"\nlog = \"[\"\nmetrics = \"0.0.0.0:1\"\n[labels]\n\"\" = \"x\"\ngpu = true\n";
     let faults = read(text).expect_err("faults");
     let starts = [
         "/etc/sidecar/sidecar.toml:1: informer: \"here\" is no URL of an informer: http:// or https:// is missing; write",
         "/etc/sidecar/sidecar.toml:2: slots: 0 is out of range; write a whole number from 1 to ",
         "/etc/sidecar/sidecar.toml:3: token: there is no such key; known are slots, informer, ",
         "/etc/sidecar/sidecar.toml:4: log: \"[\" says nothing about logs",
-        "/etc/sidecar/sidecar.toml:6: labels.: key and value have 1 to ",
-        "/etc/sidecar/sidecar.toml:7: labels.gpu: it is true or false; write a text in quotes",
+        "/etc/sidecar/sidecar.toml:5: metrics: 0.0.0.0:1 can be reached from other machines; write one of loopback",
+        "/etc/sidecar/sidecar.toml:7: labels.: key and value have 1 to ",
+        "/etc/sidecar/sidecar.toml:8: labels.gpu: it is true or false; write a text in quotes",
     ];
     assert_eq!(faults.len(), starts.len(), "{faults:#?}");
     for (fault, start) in faults.iter().zip(starts) {

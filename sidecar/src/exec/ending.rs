@@ -1,7 +1,7 @@
 //! How a process ended, in the informer's words: a reason, and one line for the person who asks why.
 
-use super::outputs;
 use super::transcode::{self, Exit};
+use super::{container, outputs};
 use keeper::wire::{End, EndReason};
 use proto::v1::{self, Reason, task_spec::Kind};
 use std::{
@@ -26,11 +26,13 @@ const TAIL_BYTES: u64 = 4096;
 pub fn ending(attempt_dir: &Path, spec: &v1::TaskSpec, end: &End) -> v1::Ending {
     let verdict = match (&spec.kind, end.reason) {
         (Some(Kind::Transcode(_)), EndReason::Exited) => transcoded(attempt_dir, end),
+        (Some(Kind::Container(_)), EndReason::Exited) => contained(attempt_dir, spec, end),
         _ => Verdict::plain(classify(end), message(attempt_dir, spec, end)),
     };
     v1::Ending {
         reason: verdict.reason.into(),
-        exit_code: end.code,
+        // The code of a process that never was is its runtime's.
+        exit_code: end.code.filter(|_| !verdict.never_ran),
         signal: end.signal,
         message: one_line(&verdict.message, MESSAGE_BYTES),
         oom: end.oom,
@@ -44,7 +46,7 @@ pub fn ending(attempt_dir: &Path, spec: &v1::TaskSpec, end: &End) -> v1::Ending 
         ended_unix_ms: end.ended_wall_ms,
         ran_ms: end.ran_ms,
         outputs: verdict.outputs,
-        machine_fault: verdict.reason == Reason::Spawn && is_machine_fault(end),
+        machine_fault: verdict.reason == Reason::Spawn && !verdict.never_ran && is_machine_fault(end),
     }
 }
 
@@ -77,11 +79,13 @@ struct Verdict {
     reason: Reason,
     message: String,
     outputs: Vec<v1::StagedOutput>,
+    /// A runtime that works here could not start what the task named.
+    never_ran: bool,
 }
 
 impl Verdict {
     const fn plain(reason: Reason, message: String) -> Self {
-        Self { reason, message, outputs: Vec::new() }
+        Self { reason, message, outputs: Vec::new(), never_ran: false }
     }
 }
 
@@ -114,7 +118,10 @@ fn classify_exit(end: &End) -> Reason {
 fn message(attempt_dir: &Path, spec: &v1::TaskSpec, end: &End) -> String {
     match end.reason {
         EndReason::Exited => exit_message(attempt_dir, spec, end),
-        EndReason::SpawnFailed => end.message.clone(),
+        EndReason::SpawnFailed => match relative_program(spec).filter(|_| end.message.starts_with("execve ")) {
+            Some(_) => format!("{}; {}", end.message, looked_in(spec)),
+            None => end.message.clone(),
+        },
         EndReason::TimedOut => {
             let limit = spec.timeouts.unwrap_or_default().attempt_ms;
             format!("still running after its timeout of {}", duration(limit))
@@ -129,6 +136,28 @@ fn message(attempt_dir: &Path, spec: &v1::TaskSpec, end: &End) -> String {
         }
         EndReason::Unhealthy if end.message.is_empty() => "stopped: its health check failed too often".to_owned(),
         EndReason::Unhealthy => format!("stopped: its health check failed too often, the last time: {}", end.message),
+    }
+}
+
+/// The task's program, if it is looked for from the working directory and not in `PATH`.
+fn relative_program(spec: &v1::TaskSpec) -> Option<&str> {
+    use v1::task_spec::Kind;
+    let argv = match spec.kind.as_ref()? {
+        Kind::Command(command) => &command.argv,
+        Kind::Service(service) => &service.argv,
+        Kind::Script(_) | Kind::Transcode(_) | Kind::Typed(_) | Kind::Container(_) => return None,
+    };
+    argv.first().map(String::as_str).filter(|program| program.contains('/') && !program.starts_with('/'))
+}
+
+/// Where a relative program was looked for, for somebody who thinks of another directory.
+fn looked_in(spec: &v1::TaskSpec) -> String {
+    if spec.cwd.is_empty() {
+        "it was looked for in the attempt's own directory, where only its inputs are: give an absolute path, --cwd, or \
+         bring it along by --executable"
+            .to_owned()
+    } else {
+        format!("it was looked for in {}", spec.cwd)
     }
 }
 
@@ -150,12 +179,23 @@ fn exit_message(attempt_dir: &Path, spec: &v1::TaskSpec, end: &End) -> String {
     }
 }
 
+/// A container whose `crun` ended by itself: with what it complains of nothing was started, else with the container's exit code.
+fn contained(attempt_dir: &Path, spec: &v1::TaskSpec, end: &End) -> Verdict {
+    match container::complaint(attempt_dir).filter(|_| end.code != Some(0) && !end.oom) {
+        Some(why) => {
+            let message = format!("the container's process was not started: {why}");
+            Verdict { never_ran: true, ..Verdict::plain(Reason::Spawn, message) }
+        }
+        None => Verdict::plain(classify(end), message(attempt_dir, spec, end)),
+    }
+}
+
 /// A transcode that ended by itself: the manifest is its success, the failure file its reason.
 fn transcoded(attempt_dir: &Path, end: &End) -> Verdict {
     if end.code == Some(0) {
         return match transcode::read_manifest(attempt_dir) {
             Ok(Some(manifest)) => {
-                Verdict { reason: Reason::Unspecified, message: String::new(), outputs: manifest.to_wire() }
+                Verdict { outputs: manifest.to_wire(), ..Verdict::plain(Reason::Unspecified, String::new()) }
             }
             Ok(None) => Verdict::plain(Reason::Output, "exit code 0, but no output was staged".to_owned()),
             Err(error) => {

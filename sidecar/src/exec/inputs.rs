@@ -56,12 +56,21 @@ pub(crate) enum InputError {
     /// The system's answer.
     #[error("input {source_name}: cannot {what} {}: {error}", file.display())]
     Io { source_name: String, what: &'static str, file: PathBuf, error: io::Error },
+    /// A declared output has no place to go.
+    #[error(transparent)]
+    Output(outputs::Error),
     /// The container's bundle.
     #[error("{0}")]
     Bundle(String),
     /// The directory itself.
     #[error("cannot prepare the directory {}: {error}", dir.display())]
     Directory { dir: PathBuf, error: io::Error },
+}
+
+/// Looks whether declared outputs could be published as this machine is now: hours of work are not begun for a directory that was
+/// forgotten. It is looked again before they are staged.
+pub(crate) fn check_outputs(spec: &v1::TaskSpec) -> Result<(), InputError> {
+    outputs::check_destinations(&spec.outputs).map_err(InputError::Output)
 }
 
 /// Makes the directories of an attempt, empty, below `dir`.

@@ -155,7 +155,7 @@ pub fn stage(staging: &Staging<'_>, stopped: &dyn Fn() -> bool) -> Result<Vec<v1
 }
 
 /// Every destination can be renamed to, and no two of them are one file.
-fn check_destinations(outputs: &[v1::Output]) -> Result<(), Error> {
+pub(super) fn check_destinations(outputs: &[v1::Output]) -> Result<(), Error> {
     let mut seen: BTreeMap<PathBuf, &str> = BTreeMap::new();
     for output in outputs {
         let (path, destination) = (&output.path, Path::new(&output.destination));

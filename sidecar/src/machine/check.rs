@@ -28,8 +28,8 @@ fn books(machine: &Machine) -> Result<(), String> {
         let chosen = machine.attempts.iter().filter(|(_, attempt)| wanted(&attempt.stage));
         chosen.map(|(id, attempt)| (attempt.order, *id)).collect::<std::collections::BTreeSet<_>>()
     };
-    if machine.waiting != index(&|stage| *stage == Stage::Accepted) {
-        return Err("the waiting attempts are not the accepted ones".into());
+    if machine.waiting != index(&|stage| matches!(stage, Stage::Accepting | Stage::Accepted)) {
+        return Err("the waiting attempts are not those taken and not started".into());
     }
     if machine.retired != index(&|stage| matches!(stage, Stage::Retired(_))) {
         return Err("the index of retired attempts is wrong".into());

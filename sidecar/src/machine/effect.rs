@@ -94,10 +94,12 @@ pub enum Effect {
 }
 
 impl Effect {
-    /// Leaves at once, without waiting for the ledger: a slow disk must not end leases.
+    /// Leaves at once, without waiting for the ledger: a slow disk must not end leases. Nor does a start wait for it: what the keeper
+    /// makes first of all is the attempt's record, which holds whatever the row would tell the next agent.
     #[must_use]
     pub fn is_urgent(&self) -> bool {
-        matches!(self, Self::SendBeat { .. } | Self::PublishLease { .. } | Self::CloseLink { .. })
+        use Effect as E;
+        matches!(self, E::SendBeat { .. } | E::PublishLease { .. } | E::CloseLink { .. } | E::StartAttempt { .. })
     }
 }
 

@@ -222,6 +222,8 @@ pub enum Refusal {
     Failed,
     /// An input could not be brought into its directory.
     Input,
+    /// What the task names for its process is not as it must be on this machine: the task's fault, and no other task's trouble.
+    Task,
 }
 
 /// One attempt that the keeper listed.

@@ -112,6 +112,11 @@ impl Machine {
             attempt.started = Some(started);
             self.dirty.insert(id);
         }
+        if attempt.stage == Stage::Starting {
+            // It told how its inputs came in, and they are in.
+            attempt.progress = None;
+            self.progressed.remove(&id);
+        }
         let over = !attempt.stage.is_unfinished();
         if over && attempt.wish != Wish::SetAside {
             effects.push(Effect::StopAttempt { attempt: id, why: v1::Reason::Revoked });
@@ -171,6 +176,7 @@ impl Machine {
             (Refusal::NoLease, _) => Happening::NotStarted,
             (Refusal::Terminating | Refusal::NotHere, _) => Happening::Refused(message),
             (Refusal::Input, _) => Happening::Ended(never_started(now, v1::Reason::Input, &message)),
+            (Refusal::Task, _) => Happening::Ended(never_started(now, v1::Reason::Spawn, &message)),
             (Refusal::Failed, _) => {
                 let ending = never_started(now, v1::Reason::Spawn, &message);
                 Happening::Ended(Box::new(v1::Ending { machine_fault: true, ..*ending }))

@@ -7,11 +7,12 @@
 //! ```
 //!
 //! The shell applies events, takes the batch, commits it, calls [`Machine::committed`], and only then lets the effects of that batch
-//! go. Beats and the lease page go at once ([`Effect::is_urgent`]).
+//! go. Beats, the lease page and starts go at once ([`Effect::is_urgent`]).
 //!
 //! What it keeps true, whatever is repeated, late or reordered:
 //!
-//! - an attempt is acknowledged and started only after its row is durable, and started once;
+//! - an attempt is acknowledged only after its row is durable, and started once (it may start while the row is being written: its
+//!   record tells the next agent of it, and until it is acknowledged the informer repeats its assignment);
 //! - nothing starts without a live lease, counted from the send time of the last acknowledged beat;
 //! - per attempt, reports leave in the order accepted, started, ended, published, and again after each reconnect until acknowledged;
 //! - in a fresh link, nothing is said about an attempt (and a waiting one is not started) before the informer's verdict on it;
@@ -144,7 +145,7 @@ enum Mode {
 pub struct Machine {
     config: Config,
     attempts: BTreeMap<AttemptId, Attempt>,
-    /// Accepted and not started, by order.
+    /// Taken and not started, by order.
     waiting: BTreeSet<(u64, AttemptId)>,
     /// Retired, by order.
     retired: BTreeSet<(u64, AttemptId)>,
@@ -255,7 +256,7 @@ impl Machine {
         }
     }
 
-    /// The batch `seq` and all before it are durable: attempts that waited for it are acknowledged and started.
+    /// The batch `seq` and all before it are durable: attempts that waited for it are acknowledged.
     pub fn committed(&mut self, now: Now, seq: u64, effects: &mut Vec<Effect>) {
         while self.committing.front().is_some_and(|(first, _)| *first <= seq) {
             let (_, rows) = self.committing.pop_front().expect("the queue was just seen not to be empty");
@@ -425,7 +426,7 @@ impl Machine {
         self.busy += u32::from(attempt.stage.is_busy());
         self.tally.stages[attempt.stage.index()] += 1;
         match attempt.stage {
-            Stage::Accepted => {
+            Stage::Accepting | Stage::Accepted => {
                 self.waiting.insert((attempt.order, id));
             }
             Stage::Retired(copy) => {
@@ -548,7 +549,8 @@ impl Machine {
 
     fn on_progressed(&mut self, id: AttemptId, progress: v1::Progress) {
         if let Some(attempt) = self.attempts.get_mut(&id)
-            && attempt.stage == Stage::Running
+            // Before it runs: how its inputs come in.
+            && matches!(attempt.stage, Stage::Starting | Stage::Running)
         {
             attempt.progress = Some(progress);
             self.progressed.insert(id);

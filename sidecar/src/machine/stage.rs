@@ -3,6 +3,7 @@
 //! ```text
 //!            Durable          StartOrdered           Spawned
 //! Accepting ────────▶ Accepted ─────────▶ Starting ─────────▶ Running
+//!     │ └──────────── StartOrdered ──────────▲                  │
 //!     │                │  ▲ ▲               │ │                 │
 //!     │                │  │ └─ NotStarted ──┘ │                 │
 //!     ├── Refused ─────┤  │   (no lease, start lost)             │
@@ -94,7 +95,7 @@ impl Stage {
             (S::Accepting, H::Durable) => To(S::Accepted),
             // Its fate was decided while the row was being written.
             (_, H::Durable) => Stay,
-            (S::Accepted, H::StartOrdered) => To(S::Starting),
+            (S::Accepting | S::Accepted, H::StartOrdered) => To(S::Starting),
             // Accepted too: an earlier agent ordered the start and died before it learned of the process.
             (S::Accepted | S::Starting, H::Spawned) => To(S::Running),
             (S::Starting, H::NotStarted) => To(S::Accepted),

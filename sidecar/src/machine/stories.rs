@@ -211,16 +211,36 @@ fn a_full_disk_closes_the_sidecar_and_costs_the_oldest_acknowledged_logs() {
 }
 
 #[test]
-fn nothing_is_said_or_started_before_the_row_is_durable() {
+fn nothing_is_said_before_the_row_is_durable_but_it_may_start() {
     let (mut world, one) = (World::linked(1), attempt(1, 1));
     let mut effects = Vec::new();
     let heard = Heard::Assign { attempt: one, fence: fence(1), facts: Facts::default() };
     world.machine.apply(world.now, Event::Heard { link: world.link, heard }, &mut effects);
-    assert_eq!(effects, []);
+    assert_eq!(starts(&effects), 1);
+    let mut said: Vec<Effect> = effects.into_iter().filter(|effect| !effect.is_urgent()).collect();
+    assert_eq!(reports(&said), [(1, "accepted")], "it leaves with the batch that holds the row");
+    said.clear();
     let batch = world.machine.take_batch(1_000);
     assert_eq!(batch.rows.len(), 1);
+    world.machine.committed(world.now, 1_000, &mut said);
+    assert_eq!(said, []);
+}
+
+#[test]
+fn an_attempt_may_end_while_its_row_is_being_written() {
+    let (mut world, one) = (World::linked(1), attempt(1, 1));
+    let mut effects = Vec::new();
+    let heard = Heard::Assign { attempt: one, fence: fence(1), facts: Facts::default() };
+    world.machine.apply(world.now, Event::Heard { link: world.link, heard }, &mut effects);
+    let first = world.machine.take_batch(1_000);
+    for notice in [Notice::Spawned(started()), Notice::Ended(exit(0))] {
+        world.machine.apply(world.now, Event::Noticed { attempt: one, notice }, &mut effects);
+    }
+    assert_eq!(reports(&effects), [(1, "accepted"), (2, "started"), (3, "ended")]);
     world.machine.committed(world.now, 1_000, &mut effects);
-    assert_eq!((reports(&effects), starts(&effects)), (vec![(1, "accepted")], 1));
+    let second = world.machine.take_batch(1_001);
+    let states = [first, second].map(|batch| batch.rows[0].state.clone());
+    assert!(matches!(states, [RowState::Accepted, RowState::Ended(_)]), "{states:?}");
 }
 
 #[test]
@@ -302,6 +322,28 @@ fn at_the_end_of_the_lease_a_waiting_stop_attempt_is_refused_and_a_continue_atte
     world.assign(attempt(2, 1), 2);
     assert_eq!(world.pass(3_500), []);
     assert_eq!(world.machine.stage(attempt(2, 1)), Some(&Stage::Accepted));
+}
+
+#[test]
+fn what_is_told_of_inputs_ends_with_the_start() {
+    let (mut world, one) = (World::linked(1), attempt(1, 1));
+    world.assign(one, 1);
+    let fetching = v1::Progress { note: "fetching inputs".into(), ..Default::default() };
+    world.tell(Event::Progressed { attempt: one, progress: fetching.clone() });
+    let told = v1::AttemptProgress { attempt: Some(one.to_wire()), progress: Some(fetching.clone()) };
+    let beat = |world: &mut World| {
+        world.now.boot_ms += 1_000;
+        let mut effects = Vec::new();
+        world.machine.apply(world.now, Event::TimePassed, &mut effects);
+        match &effects[..] {
+            [Effect::SendBeat { beat, .. }] => beat.progress.clone(),
+            other => panic!("one beat was expected: {other:?}"),
+        }
+    };
+    assert_eq!(beat(&mut world), [told]);
+    world.tell(Event::Progressed { attempt: one, progress: fetching });
+    world.notice(one, Notice::Spawned(started()));
+    assert_eq!(beat(&mut world), []);
 }
 
 #[test]

@@ -48,8 +48,8 @@ fn words() -> impl Strategy<Value = Heard> {
 }
 
 fn notices() -> impl Strategy<Value = Notice> {
-    use Refusal::{Exists, Failed, Input, NoLease, NotHere, Terminating};
-    let refusals = prop::sample::select(vec![Exists, NoLease, Terminating, NotHere, Failed, Input]);
+    use Refusal::{Exists, Failed, Input, NoLease, NotHere, Task, Terminating};
+    let refusals = prop::sample::select(vec![Exists, NoLease, Terminating, NotHere, Failed, Input, Task]);
     prop_oneof![
         3 => Just(Notice::Spawned(started())),
         1 => refusals.prop_map(|refusal| Notice::Refused { refusal, message: "no".into() }),

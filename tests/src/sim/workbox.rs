@@ -282,14 +282,14 @@ impl World {
                 self.net.introduce(link.0, hello, held);
                 self.send_up(link, Up::Hello(v1::Hello::default()));
             }
-            Effect::SendReport { link, report } => self.send_up(link, Up::Report(*report)),
+            Effect::SendReport { link, report } => {
+                self.rests_on_a_row(n, &report)?;
+                self.send_up(link, Up::Report(*report));
+            }
             Effect::SendBeat { link, beat } => self.send_up(link, Up::Beat(*beat)),
             Effect::CloseLink { link, .. } => self.hang_up(n, link)?,
             Effect::PublishLease { deadline_ms } => self.on_lease_published(n, deadline_ms)?,
             Effect::StartAttempt { attempt, fence, .. } => {
-                if !self.boxes[n].ledger.contains_key(&attempt) {
-                    return Err(format!("{attempt} is started before it is in the ledger"));
-                }
                 self.truth.on_start_ordered(attempt)?;
                 let keeper_life = self.boxes[n].keeper_life;
                 self.inside(n, 3, Inside::Start { keeper_life, attempt, fence });
@@ -319,6 +319,17 @@ impl World {
             }
         }
         Ok(())
+    }
+
+    /// What the informer is told of an attempt that this box holds is in its ledger.
+    fn rests_on_a_row(&self, n: usize, report: &v1::Report) -> Result<(), String> {
+        use v1::report::What;
+        let held = matches!(report.what, Some(What::Accepted(_) | What::Started(_) | What::Ended(_)));
+        let attempt = report.attempt.as_ref().and_then(|attempt| AttemptId::from_wire(attempt).ok());
+        match attempt.filter(|attempt| held && !self.boxes[n].ledger.contains_key(attempt)) {
+            Some(attempt) => Err(format!("{attempt} is acknowledged before it is in the ledger")),
+            None => Ok(()),
+        }
     }
 
     pub(super) fn inside(&mut self, n: usize, within_ms: u64, what: Inside) {

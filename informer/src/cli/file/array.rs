@@ -23,7 +23,7 @@ impl Array {
     pub(super) fn members(self, folder: &Path) -> Result<array::Array, Problem> {
         let members = match (self.range, self.each_line, self.from_json, self.items) {
             (Some(range), None, None, None) => {
-                let (first, count) = units::range(&range)
+                let (first, count) = units::members(&range)
                     .map_err(|error| Problem::Content { near: "range", problem: error.to_string() })?;
                 array::Members::Range { first, count }
             }

@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::{Problem, below, ms, read_bounded};
-use crate::cli::units::Millis;
+use crate::cli::units::{Millis, Time};
 
 /// All of them, as far as they are there.
 pub(super) struct Kinds {
@@ -73,12 +73,12 @@ struct HealthCheck {
     command: Option<Command>,
     http: Option<HttpProbe>,
     tcp: Option<TcpProbe>,
-    #[serde(alias = "interval")]
+    interval: Option<Time>,
     interval_ms: Option<Millis>,
-    #[serde(alias = "timeout")]
+    timeout: Option<Time>,
     timeout_ms: Option<Millis>,
     failures: u32,
-    #[serde(alias = "start_period")]
+    start_period: Option<Time>,
     start_period_ms: Option<Millis>,
 }
 
@@ -98,9 +98,9 @@ struct TcpProbe {
 #[serde(deny_unknown_fields, default)]
 struct RestartPolicy {
     when: Option<When>,
-    #[serde(alias = "backoff")]
+    backoff: Option<Time>,
     backoff_ms: Option<Millis>,
-    #[serde(alias = "backoff_cap")]
+    backoff_cap: Option<Time>,
     backoff_cap_ms: Option<Millis>,
     max_restarts: u32,
 }
@@ -184,13 +184,19 @@ impl Script {
 
 impl Service {
     fn wire(self) -> Result<v1::Service, Problem> {
-        let restart = self.restart.map(|policy| v1::RestartPolicy {
-            when: policy.when.map_or(v1::restart_policy::When::Unspecified, When::wire).into(),
-            backoff_ms: ms(policy.backoff_ms),
-            backoff_cap_ms: ms(policy.backoff_cap_ms),
-            max_restarts: policy.max_restarts,
-        });
+        let restart = self.restart.map(RestartPolicy::wire).transpose()?;
         Ok(v1::Service { argv: self.argv, health: self.health.map(HealthCheck::wire).transpose()?, restart })
+    }
+}
+
+impl RestartPolicy {
+    fn wire(self) -> Result<v1::RestartPolicy, Problem> {
+        Ok(v1::RestartPolicy {
+            when: self.when.map_or(v1::restart_policy::When::Unspecified, When::wire).into(),
+            backoff_ms: ms("backoff", self.backoff, self.backoff_ms)?,
+            backoff_cap_ms: ms("backoff_cap", self.backoff_cap, self.backoff_cap_ms)?,
+            max_restarts: self.max_restarts,
+        })
     }
 }
 
@@ -218,10 +224,10 @@ impl HealthCheck {
         };
         Ok(v1::HealthCheck {
             probe: Some(probe),
-            interval_ms: ms(self.interval_ms),
-            timeout_ms: ms(self.timeout_ms),
+            interval_ms: ms("interval", self.interval, self.interval_ms)?,
+            timeout_ms: ms("timeout", self.timeout, self.timeout_ms)?,
             failures: self.failures,
-            start_period_ms: ms(self.start_period_ms),
+            start_period_ms: ms("start_period", self.start_period, self.start_period_ms)?,
         })
     }
 }

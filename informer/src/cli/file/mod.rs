@@ -1,7 +1,7 @@
 //! Task files: the TOML and JSON forms of the gRPC `TaskSpec`, with the same field names.
 //!
-//! Durations are texts like `"5m"` or numbers of milliseconds, sizes texts like `"512MiB"` or numbers of bytes; the unit at the
-//! end of a field's name may be left out (`attempt = "5m"` is `attempt_ms = 300000`). Paths (of scripts, films, inputs,
+//! Durations are texts like `"5m"`, sizes texts like `"512MiB"` or numbers of bytes; the unit at the end of a field's name may be
+//! left out. A bare number is what the key's name says: milliseconds under `attempt_ms`, and under `attempt` seconds, as on a flag. Paths (of scripts, films, inputs,
 //! outputs, images, items; `cwd`) are relative to the file. A key that does not exist is refused: a typo must not become a default.
 
 mod array;
@@ -24,11 +24,14 @@ use serde::Deserialize;
 use super::{
     array::Array,
     error::Error,
-    units::{self, Bytes, Millis},
+    units::{self, Bytes, Millis, Time},
 };
 
 /// Largest task file, in bytes. Comments and escapes may make it larger than the payload it describes, but not without end.
 const FILE_BYTES: u64 = 4 * bounds::PAYLOAD_BYTES as u64;
+
+/// From this likeness on (of 1) a name is suggested for another: typing errors pass, other words do not.
+const ALIKE: f64 = 0.8;
 
 /// A task file's contents.
 #[derive(Debug, Clone, PartialEq)]
@@ -105,8 +108,24 @@ fn without_position(text: &str) -> String {
     flat(text.rsplit_once(" at line ").map_or(text, |(problem, _)| problem))
 }
 
+/// A parser's message on one line; of a name that is none, the one that was probably meant instead of all that there are.
 fn flat(text: &str) -> String {
-    text.split_whitespace().collect::<Vec<_>>().join(" ")
+    let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    match line.split_once(", expected ") {
+        Some((problem, known)) if problem.starts_with("unknown ") => match meant(problem, known) {
+            Some(name) => format!("{problem}; did you mean `{name}`?"),
+            None => line,
+        },
+        _ => line,
+    }
+}
+
+/// Of the names in backticks in `known`, the one most like the one in `problem`.
+fn meant<'a>(problem: &str, known: &'a str) -> Option<&'a str> {
+    let written = problem.split('`').nth(1)?;
+    let names = known.split('`').skip(1).step_by(2);
+    let rated = names.map(|name| (strsim::jaro_winkler(written, name), name));
+    rated.filter(|(likeness, _)| *likeness >= ALIKE).max_by(|(a, _), (b, _)| a.total_cmp(b)).map(|(_, name)| name)
 }
 
 /// What is wrong with fields that are right one by one.
@@ -152,10 +171,10 @@ struct Form {
     limits: Option<Limits>,
     start_after_unix_ms: Option<u64>,
     start_at: Option<String>,
-    delay: Option<Millis>,
+    delay: Option<Time>,
     #[serde(alias = "log_cap")]
     log_cap_bytes: Option<Bytes>,
-    #[serde(alias = "replace_after")]
+    replace_after: Option<Time>,
     replace_after_ms: Option<Millis>,
     command: Option<kind::Command>,
     script: Option<kind::Script>,
@@ -194,9 +213,9 @@ struct Retry {
     max_attempts: u32,
     max_infrastructure: u32,
     no_infrastructure_retry: bool,
-    #[serde(alias = "backoff")]
+    backoff: Option<Time>,
     backoff_ms: Option<Millis>,
-    #[serde(alias = "backoff_cap")]
+    backoff_cap: Option<Time>,
     backoff_cap_ms: Option<Millis>,
     final_codes: Vec<u32>,
     retriable_codes: Vec<u32>,
@@ -205,13 +224,13 @@ struct Retry {
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct Timeouts {
-    #[serde(alias = "queue")]
+    queue: Option<Time>,
     queue_ms: Option<Millis>,
-    #[serde(alias = "attempt")]
+    attempt: Option<Time>,
     attempt_ms: Option<Millis>,
-    #[serde(alias = "total")]
+    total: Option<Time>,
     total_ms: Option<Millis>,
-    #[serde(alias = "progress")]
+    progress: Option<Time>,
     progress_ms: Option<Millis>,
 }
 
@@ -228,7 +247,7 @@ enum OnDisconnect {
 #[serde(deny_unknown_fields, default)]
 struct Stop {
     signal: Option<Signal>,
-    #[serde(alias = "grace")]
+    grace: Option<Time>,
     grace_ms: Option<Millis>,
     main_only: bool,
 }
@@ -241,8 +260,18 @@ enum Signal {
 }
 
 /// 0 is the schema's word for "not said".
-fn ms(value: Option<Millis>) -> u64 {
-    value.map_or(0, |value| value.0)
+///
+/// # Errors
+/// Both keys are there, and either may have been meant.
+fn ms(near: &'static str, time: Option<Time>, ms: Option<Millis>) -> Result<u64, Problem> {
+    match (time, ms) {
+        (Some(_), Some(_)) => {
+            let problem = format!("{near} and {near}_ms say the same thing; keep one of them");
+            Err(Problem::Content { near, problem })
+        }
+        (Some(Time(ms)), None) | (None, Some(Millis(ms))) => Ok(ms),
+        (None, None) => Ok(0),
+    }
 }
 
 fn size(value: Option<Bytes>) -> u64 {
@@ -272,8 +301,8 @@ impl Form {
             require: self.require,
             resources: self.resources.map(Resources::wire),
             priority: self.priority,
-            retry: self.retry.map(Retry::wire),
-            timeouts: self.timeouts.map(Timeouts::wire),
+            retry: self.retry.map(Retry::wire).transpose()?,
+            timeouts: self.timeouts.map(Timeouts::wire).transpose()?,
             on_disconnect: on_disconnect.into(),
             exclusive: self.exclusive,
             accept_weak_fencing: self.accept_weak_fencing,
@@ -283,7 +312,7 @@ impl Form {
             limits: self.limits.map(Limits::wire),
             start_after_unix_ms,
             log_cap_bytes: size(self.log_cap_bytes),
-            replace_after_ms: ms(self.replace_after_ms),
+            replace_after_ms: ms("replace_after", self.replace_after, self.replace_after_ms)?,
             kind: Some(kind),
             inputs: self.inputs.into_iter().map(|input| input.wire(folder)).collect::<Result<_, _>>()?,
             outputs: self.outputs.into_iter().map(|output| output.wire(folder)).collect::<Result<_, _>>()?,
@@ -336,27 +365,27 @@ impl Limits {
 }
 
 impl Retry {
-    fn wire(self) -> v1::Retry {
-        v1::Retry {
+    fn wire(self) -> Result<v1::Retry, Problem> {
+        Ok(v1::Retry {
             max_attempts: self.max_attempts,
             max_infrastructure: self.max_infrastructure,
             no_infrastructure_retry: self.no_infrastructure_retry,
-            backoff_ms: ms(self.backoff_ms),
-            backoff_cap_ms: ms(self.backoff_cap_ms),
+            backoff_ms: ms("backoff", self.backoff, self.backoff_ms)?,
+            backoff_cap_ms: ms("backoff_cap", self.backoff_cap, self.backoff_cap_ms)?,
             final_codes: self.final_codes,
             retriable_codes: self.retriable_codes,
-        }
+        })
     }
 }
 
 impl Timeouts {
-    fn wire(self) -> v1::Timeouts {
-        v1::Timeouts {
-            queue_ms: ms(self.queue_ms),
-            attempt_ms: ms(self.attempt_ms),
-            total_ms: ms(self.total_ms),
-            progress_ms: ms(self.progress_ms),
-        }
+    fn wire(self) -> Result<v1::Timeouts, Problem> {
+        Ok(v1::Timeouts {
+            queue_ms: ms("queue", self.queue, self.queue_ms)?,
+            attempt_ms: ms("attempt", self.attempt, self.attempt_ms)?,
+            total_ms: ms("total", self.total, self.total_ms)?,
+            progress_ms: ms("progress", self.progress, self.progress_ms)?,
+        })
     }
 }
 
@@ -369,7 +398,7 @@ impl Stop {
                 units::signal(&name).map_err(|error| Problem::Content { near: "signal", problem: error.to_string() })?
             }
         };
-        Ok(v1::Stop { signal, grace_ms: ms(self.grace_ms), main_only: self.main_only })
+        Ok(v1::Stop { signal, grace_ms: ms("grace", self.grace, self.grace_ms)?, main_only: self.main_only })
     }
 }
 

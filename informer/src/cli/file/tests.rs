@@ -88,7 +88,13 @@ fn what_is_wrong_is_told_with_file_and_line() {
             "[timeouts]\nattempt = \"5 parsecs\"\n[command]\nargv=[\"a\"]\n",
             "a.toml:2: \"5 parsecs\" is not a duration",
         ),
-        ("a.toml", "[timeouts]\nattempt = \"5\"\n[command]\nargv=[\"a\"]\n", "a.toml:2: \"5\" is not a duration"),
+        ("a.toml", "[timeouts]\nattempt_ms = \"5\"\n[command]\nargv=[\"a\"]\n", "a.toml:2: \"5\" has no unit"),
+        (
+            "a.toml",
+            "[timeouts]\nattempt = 5\nattempt_ms = 5\n[command]\nargv=[\"a\"]\n",
+            "a.toml:2: attempt and attempt_ms say the same thing",
+        ),
+        ("a.toml", "[timeouts]\natempt = 5\n", "a.toml:2: unknown field `atempt`; did you mean `attempt`?"),
         ("a.toml", "[timeouts]\nattempt = -5\n[command]\nargv=[\"a\"]\n", "a.toml:2: invalid value"),
         ("a.toml", "log_cap = \"5M\"\n[command]\nargv=[\"a\"]\n", "a.toml:1: \"5M\" is not a number of bytes"),
         ("a.toml", "[command]\nargv=[\"a\"]\n[stop]\nsignal = \"NOPE\"\n", "a.toml:4: \"NOPE\" is not a signal"),
@@ -212,4 +218,23 @@ fn the_examples_are_task_files() {
         seen += 1;
     }
     assert!(seen >= 7, "{seen} examples");
+}
+
+#[test]
+fn a_bare_number_is_what_its_key_says() {
+    let attempt_ms = |name: &str, text: &str| {
+        let task = parse(Path::new(name), text, Path::new("/f")).unwrap_or_else(|error| panic!("{text}: {error}"));
+        task.spec.timeouts.unwrap_or_default().attempt_ms
+    };
+    for (value, ms) in
+        [("attempt = 5", 5_000), ("attempt = 0.5", 500), ("attempt = \"5\"", 5_000), ("attempt_ms = 5", 5)]
+    {
+        let text = format!("timeouts = {{ {value} }}\n[command]\nargv = [\"true\"]\n");
+        assert_eq!(attempt_ms("a.toml", &text), ms, "{value}");
+    }
+    for (value, ms) in [(r#""attempt": 5"#, 5_000), (r#""attempt_ms": 5000"#, 5_000), (r#""attempt_ms": "5s""#, 5_000)]
+    {
+        let text = format!(r#"{{"timeouts": {{{value}}}, "command": {{"argv": ["true"]}}}}"#);
+        assert_eq!(attempt_ms("a.json", &text), ms, "{value}");
+    }
 }

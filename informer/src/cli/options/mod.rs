@@ -127,9 +127,11 @@ impl TaskOptions {
     /// The request for these options. Carries an idempotency key in any case, so that it may be sent again after a lost answer.
     ///
     /// # Errors
-    /// A file that cannot be read or understood, or nothing to run.
+    /// A file that cannot be read or understood, nothing to run, or a label that is given twice.
     pub(crate) fn order(&self) -> Result<Order, Error> {
         self.work.check()?;
+        units::once("--label", &self.labels)?;
+        units::once("--require", &self.require)?;
         let form = match &self.file {
             Some(path) => {
                 let mut form = file::read(path)?;

@@ -92,6 +92,30 @@ fn a_fresh_sidecar_starts_slowly() {
 }
 
 #[test]
+fn who_fetches_inputs_does_not_hold_the_window_of_a_fresh_sidecar() {
+    let mut world = World::new();
+    let slow = world.submit(facts());
+    world.submit(facts());
+    let session = world.link(1, 1, 8, vec![]);
+    let attempt = world.one_assigned();
+    assert_eq!(attempt.0.task, slow);
+    let note = "fetching inputs: 12 of 40 MiB".to_owned();
+    let progress = vec![(attempt.0, v1::Progress { note: note.clone(), ..Default::default() })];
+    let load = v1::Load::default();
+    world.tell(Event::BeatReceived { session, seq: 2, load, credit: 7, held: 1, closed: false, progress });
+    let next = world.one_assigned();
+    assert_ne!(next.0.task, slow, "the other one need not wait for a slow server");
+    assert_eq!(world.machine.progress(slow).map(|progress| progress.note.as_str()), Some(note.as_str()));
+    assert_eq!(world.machine.why(world.now, slow).expect("held").details, [note]);
+    // The window itself has not grown: nothing has started yet.
+    world.submit(facts());
+    assert_eq!(world.assigned(), []);
+    world.started(session, attempt);
+    assert_eq!(world.machine.progress(slow), None, "what was told of the inputs goes with them");
+    assert_eq!(world.assigned(), [], "two are in a window of two");
+}
+
+#[test]
 fn three_spawn_failures_of_different_tasks_quarantine() {
     let mut world = World::new();
     let session = world.link(1, 1, 1, vec![]);
@@ -231,10 +255,17 @@ fn a_service_restarts_by_its_policy_and_is_not_charged() {
         world.report(session, attempt, Report::Ended(Box::new(exit(1))));
         world.pass(delay_ms - 1);
         assert_eq!(world.assigned(), []);
+        let why = world.machine.why(world.now, task).expect("it waits");
+        assert!(why.details.iter().any(|line| line.contains("exit code 1")), "{why:?}");
         world.beat(session, 1);
         world.pass(1);
     }
     let attempt = world.one_assigned();
+    world.started(session, attempt);
+    // It is up again; what happened before is told all the same.
+    let why = world.machine.why(world.now, task).expect("it runs");
+    let told = ["attempt 2 ended: exit_code (exit code 1)", "restarted 2 times in a row, lost 0 times"];
+    assert_eq!(why.details, told);
     world.report(session, attempt, Report::Ended(Box::new(exit(1))));
     let row = world.row(task);
     assert_eq!((row.state(), row.own_failures), (v1::TaskState::Failed, 0));

@@ -2,7 +2,7 @@
 
 use super::array::{member, task};
 use super::{Open, World, change, line, row};
-use crate::machine::{Batch, KeyHit, TaskChange};
+use crate::machine::{Batch, KeyHit, Own, TaskChange};
 use crate::store::{Commit, Error, Filter, ItemChunk};
 use bytes::Bytes;
 use proto::store::{ExecutorRow, Facts, TaskRow};
@@ -26,10 +26,11 @@ fn facts_are_written_once(mut open: Open) {
     let mut world = World::open(&mut open);
     let first = row(1, TaskState::Ready);
     world.put(vec![first.clone()]);
-    let other = Facts { name: "other".into(), ..Facts::default() };
+    let other = Facts { owner: "other".into(), ..Facts::default() };
     let update = |id, state| TaskChange {
         row: TaskRow { facts: None, ..row(id, state) },
         facts: Arc::new(other.clone()),
+        own: Arc::new(Own { name: "other".into(), ..Own::default() }),
         fresh: false,
     };
     for state in [TaskState::Ready, TaskState::Assigned, TaskState::Running, TaskState::Succeeded, TaskState::Ready] {

@@ -6,7 +6,7 @@
 
 use super::tests::Data;
 use super::*;
-use crate::machine::{Batch, HistoryEvent, TaskChange};
+use crate::machine::{Batch, HistoryEvent, Own, TaskChange};
 use crate::store::Live;
 use bytes::Bytes;
 use proto::id::TaskId;
@@ -36,7 +36,7 @@ fn id(n: u64) -> TaskId {
 }
 
 /// The row as it is after `step` changes: ready, assigned, running, succeeded.
-fn change(n: u64, step: usize, facts: &Arc<Facts>) -> TaskChange {
+fn change(n: u64, step: usize, (facts, own): &(Arc<Facts>, Arc<Own>)) -> TaskChange {
     let state = [TaskState::Ready, TaskState::Assigned, TaskState::Running, TaskState::Succeeded][step];
     let attempt = AttemptRow {
         number: 1,
@@ -64,17 +64,13 @@ fn change(n: u64, step: usize, facts: &Arc<Facts>) -> TaskChange {
         history: step as u32 + 1,
         ..TaskRow::default()
     };
-    TaskChange { row, facts: Arc::clone(facts), fresh: step == 0 }
+    TaskChange { row, facts: Arc::clone(facts), own: Arc::clone(own), fresh: step == 0 }
 }
 
-fn facts() -> Arc<Facts> {
-    Arc::new(Facts {
-        name: "job".into(),
-        owner: "ops".into(),
-        cpu_millis: 1000,
-        kind: "command".into(),
-        ..Facts::default()
-    })
+fn facts() -> (Arc<Facts>, Arc<Own>) {
+    let own = Own { name: "job".into(), ..Own::default() };
+    let facts = Facts { owner: "ops".into(), cpu_millis: 1000, kind: "command".into(), ..Facts::default() };
+    (Arc::new(facts), Arc::new(own))
 }
 
 fn line(n: u64, step: usize) -> HistoryEvent {

@@ -2,7 +2,7 @@
 
 use super::fault::{damaged, explain};
 use super::write::int;
-use crate::machine::TaskChange;
+use crate::machine::{Own, TaskChange};
 use crate::store::{Error, id_of, name_of};
 use prost::Message as _;
 use proto::store::{Facts, TaskRow};
@@ -49,13 +49,15 @@ pub(super) struct Rows<'c> {
     db: &'c Connection,
     path: &'c Path,
     body: Vec<u8>,
-    /// The facts encoded last: those of one commit are often the same.
-    facts: Option<(Arc<Facts>, Vec<u8>)>,
+    /// The facts encoded last, of which the first `shared` bytes are what others share: in one commit many are alike.
+    encoded: Vec<u8>,
+    shared: usize,
+    facts: Option<Arc<Facts>>,
 }
 
 impl<'c> Rows<'c> {
     pub(super) fn new(db: &'c Connection, path: &'c Path) -> Self {
-        Self { db, path, body: Vec::new(), facts: None }
+        Self { db, path, body: Vec::new(), encoded: Vec::new(), shared: 0, facts: None }
     }
 
     pub(super) fn write(&mut self, change: &TaskChange) -> Result<(), Error> {
@@ -93,15 +95,15 @@ impl<'c> Rows<'c> {
 
     fn insert(&mut self, change: &TaskChange) -> Result<(), Error> {
         let failed = |error| explain("commit to", self.path, error);
-        let (db, row, facts) = (self.db, &change.row, &change.facts);
-        self.encode(facts);
-        let (state, encoded) = (row.state(), self.facts.as_ref().map_or(&[][..], |(_, bytes)| bytes));
+        let (db, row, own) = (self.db, &change.row, &change.own);
+        self.encode(&change.facts, own);
+        let (state, encoded) = (row.state(), &self.encoded);
         let inserted = if is_member(&row.id) {
             let values = params![row.id, phase(state), state as i32, self.body, encoded];
             db.prepare_cached(INSERT_MEMBER).and_then(|mut insert| insert.execute(values))
         } else {
             let ended_ms = is_ended(state).then_some(int(row.ended_unix_ms));
-            let (owner, name) = (&facts.owner, &facts.name);
+            let (owner, name) = (&change.facts.owner, &own.name);
             let values = params![row.id, phase(state), state as i32, ended_ms, self.body, encoded, owner, name];
             db.prepare_cached(INSERT_TASK).and_then(|mut insert| insert.execute(values))
         };
@@ -114,13 +116,13 @@ impl<'c> Rows<'c> {
         if is_member(&row.id) {
             return Ok(());
         }
-        self.names(row, facts)
+        self.names(row, own)
     }
 
     /// What finds a task besides its id; it never changes.
-    fn names(&self, row: &TaskRow, facts: &Facts) -> Result<(), Error> {
+    fn names(&self, row: &TaskRow, own: &Own) -> Result<(), Error> {
         let failed = |error| explain("commit to", self.path, error);
-        for (name, value) in &facts.labels {
+        for (name, value) in &*own.labels {
             let sql = "INSERT INTO task_labels (key, value, task) VALUES (?1, ?2, ?3)";
             let mut label = self.db.prepare_cached(sql).map_err(failed)?;
             label.execute(params![name, value, row.id]).map_err(failed)?;
@@ -138,9 +140,15 @@ impl<'c> Rows<'c> {
         }
     }
 
-    fn encode(&mut self, facts: &Arc<Facts>) {
-        if !self.facts.as_ref().is_some_and(|(last, _)| Arc::ptr_eq(last, facts)) {
-            self.facts = Some((Arc::clone(facts), facts.encode_to_vec()));
+    /// Both parts of a task's facts, one after the other, which is the encoding of the whole.
+    fn encode(&mut self, facts: &Arc<Facts>, own: &Own) {
+        if !self.facts.as_ref().is_some_and(|last| Arc::ptr_eq(last, facts)) {
+            self.facts = Some(Arc::clone(facts));
+            self.encoded.clear();
+            facts.encode(&mut self.encoded).expect("a vector grows as needed");
+            self.shared = self.encoded.len();
         }
+        self.encoded.truncate(self.shared);
+        own.alone().encode(&mut self.encoded).expect("a vector grows as needed");
     }
 }

@@ -20,6 +20,8 @@ pub(crate) use bundle::{writable, write as write_bundle};
 
 use super::{Error, Plan, Process, utf8};
 use proto::v1;
+use std::fs::File;
+use std::io::Read as _;
 use std::path::Path;
 
 /// Where the container finds the attempt's own directory.
@@ -28,6 +30,20 @@ const TASK_DIR: &str = "/task";
 const TASK_OUTPUTS: &str = "/outputs";
 /// The bundle, in the attempt's directory.
 pub(crate) const BUNDLE: &str = "bundle";
+
+/// What `crun` itself complains of, in the bundle: nothing of the container's can write there, so that a program that ends with the
+/// same exit code is never taken for one that did not start.
+const COMPLAINT: &str = "crun.log";
+/// Bytes of a complaint that are read.
+const COMPLAINT_BYTES: u64 = 4096;
+
+/// Why `crun` could not start the container's first process; `None` if it did.
+pub(super) fn complaint(attempt_dir: &Path) -> Option<String> {
+    let mut bytes = Vec::new();
+    let file = File::open(attempt_dir.join(BUNDLE).join(COMPLAINT)).ok()?;
+    file.take(COMPLAINT_BYTES).read_to_end(&mut bytes).ok()?;
+    Some(String::from_utf8_lossy(&bytes).trim().to_owned()).filter(|text| !text.is_empty())
+}
 
 /// The `crun` that becomes the container's first process.
 pub(super) fn process(plan: &Plan<'_>) -> Result<Process, Error> {
@@ -42,6 +58,7 @@ fn argv(exe: &Path, crun: &Path, bundle: &Path, name: &str) -> Result<Vec<String
         "exec-container".to_owned(),
         utf8(crun)?,
         "--cgroup-manager=disabled".to_owned(),
+        format!("--log=file:{}", utf8(&bundle.join(COMPLAINT))?),
         "--root".to_owned(),
         utf8(&bundle.join("state"))?,
         "run".to_owned(),
