@@ -154,6 +154,11 @@ impl Machine {
         match held.state {
             HeldState::Accepted => self.on_returned(cx, id, None),
             HeldState::Running { started_unix_ms, progress } => {
+                // Its window may be as narrow as a stranger's, for the informer or the agent has restarted. A process that runs there
+                // shows what a start shows; else one that runs for ever would keep everybody else from it.
+                if let Some(sidecar) = self.sidecars.get_mut(&sidecar) {
+                    sidecar.on_spawned(id);
+                }
                 self.on_returned(cx, id, Some((started_unix_ms, progress)))
             }
             HeldState::Ended(ending) => {
