@@ -3,6 +3,7 @@
 //! Tests wait on what they see (a state, a file, a process), never on time; [`DEADLINE`] only bounds a failure.
 
 pub mod life;
+pub mod place;
 pub mod secure;
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -49,6 +50,8 @@ pub struct World {
     env: Vec<(&'static str, PathBuf)>,
     /// Comes before every sidecar's command.
     wrapper: Vec<String>,
+    /// Comes before the informer's.
+    informer_wrapper: Vec<String>,
     /// Holds the mount namespace that sidecars are started in, if it is not the test's own.
     namespace: Option<Child>,
 }
@@ -73,6 +76,7 @@ impl World {
             beat: "1s",
             env: Vec::new(),
             wrapper: Vec::new(),
+            informer_wrapper: Vec::new(),
             namespace: None,
         };
         Ok(world)
@@ -110,7 +114,7 @@ impl World {
     /// It ends instead, or does not listen within [`DEADLINE`].
     pub fn start_informer(&mut self, env: &[(&str, &str)]) -> Result<()> {
         let log = std::fs::File::options().create(true).append(true).open(self.dir.join("informer.log"))?;
-        let mut child = Command::new(binary("informer"))
+        let mut child = place::wrapped(&self.informer_wrapper, &binary("informer"))
             .args(["serve", "--listen", &self.listen, "--beat", self.beat, "--data"])
             .arg(self.dir.join("informer"))
             .envs(self.env.iter().cloned())

@@ -12,14 +12,19 @@
 //! ```
 
 pub mod clocks;
+pub mod damage;
 pub mod disks;
 pub mod floods;
+mod group;
 pub mod kills;
 pub mod limits;
 pub mod network;
+pub mod pressure;
 pub mod processes;
+mod promises;
 pub mod report;
 pub mod stops;
+mod sys;
 
 use crate::sim::rng::Rng;
 use anyhow::{Context as _, Result, ensure};

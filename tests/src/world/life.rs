@@ -41,10 +41,8 @@ impl World {
     /// A command in the sidecars' mount or network namespace.
     #[must_use]
     pub fn inside(&self, program: &Path) -> Command {
-        if let [first, rest @ ..] = &self.wrapper[..] {
-            let mut command = Command::new(first);
-            command.args(rest).arg(program);
-            return command;
+        if !self.wrapper.is_empty() {
+            return super::place::wrapped(&self.wrapper, program);
         }
         let Some(holder) = &self.namespace else { return Command::new(program) };
         let mut command = Command::new("nsenter");
@@ -57,6 +55,23 @@ impl World {
     pub fn agent(&self, n: usize) -> Option<i32> {
         let agent = self.sidecars.get(n)?.agent.as_ref()?;
         i32::try_from(agent.id()).ok()
+    }
+
+    /// Whether the agent of sidecar `n` has ended by itself; if so, it is reaped.
+    pub fn agent_has_ended(&mut self, n: usize) -> bool {
+        let agent = self.sidecars.get_mut(n).map(|sidecar| &mut sidecar.agent);
+        let Some(agent) = agent else { return false };
+        let ended = agent.as_mut().is_some_and(|child| matches!(child.try_wait(), Ok(Some(_))));
+        if ended {
+            *agent = None;
+        }
+        ended
+    }
+
+    /// The process id of the informer.
+    #[must_use]
+    pub fn informer_pid(&self) -> Option<i32> {
+        i32::try_from(self.informer.as_ref()?.id()).ok()
     }
 
     /// Waits until the agent of sidecar `n` has ended by itself; its exit status.
