@@ -1,7 +1,7 @@
 //! Faults, tried on the real binaries and real processes.
 //!
 //! A [`Case`] is one fault: it builds a world, lets tasks flow, does its harm, heals, and tells what happened as an [`Outcome`]. What
-//! clients were told and what processes did is judged by one checker.
+//! clients were told ([`recorder`]) and what processes did (each writes that itself: [`probe`]) is judged by one [`checker`].
 //! The ordinary test run plays each case once and judges order only ([`play`]); `tests/chaos.sh` plays more rounds, judges times too, and
 //! writes the table of faults ([`report`]).
 //!
@@ -11,26 +11,33 @@
 //!                    └─ probes ──────▶ acts ────────────────────────┘
 //! ```
 
+pub mod checker;
+pub mod client;
 pub mod clocks;
 pub mod damage;
 pub mod disks;
 pub mod floods;
+pub mod flow;
 mod group;
+pub mod job;
 pub mod kills;
 pub mod limits;
 pub mod network;
 pub mod pressure;
+pub mod probe;
 pub mod processes;
 mod promises;
+pub mod recorder;
 pub mod report;
 pub mod stops;
 mod sys;
 
-use crate::sim::rng::Rng;
+pub use crate::world::secure::run;
+
+use crate::sim::Rng;
 use anyhow::{Context as _, Result, ensure};
 use std::fmt::{self, Display, Formatter};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -136,7 +143,8 @@ pub enum Need {
 
 impl Need {
     /// Why it is not met.
-    fn missing(self) -> Option<String> {
+    #[must_use]
+    pub fn missing(self) -> Option<String> {
         match self {
             Self::Root => (!rustix::process::geteuid().is_root()).then(|| "needs root".to_owned()),
             Self::Tool(name) => (!is_installed(name)).then(|| format!("{name} is not installed")),
@@ -285,24 +293,6 @@ fn play_round(case: &Case, number: u32) -> Result<()> {
             ensure!((outcome.lost, outcome.doubled) == (0, 0), "{}\n{outcome:?}", told());
         }
     }
-    Ok(())
-}
-
-/// Runs a command line without a shell, with the places where a system's tools are; its output is its error.
-///
-/// # Errors
-/// The program is not there or fails.
-pub fn run(line: &str) -> Result<()> {
-    let mut words = line.split_whitespace();
-    let program = words.next().context("a program")?;
-    let path = format!("{}:/usr/sbin:/sbin", std::env::var("PATH").unwrap_or_default());
-    let output = Command::new(program)
-        .args(words)
-        .env("PATH", path)
-        .stdin(Stdio::null())
-        .output()
-        .with_context(|| format!("no {program}"))?;
-    ensure!(output.status.success(), "`{line}`: {}", String::from_utf8_lossy(&output.stderr).trim());
     Ok(())
 }
 
