@@ -31,12 +31,16 @@ pub static CASES: &[&Case] = &[
 const STORE_TMPFS: &str = "mount -t tmpfs -o size=24m none \"$1\"";
 /// Small enough to be filled at once.
 const SIDECAR_TMPFS: &str = "mount -t tmpfs -o size=8m none \"$1\"";
-/// A file system in an image in a tmpfs `$1.under`, which holds less than the image says. Without a journal: what fails is the flush of
-/// data, and no journal that would turn the whole file system read-only first.
+/// A file system in an image in a tmpfs `$1.under`, which holds less than the image says.
 const FAILING: &str = "mkdir -p \"$1.under\" && mount -t tmpfs -o size=40m none \"$1.under\" && \
+     truncate -s 256M \"$1.under/image\" && mkfs.ext4 -q -E nodiscard \"$1.under/image\" && \
+     mount -o loop \"$1.under/image\" \"$1\"";
+/// The same without a journal, whose failure would turn the file system read-only until it is mounted again, which it cannot be while
+/// tasks have files open on it.
+const FAILING_FOR_A_WHILE: &str = "mkdir -p \"$1.under\" && mount -t tmpfs -o size=40m none \"$1.under\" && \
      truncate -s 256M \"$1.under/image\" && mkfs.ext4 -q -O ^has_journal -E nodiscard \"$1.under/image\" && \
      mount -o loop \"$1.under/image\" \"$1\"";
-/// The same with room for all and a journal, as a machine's disk has.
+/// One with room for all, as a machine's disk has.
 const JOURNALLED: &str = "mkdir -p \"$1.under\" && mount -t tmpfs -o size=80m none \"$1.under\" && \
      truncate -s 64M \"$1.under/image\" && mkfs.ext4 -q \"$1.under/image\" && mount -o loop \"$1.under/image\" \"$1\"";
 /// As after a reboot: what was in memory only is gone.
@@ -196,7 +200,7 @@ fn sidecar_eio(_: &mut Round) -> Result<Outcome> {
     let mut world = World::empty()?;
     let data = world.dir().join("sidecar-0");
     let filled = world.dir().join("sidecar-0.under");
-    let place = place(&data, FAILING)?;
+    let place = place(&data, FAILING_FOR_A_WHILE)?;
     world.put_sidecars(place.enter());
     world.start_informer(&[])?;
     world.start_sidecar(0, &[], &[])?;

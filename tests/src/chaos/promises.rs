@@ -84,12 +84,13 @@ impl Promises {
     /// # Errors
     /// The command line cannot be started.
     pub(super) fn ask_again(&mut self, world: &World) -> Result<()> {
-        for promise in &self.given {
+        for promise in &mut self.given {
             match submit(world, &promise.key, &promise.args)? {
                 Some(id) if id == promise.id => {}
                 Some(other) => {
                     self.lost += 1;
                     self.violations.push(format!("invariant 1: {} was {}, is {other} now", promise.key, promise.id));
+                    promise.id = other;
                 }
                 None => self.violations.push(format!("invariant 2: {} is refused with the same payload", promise.key)),
             }
