@@ -52,8 +52,8 @@ pub struct World {
     wrapper: Vec<String>,
     /// Comes before the informer's.
     informer_wrapper: Vec<String>,
-    /// Holds the mount namespace that sidecars are started in, if it is not the test's own.
-    namespace: Option<Child>,
+    /// The mount namespace that sidecars are started in, if it is not the test's own.
+    namespace: Option<place::Place>,
 }
 
 impl World {
@@ -390,10 +390,7 @@ impl Drop for World {
         for pid in processes_with(self.dir.as_os_str().as_encoded_bytes()) {
             kill(pid);
         }
-        if let Some(mut holder) = self.namespace.take() {
-            let _ = holder.kill();
-            let _ = holder.wait();
-        }
+        drop(self.namespace.take());
         if std::thread::panicking() || std::env::var_os("TESTS_KEEP").is_some() {
             eprintln!("kept for a look: {}", self.dir.display());
         } else {
