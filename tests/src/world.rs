@@ -4,6 +4,7 @@
 
 pub mod builds;
 pub mod life;
+pub mod place;
 pub mod secure;
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -52,8 +53,10 @@ pub struct World {
     wrapper: Vec<String>,
     /// Where each program is taken from.
     pub builds: builds::Builds,
-    /// Holds the mount namespace that sidecars are started in, if it is not the test's own.
-    namespace: Option<Child>,
+    /// Comes before the informer's.
+    informer_wrapper: Vec<String>,
+    /// The mount namespace that sidecars are started in, if it is not the test's own.
+    namespace: Option<place::Place>,
 }
 
 impl World {
@@ -77,6 +80,7 @@ impl World {
             env: Vec::new(),
             wrapper: Vec::new(),
             builds: builds::Builds::default(),
+            informer_wrapper: Vec::new(),
             namespace: None,
         };
         Ok(world)
@@ -114,7 +118,7 @@ impl World {
     /// It ends instead, or does not listen within [`DEADLINE`].
     pub fn start_informer(&mut self, env: &[(&str, &str)]) -> Result<()> {
         let log = std::fs::File::options().create(true).append(true).open(self.dir.join("informer.log"))?;
-        let mut child = Command::new(self.builds.informer.join("informer"))
+        let mut child = place::wrapped(&self.informer_wrapper, &self.builds.informer.join("informer"))
             .args(["serve", "--listen", &self.listen, "--beat", self.beat, "--data"])
             .arg(self.dir.join("informer"))
             .envs(self.env.iter().cloned())
@@ -390,10 +394,7 @@ impl Drop for World {
         for pid in processes_with(self.dir.as_os_str().as_encoded_bytes()) {
             kill(pid);
         }
-        if let Some(mut holder) = self.namespace.take() {
-            let _ = holder.kill();
-            let _ = holder.wait();
-        }
+        drop(self.namespace.take());
         if std::thread::panicking() || std::env::var_os("TESTS_KEEP").is_some() {
             eprintln!("kept for a look: {}", self.dir.display());
         } else {

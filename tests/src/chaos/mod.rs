@@ -14,18 +14,23 @@
 pub mod checker;
 pub mod client;
 pub mod clocks;
+pub mod damage;
 pub mod disks;
 pub mod floods;
 pub mod flow;
+mod group;
 pub mod job;
 pub mod kills;
 pub mod limits;
 pub mod network;
+pub mod pressure;
 pub mod probe;
 pub mod processes;
+mod promises;
 pub mod recorder;
 pub mod report;
 pub mod stops;
+mod sys;
 
 pub use crate::world::secure::run;
 

@@ -229,6 +229,34 @@ fn a_restart_finds_everything_again() {
 }
 
 #[test]
+fn after_a_restart_a_sidecar_whose_task_runs_on_gets_more() {
+    let mut world = World::new();
+    let session = world.link(1, 1, 2, vec![]);
+    world.submit(facts());
+    let attempt = world.one_assigned();
+    world.started(session, attempt);
+    let batch = world.commit();
+    world.machine = Machine::new(
+        Config { epoch: 2, commit_seq: world.seq, ..config() },
+        world.now,
+        batch.tasks.iter().map(TaskChange::whole),
+        batch.sidecars,
+        [],
+    );
+    world.reports.clear();
+    world.effects.clear();
+    let again = world.link(1, 9, 2, vec![held(attempt, running(0))]);
+    world.submit(facts());
+    let second = world.one_assigned();
+    world.started(again, second);
+    // The same when the agent restarts: its incarnation is another, and so is its window.
+    let next = Hello { incarnation: 2, ..World::hello(1, 3) };
+    world.link_as(next, 10, vec![held(attempt, running(0)), held(second, running(0))]);
+    world.submit(facts());
+    assert_eq!(world.assigned().len(), 1);
+}
+
+#[test]
 fn a_restored_informer_holds_exclusive_starts_and_raises_its_epoch() {
     let mut world = World::new();
     let seen = v1::Identity { lineage: "l".into(), epoch: 4, commit_seq: 77 };
