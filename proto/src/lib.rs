@@ -15,6 +15,7 @@ pub mod check;
 pub mod codec;
 pub mod dial;
 pub mod id;
+pub mod member;
 pub mod settings;
 
 /// The generated messages, clients and servers of the package `informer.v1`.

@@ -328,3 +328,26 @@ fn an_array_of_very_many_stays_usable() -> Result<()> {
     assert_eq!((count(&again, "succeeded"), count(&again, "cancelled")), (succeeded, cancelled));
     Ok(())
 }
+
+#[test]
+fn each_member_has_files_of_its_own() -> Result<()> {
+    let world = World::with_sidecars(1)?;
+    let dir = world.dir().join("files");
+    std::fs::create_dir(&dir)?;
+    for index in 1..=3 {
+        std::fs::write(dir.join(format!("{index}.in")), "x".repeat(index))?;
+    }
+    let dir = dir.display();
+    let (source, place) = (format!("{dir}/{{index}}.in=in"), format!("sum={dir}/{{index}}.out"));
+    let line = "wc -c < in > $TASK_OUTPUTS/sum";
+    let array = ["submit", "--array", "1-3", "--in", &source, "--out"];
+    let refused = world.informer(&[&array[..], &[&format!("sum={dir}/all"), "--", "sh", "-c", line]].concat())?;
+    ensure!(refused.status.code() == Some(2) && stderr(&refused).contains("{index}"), "{}", stderr(&refused));
+    let id = world.submit(&[&array[1..], &[&place, "--", "sh", "-c", line]].concat())?;
+    world.wait_state(&id, &["succeeded"])?;
+    for index in 1..=3 {
+        let sum = std::fs::read_to_string(format!("{dir}/{index}.out"))?;
+        assert_eq!(sum.trim(), index.to_string());
+    }
+    Ok(())
+}

@@ -275,11 +275,14 @@ fn lists_are_filtered_on_everything() -> Result<()> {
 #[test]
 fn a_watched_list_tells_each_change() -> Result<()> {
     let mut world = World::with_sidecars(1)?;
-    let old = world.submit(&["--label", "w=1", "--", "true"])?;
-    world.wait_state(&old, &["succeeded"])?;
+    let ended = world.submit(&["--label", "w=1", "--", "true"])?;
+    world.wait_state(&ended, &["succeeded"])?;
+    let old = world.submit(&["--label", "w=1", "--", "sh", "-c", &held(&world, "old")])?;
+    world.wait_state(&old, &["running"])?;
     let mut watch = Watched::new(world.informer_started(&["list", "--watch", "--json", "--label", "w=1"])?)?;
-    // What is there comes first; then the watch is open.
+    // What runs or waits comes first, and nothing of what is over; then the watch is open.
     watch.wait_bytes(old.len())?;
+    world.touch("old")?;
     world.submit(&["--", "true"])?;
     let id = world.submit(&["--label", "w=1", "--", "sh", "-c", &held(&world, "go")])?;
     world.wait_state(&id, &["running"])?;

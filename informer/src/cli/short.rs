@@ -25,15 +25,21 @@ pub(crate) async fn whole(client: &Client, text: &str) -> Result<String, Error> 
     if base.parse::<TaskId>().is_ok() || !is_beginning(base) {
         return Ok(text.to_owned());
     }
-    // The newest stand first, and a page begins below the id of its token: so the tasks that begin like this are the first of the
-    // page after the highest such id.
-    let page_token = format!("{base}{}", &HIGHEST[base.len()..]);
+    // The newest stand first, and a page begins below the id of its token: so the tasks that begin like this are the first below the
+    // next id after the highest such.
+    let page_token = after_all(base);
     let page_size = u32::try_from(CANDIDATES + 1).unwrap_or(u32::MAX);
     let request = ListRequest { page_size, page_token, ..ListRequest::default() };
     let attempted = format!("find task {base}");
     let page = client.persist(&attempted, async |mut grpc| grpc.list(request.clone()).await).await?;
     let id = choose(base, &page.tasks).map_err(|(code, message)| Error::Refused { attempted, code, message })?;
     Ok(index.map_or_else(|| id.to_owned(), |index| format!("{id}.{index}")))
+}
+
+/// The first id after all that begin like this; none is after the highest, which no task has.
+fn after_all(base: &str) -> String {
+    let highest: TaskId = format!("{base}{}", &HIGHEST[base.len()..]).parse().unwrap_or(TaskId::from_u128(u128::MAX));
+    TaskId::from_u128(highest.as_u128().saturating_add(1)).to_string()
 }
 
 /// The beginning of an id in its canonical form, and not all of it.
@@ -76,6 +82,13 @@ mod tests {
         for text in ["", "0192f3c", "0192F3C4", "0192f3c45", "0192f3c4-5b6g", "nobody-at-all", HIGHEST] {
             assert!(!is_beginning(text), "{text}");
         }
+    }
+
+    #[test]
+    fn the_page_begins_after_the_highest_of_them() {
+        assert_eq!(after_all("0192f3c4-5b6d-7e8f-9a0b-1c2d3e4f5a6"), "0192f3c4-5b6d-7e8f-9a0b-1c2d3e4f5a70");
+        assert_eq!(after_all("0192f3c4"), "0192f3c5-0000-0000-0000-000000000000");
+        assert_eq!(after_all("ffffffff"), HIGHEST);
     }
 
     #[test]

@@ -172,8 +172,11 @@ fn spec(attempt: AttemptId, payload: PayloadHandle, body: Option<&Bytes>) -> Res
     })
 }
 
-/// The message of an assignment.
-fn assign(attempt: AttemptId, fence: Fence, spec: v1::TaskSpec, item: Option<String>) -> InformerMessage {
+/// The message of an assignment. Here a member's template becomes its own.
+fn assign(attempt: AttemptId, fence: Fence, mut spec: v1::TaskSpec, item: Option<String>) -> InformerMessage {
+    if let Some(index) = attempt.task.index() {
+        proto::member::fill(&mut spec, index);
+    }
     let assign = v1::Assign {
         attempt: Some(attempt.to_wire()),
         fence: Some(fence.into()),

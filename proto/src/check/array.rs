@@ -2,7 +2,7 @@
 
 use super::{Faults, shown};
 use crate::id::INDEX_MAX;
-use crate::{bounds, v1};
+use crate::{bounds, member, v1};
 
 /// Checks the head of an array but for its template, which [`super::spec`] checks.
 ///
@@ -24,21 +24,12 @@ pub fn array(head: &v1::ArrayHead) -> Result<(), Faults> {
         faults.add("array.spec", "a service has no end, so an array of it has none", remedy);
     }
     if head.count > 1
-        && let Some(destination) = head.spec.as_ref().and_then(destination)
+        && let Some(destination) = head.spec.as_ref().and_then(member::shared_destination)
     {
         let problem = format!("every member would put its own file to {}", shown(destination));
-        let remedy = "leave outputs out and let each member write a file named by INFORMER_ARRAY_INDEX, or submit tasks one by one";
-        faults.add("array.spec", problem, remedy);
+        faults.add("array.spec", problem, format!("write {} where a member's index belongs", member::PLACE));
     }
     faults.into_result()
-}
-
-/// Where a task of this template puts its first output. It is told once for all members, so they have it in common.
-fn destination(spec: &v1::TaskSpec) -> Option<&str> {
-    match &spec.kind {
-        Some(v1::task_spec::Kind::Transcode(transcode)) => Some(&transcode.output),
-        _ => spec.outputs.first().map(|output| output.destination.as_str()),
-    }
 }
 
 /// Checks one item of an array.

@@ -11,8 +11,8 @@ use proto::v1;
 use std::path::Path;
 use std::time::Duration;
 
-/// Slots of the sidecar: a burst of short processes keeps two processors busy with sixteen.
-const SLOTS: usize = 16;
+/// Slots of the sidecar: each process of a burst is ready to start while others still end, which takes longer than it runs.
+const SLOTS: usize = 64;
 /// Tasks of a burst.
 const BURST: u64 = 200;
 /// Low ones that wait.

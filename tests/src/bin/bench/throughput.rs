@@ -9,7 +9,7 @@ use anyhow::Result;
 use std::path::Path;
 
 /// Slots compared: few show the latency of the chain, many its throughput.
-const SLOTS: [usize; 3] = [4, 16, 64];
+const SLOTS: [usize; 4] = [4, 16, 64, 256];
 
 pub(crate) fn run(dir: &Path, size: Size) -> Result<()> {
     let stamps = Stamps::new(dir)?;

@@ -1,0 +1,67 @@
+//! What tells one member of an array from another in its files: `{index}` in the paths of the template.
+
+use crate::v1;
+
+/// Stands for a member's index in the paths of an array's files.
+pub const PLACE: &str = "{index}";
+
+/// The template with the member's index in its paths: where inputs come from, where outputs go, both of a transcode.
+pub fn fill(spec: &mut v1::TaskSpec, index: u32) {
+    let index = index.to_string();
+    let fill = |path: &mut String| {
+        if path.contains(PLACE) {
+            *path = path.replace(PLACE, &index);
+        }
+    };
+    spec.inputs.iter_mut().for_each(|input| fill(&mut input.source));
+    spec.outputs.iter_mut().for_each(|output| fill(&mut output.destination));
+    if let Some(v1::task_spec::Kind::Transcode(transcode)) = &mut spec.kind {
+        fill(&mut transcode.input);
+        fill(&mut transcode.output);
+    }
+}
+
+/// A place that all members of an array of this template would put a file to.
+#[must_use]
+pub fn shared_destination(spec: &v1::TaskSpec) -> Option<&str> {
+    let transcoded = match &spec.kind {
+        Some(v1::task_spec::Kind::Transcode(transcode)) => Some(transcode.output.as_str()),
+        _ => None,
+    };
+    let mut places = spec.outputs.iter().map(|output| output.destination.as_str()).chain(transcoded);
+    places.find(|place| !place.contains(PLACE))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use v1::task_spec::Kind;
+
+    #[test]
+    fn each_member_has_files_of_its_own() {
+        let mut spec = v1::TaskSpec {
+            inputs: vec![v1::Input { source: "/in/{index}.csv".into(), path: "in.csv".into(), ..Default::default() }],
+            outputs: vec![v1::Output {
+                path: "{index}".into(),
+                destination: "/out/{index}/a-{index}".into(),
+                optional: false,
+            }],
+            ..Default::default()
+        };
+        assert_eq!(shared_destination(&spec), None);
+        fill(&mut spec, 7);
+        assert_eq!((&*spec.inputs[0].source, &*spec.outputs[0].destination), ("/in/7.csv", "/out/7/a-7"));
+        assert_eq!(spec.outputs[0].path, "{index}", "what a task writes below TASK_OUTPUTS is its own affair");
+        assert_eq!(shared_destination(&spec), Some("/out/7/a-7"));
+    }
+
+    #[test]
+    fn so_has_each_transcode() {
+        let transcode =
+            v1::Transcode { input: "/in/{index}.mp4".into(), output: "/out/x.mp4".into(), ..Default::default() };
+        let mut spec = v1::TaskSpec { kind: Some(Kind::Transcode(transcode)), ..Default::default() };
+        assert_eq!(shared_destination(&spec), Some("/out/x.mp4"));
+        fill(&mut spec, 3);
+        assert!(matches!(&spec.kind, Some(Kind::Transcode(transcode)) if transcode.input == "/in/3.mp4"), "{spec:?}");
+    }
+}
