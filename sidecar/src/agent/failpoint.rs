@@ -55,3 +55,12 @@ mod armed {
 }
 
 pub(crate) use armed::{arm, fire, reach};
+
+/// The deliberate mistake that `SIDECAR_BUG` names, so that the suite over real processes can be shown to catch it.
+#[cfg(feature = "seeded-bugs")]
+pub(crate) fn bug() -> Option<crate::machine::Bug> {
+    use crate::machine::Bug::{AckBeforeLedger, ForgetOutbox, IgnoreLease, PurgeBeforeAck, StartTwice};
+    let name = std::env::var("SIDECAR_BUG").ok()?;
+    let bugs = [AckBeforeLedger, ForgetOutbox, IgnoreLease, PurgeBeforeAck, StartTwice];
+    bugs.into_iter().find(|bug| format!("{bug:?}") == name)
+}

@@ -280,7 +280,7 @@ pub(crate) async fn serve(
     inputs::clean(&dirs, &load::machine().boot_id, waiting)
         .map_err(system("clean the directory of prepared attempts"))?;
     let crun = container::probe(&dirs.exe, &dirs.data.join(keeper::record::PREPARED).join(".probe")).await;
-    let machine = Machine::new(Config::new(options.slots), rows);
+    let machine = Machine::new(config(options.slots), rows);
     let silence_ms = Arc::new(AtomicU64::new(bounds::BEAT_MS * bounds::BEATS_PER_LEASE));
     let (said, news) = mpsc::channel(work::NOTICES);
     let (orders, ordered) = mpsc::channel(work::ORDERS);
@@ -330,6 +330,15 @@ pub(crate) async fn serve(
     let result = turn_until_told(shell, &mut arrivals, told).await;
     drop(lock);
     result
+}
+
+/// What the machine is told: the defaults, and in tests a mistake.
+fn config(slots: u32) -> Config {
+    Config {
+        #[cfg(feature = "seeded-bugs")]
+        bug: failpoint::bug(),
+        ..Config::new(slots)
+    }
 }
 
 /// What the ledger holds is taken up: assignments for all threads, rows for the machine.

@@ -81,11 +81,11 @@ impl Client {
     /// There is no thread to be had.
     pub fn new(dial: &Dial) -> Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let _inside = runtime.enter();
+        let inside = runtime.enter();
         let endpoint =
             dial.endpoint().http2_keep_alive_interval(CALL).keep_alive_timeout(CALL).keep_alive_while_idle(true);
         let grpc = InformerClient::new(dial.connect_lazy(&endpoint));
-        drop(_inside);
+        drop(inside);
         Ok(Self { runtime, grpc })
     }
 

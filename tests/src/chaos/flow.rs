@@ -30,6 +30,8 @@ const FOLLOWED: usize = 3;
 const SLOTS: &str = "4";
 /// The longest hesitation before a harm that comes at a random moment.
 const HESITATE_MS: u64 = 80;
+/// Between two looks at what has no event of its own.
+const LOOK_AGAIN: Duration = Duration::from_millis(15);
 /// The beat of a round, as `serve` takes it and as a duration. A lease is three of them.
 pub const BEAT: (&str, Duration) = ("500ms", Duration::from_millis(500));
 /// Between the end of a lease and SIGKILL.
@@ -63,17 +65,20 @@ pub struct Flow {
 ///
 /// # Errors
 /// There is no directory to be had.
-pub fn world() -> Result<World> {
+pub fn world(round: &Round) -> Result<World> {
     let mut world = World::empty()?;
-    settings(&mut world);
+    settings(&mut world, round);
     std::fs::create_dir(probes(&world))?;
     std::fs::create_dir(world.dir().join("out"))?;
     Ok(world)
 }
 
 /// Short beats and graces for an informer that is started from now on.
-pub fn settings(world: &mut World) {
+pub fn settings(world: &mut World, round: &Round) {
     world.beat = BEAT.0;
+    if let Some((variable, bug)) = round.bug {
+        world.set(variable, bug.into());
+    }
     world.set("INFORMER_FENCE_GRACE", FENCE_GRACE.0.into());
 }
 
@@ -95,7 +100,7 @@ impl Flow {
     /// # Errors
     /// Something does not start.
     pub fn begin(round: &mut Round, boxes: usize, count: usize) -> Result<Self> {
-        let mut world = world()?;
+        let mut world = world(round)?;
         world.start_informer(&[])?;
         for n in 0..boxes {
             world.start_sidecar(n, sidecar_args(), &[])?;
@@ -416,7 +421,7 @@ pub fn until<T>(what: &str, flow: &mut Flow, mut look: impl FnMut(&mut Flow) -> 
             return Ok(seen);
         }
         ensure!(now() - begin < DEADLINE, "waited {DEADLINE:?} in vain until {what}");
-        std::thread::sleep(Duration::from_millis(15));
+        std::thread::sleep(LOOK_AGAIN);
     }
 }
 

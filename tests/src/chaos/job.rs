@@ -66,7 +66,9 @@ impl Job {
         match kind {
             "strays" => job.probe.strays = 2,
             "exclusive" => {
-                (job.probe.alone, job.probe.strays, job.probe.millis) = (true, 1, rng.range(300, 1200));
+                // Without a namespace what a task has left may outlive its monitor: weak fencing, which these tasks accept.
+                let strays = u32::from(rustix::process::geteuid().is_root());
+                (job.probe.alone, job.probe.strays, job.probe.millis) = (true, strays, rng.range(300, 1200));
                 on_disconnect = v1::OnDisconnect::Stop;
             }
             "outputs" => job.probe.outputs = 2,
@@ -82,7 +84,8 @@ impl Job {
             "failing" => (job.probe.exit, job.ends) = (3, Ends::Badly { tries: 2 }),
             "cancelled" => (job.probe.millis, job.ends) = (0, Ends::Cancelled),
             "held" => {
-                (job.probe.alone, job.probe.millis, job.ends) = (true, 0, Ends::Stays);
+                // It sits out its grace, so that a copy that is started too early meets it.
+                (job.probe.alone, job.probe.stubborn, job.probe.millis, job.ends) = (true, true, 0, Ends::Stays);
                 on_disconnect = v1::OnDisconnect::Stop;
             }
             "kept" => (job.probe.millis, job.ends) = (0, Ends::Stays),

@@ -171,6 +171,8 @@ pub struct Round {
     pub timed: bool,
     /// A directory of its own, removed with it.
     pub scratch: PathBuf,
+    /// The deliberate mistake in informer or sidecars: its variable and its name.
+    pub bug: Option<(&'static str, &'static str)>,
 }
 
 impl Round {
@@ -185,7 +187,7 @@ impl Round {
         std::fs::create_dir_all(&scratch).with_context(|| format!("cannot make {}", scratch.display()))?;
         // Neighbouring rounds share nothing but the run's seed.
         let rng = Rng::new(seed ^ u64::from(number).wrapping_mul(0x9e37_79b9_7f4a_7c15));
-        Ok(Self { seed, number, rng, timed, scratch })
+        Ok(Self { seed, number, rng, timed, scratch, bug: None })
     }
 }
 
@@ -268,22 +270,10 @@ impl Case {
 /// # Errors
 /// Anything is violated, or the round does not come to its end.
 pub fn play(case: &Case) -> Result<()> {
-    play_round(case, 0)
-}
-
-/// As [`play`], a given number of times.
-///
-/// # Errors
-/// As [`play`].
-pub fn play_rounds(case: &Case, rounds: u32) -> Result<()> {
-    (0..rounds).try_for_each(|number| play_round(case, number))
-}
-
-fn play_round(case: &Case, number: u32) -> Result<()> {
     let seed = std::env::var("CHAOS_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(SEED);
     let slug = case.slug();
-    let told = || format!("{slug}, round {number}; again: CHAOS_SEED={seed}");
-    let mut round = Round::new(seed, number, false)?;
+    let told = || format!("{slug}; again: CHAOS_SEED={seed}");
+    let mut round = Round::new(seed, 0, false)?;
     match case.round(&mut round).with_context(told)? {
         Played::Skipped(reason) => println!("SKIP {slug}: {reason}"),
         Played::Done(outcome) => {

@@ -184,9 +184,9 @@ impl Wire {
 
 /// An informer, a far sidecar and a near one, and tasks on both. The wire goes after the flow.
 fn begin(round: &mut Round, packets: bool) -> Result<(Wire, Flow)> {
-    let mut world = flow::world()?;
+    let mut world = flow::world(round)?;
     let wire = if packets && WITH_NFT.iter().all(|need| need.missing().is_none()) {
-        far_by_packets(&mut world)?
+        far_by_packets(&mut world, round)?
     } else {
         world.start_informer(&[])?;
         let proxy = Proxy::to(world.url())?;
@@ -202,10 +202,10 @@ fn begin(round: &mut Round, packets: bool) -> Result<(Wire, Flow)> {
     Ok((wire, Flow::over(round, world, jobs)?))
 }
 
-fn far_by_packets(world: &mut World) -> Result<Wire> {
+fn far_by_packets(world: &mut World, round: &Round) -> Result<Wire> {
     let network = Network::new().map_err(|error| super::Absent(format!("{error:#}")))?;
     world.secure(&network.host)?;
-    flow::settings(world);
+    flow::settings(world, round);
     world.start_informer(&[])?;
     world.put_sidecars_behind(&network);
     world.start_sidecar(0, sidecar_args(), &[])?;

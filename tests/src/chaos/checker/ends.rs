@@ -34,7 +34,7 @@ fn reason(attempt: &v1::Attempt) -> Reason {
     attempt.ending.as_ref().map_or(Reason::Unspecified, v1::Ending::reason)
 }
 
-/// 4: it ended, and as its own program has it.
+/// 4 and 13: it ended, and as its own program has it; not by losses.
 fn end(evidence: &Evidence, task: &v1::Task, job: &Job, verdict: &mut Verdict) {
     let state = task.state();
     let expected = match job.ends {
@@ -47,6 +47,12 @@ fn end(evidence: &Evidence, task: &v1::Task, job: &Job, verdict: &mut Verdict) {
     }
     let ending = task.ending.as_ref();
     let text = format!("{} ended as {state:?} and not as {expected:?}: {ending:?}", job.key);
+    let losses = [Reason::Lost, Reason::Drained, Reason::Fenced, Reason::Refused];
+    if state == TaskState::Failed && ending.is_some_and(|ending| losses.contains(&ending.reason())) {
+        // No round breaks as much as a job's bound of losses allows.
+        verdict.violated(13, &text);
+        return;
+    }
     let result_is_gone = is_terminal(state) && job.ends == Ends::Well;
     if result_is_gone && task.attempts.iter().any(|attempt| evidence.said_end(&job.key, attempt.number).is_some()) {
         verdict.lost(3, &text);

@@ -241,4 +241,12 @@ fn a_loss_that_is_charged_is_seen() {
     caught(13, (0, 0), |evidence| {
         evidence.histories.get_mut(ID).expect("a history")[0].detail = "own failure 1 of 2".to_owned();
     });
+    caught(13, (0, 0), |evidence| {
+        let lost = Ending { reason: Reason::Lost.into(), ..Ending::default() };
+        evidence.tasks[0].set_state(TaskState::Failed);
+        evidence.tasks[0].ending = Some(lost.clone());
+        evidence.tasks[0].attempts[1] = attempt(2, AttemptState::Lost, Some(lost));
+        evidence.events.retain(|event| !matches!(event.told, Told::Ended { .. }));
+        evidence.files.clear();
+    });
 }
