@@ -319,3 +319,33 @@ fn a_sidecar_that_is_closed_gets_nothing_whatever_ends_there() {
     world.beat(session, 1);
     assert_eq!(world.assigned().len(), 1);
 }
+
+#[test]
+fn a_clock_that_was_set_back_prolongs_no_wait_of_ours() {
+    let mut world = World::new();
+    let timeouts = Some(v1::Timeouts { queue_ms: 5 * BEAT, ..Default::default() });
+    let queued = world.submit(store::Facts { timeouts, ..facts() });
+    let retry = v1::Retry { backoff_ms: BEAT, backoff_cap_ms: BEAT, ..Default::default() };
+    let session = world.link(1, 1, 1, vec![]);
+    let backing_off = world.submit(store::Facts { retry: Some(retry), priority: 1, ..facts() });
+    let rows = [queued, backing_off].map(|task| world.row(task));
+    world.tell(Event::LinkClosed { session });
+    let set_back = Now { mono_ms: 500, wall_ms: world.now.wall_ms - 100 * BEAT, entropy: 3 };
+    let waiting = store::TaskRow {
+        state: v1::TaskState::Waiting.into(),
+        not_before_unix_ms: world.now.wall_ms + BEAT,
+        attempts: vec![store::AttemptRow { number: 1, state: v1::AttemptState::Failed.into(), ..row_of(1) }],
+        ..rows[1].clone()
+    };
+    let ready = store::TaskRow { state: v1::TaskState::Ready.into(), attempts: vec![], ..rows[0].clone() };
+    world.machine = Machine::new(Config { epoch: 2, ..config() }, set_back, [ready, waiting], [], []);
+    world.now = set_back;
+    world.pass(BEAT);
+    assert_eq!(world.state(backing_off), v1::TaskState::Ready, "a back-off has its longest time");
+    world.pass(4 * BEAT);
+    assert_eq!(world.state(queued), v1::TaskState::Failed, "a wait for room counts from the start at the latest");
+}
+
+fn row_of(sidecar: u128) -> store::AttemptRow {
+    store::AttemptRow { sidecar: SidecarId::from_u128(sidecar).to_string(), ..Default::default() }
+}
