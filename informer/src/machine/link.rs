@@ -72,7 +72,7 @@ impl Machine {
             return;
         }
         let longest_ms = self.sidecars.values().map(|sidecar| sidecar.longest_lease_ms).max().unwrap_or(0);
-        let until_ms = cx.now.mono_ms + longest_ms.max(self.config.lease_ms) + self.config.fence_grace_ms;
+        let until_ms = cx.now.mono_ms + self.config.copies_end_ms(longest_ms.max(self.config.lease_ms));
         self.restored = true;
         if !self.config.accept_restored {
             self.restored_until_ms = Some(until_ms);

@@ -144,7 +144,7 @@ impl Machine {
         let longest = task.attempts.iter().filter(|attempt| attempt.may_win()).map(|attempt| {
             self.sidecars.get(&attempt.sidecar).map_or(self.config.lease_ms, |sidecar| sidecar.longest_lease_ms)
         });
-        longest.max().map_or(0, |lease_ms| now.mono_ms + lease_ms + self.config.fence_grace_ms)
+        longest.max().map_or(0, |lease_ms| now.mono_ms + self.config.copies_end_ms(lease_ms))
     }
 
     pub(super) fn hydrate_all(&mut self, stored: Vec<store::TaskRow>) {

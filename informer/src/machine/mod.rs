@@ -99,6 +99,18 @@ pub struct Config {
     pub bug: Option<Bug>,
 }
 
+/// How far apart two clocks may run, in parts of a hundred, with the bound of a lease still holding. Quartz is a hundred times better;
+/// a clock that is being slewed by NTP is not.
+const DRIFT_PERCENT: u64 = 1;
+
+impl Config {
+    /// How long after its last sign of life a `stop` copy has surely ended: its lease and the grace, by a clock slower than ours.
+    fn copies_end_ms(&self, lease_ms: u64) -> u64 {
+        let ms = lease_ms.saturating_add(self.fence_grace_ms);
+        ms.saturating_add((ms / 100).saturating_add(1).saturating_mul(DRIFT_PERCENT))
+    }
+}
+
 /// One wrong production line each; chosen at run time, never in a shipped build.
 #[cfg(feature = "seeded-bugs")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

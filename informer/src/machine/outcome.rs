@@ -363,7 +363,7 @@ impl Machine {
         let Some(task) = self.tasks.get(&id).filter(|task| task.alike.facts.stop_on_disconnect) else { return 0 };
         let gone = task.attempts.iter().filter(|attempt| attempt.phase == Phase::PresumedLost).filter_map(|attempt| {
             let sidecar = self.sidecars.get(&attempt.sidecar)?;
-            Some(sidecar.heard_ms + sidecar.lease_ms + self.config.fence_grace_ms)
+            Some(sidecar.heard_ms + self.config.copies_end_ms(sidecar.lease_ms))
         });
         gone.max().unwrap_or(0).max(cx.now.mono_ms)
     }
