@@ -173,9 +173,15 @@ impl Machine {
     fn answer_unlisted(&mut self, held: &Held) -> (Decision, v1::Reason) {
         let id = held.attempt;
         let Some(task) = self.tasks.get_mut(&id.task) else { return (Decision::SetAside, v1::Reason::Unspecified) };
-        if id.number >= task.next_attempt || task.attempt(id.number).is_some() {
-            task.next_attempt = task.next_attempt.max(id.number + 1);
+        if id.number >= task.next_attempt {
+            task.next_attempt = id.number + 1;
             self.touch_task(id.task);
+            return (Decision::SetAside, v1::Reason::Unspecified);
+        }
+        let oldest = task.attempts.iter().map(|attempt| attempt.number).min();
+        let was_dropped = task.attempts_dropped > 0 && oldest.is_some_and(|oldest| id.number < oldest);
+        if !was_dropped {
+            // It was younger than this store when it was first told, and still nobody here has ordered anything of it.
             return (Decision::SetAside, v1::Reason::Unspecified);
         }
         match held.state {

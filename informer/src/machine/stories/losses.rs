@@ -172,6 +172,23 @@ fn unknown_attempts_are_set_aside() {
 }
 
 #[test]
+fn what_a_restored_store_does_not_list_is_set_aside_each_time_it_is_told() {
+    let mut world = World::new();
+    let first = world.link(1, 1, 1, vec![]);
+    let task = world.submit(facts());
+    let (attempt, fence) = world.one_assigned();
+    world.started(first, (attempt, fence));
+    let younger = (AttemptId { task, number: attempt.number + 3 }, Fence { epoch: 7, n: 1 });
+    for session in 2..5 {
+        world.effects.clear();
+        world.link(2, session, 1, vec![held(younger, running(0))]);
+        assert_eq!(world.verdicts(), [Decision::SetAside], "link {session}");
+    }
+    world.link(2, 5, 1, vec![held(younger, HeldState::Ended(Box::new(exit(0))))]);
+    assert_eq!(world.verdicts(), [Decision::SetAside], "its end is kept, too");
+}
+
+#[test]
 fn the_newer_incarnation_wins() {
     let mut world = World::new();
     let newer = Hello { incarnation: 2, ..World::hello(1, 1) };
