@@ -263,6 +263,9 @@ impl Machine {
             let state = if clean { Terminal::Succeeded } else { Terminal::Failed };
             return self.finish(cx, id.task, state, ending);
         }
+        if self.has_rival(id) {
+            return; // It was presumed lost, and what runs in its place is the restart.
+        }
         let delay_ms = retry::restart_ms(&policy, restarts);
         self.stop_waiting(id.task);
         self.note_task(cx, id.task, "restart", format!("restart {restarts} in a row, in {delay_ms} ms"));

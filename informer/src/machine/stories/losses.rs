@@ -54,6 +54,18 @@ fn after_three_missed_beats_another_sidecar_gets_it() {
 }
 
 #[test]
+fn a_service_whose_silent_copy_ended_goes_on_with_its_replacement() {
+    let restart = v1::RestartPolicy::default();
+    let (mut world, task, original, second) = lost(store::Facts { restart: Some(restart), ..facts() });
+    let replacement = world.one_assigned();
+    world.link(1, 3, 1, vec![held(original, HeldState::Ended(Box::new(exit(0))))]);
+    assert_eq!(world.verdicts(), [Decision::Acknowledged]);
+    assert_eq!(world.state(task), v1::TaskState::Assigned, "what runs in its place is the restart");
+    world.started(second, replacement);
+    assert_eq!(world.state(task), v1::TaskState::Running);
+}
+
+#[test]
 fn an_original_that_finished_first_wins_and_its_replacement_is_stopped() {
     let (mut world, task, original, second) = lost(facts());
     let replacement = world.one_assigned();
