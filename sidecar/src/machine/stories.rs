@@ -392,6 +392,20 @@ fn an_acknowledged_verdict_purges_without_a_report() {
 }
 
 #[test]
+fn a_repeated_verdict_on_what_is_over_leaves_the_count_of_its_log() {
+    let (mut world, one) = (World::new(Config::new(1)), attempt(1, 1));
+    let ending = Box::new(v1::Ending { out_bytes: 7, ..*exit(0) });
+    let note = Some(Note { fence: fence(1), facts: Facts::default() });
+    let listing = vec![Found { attempt: one, note, state: FoundState::Ended(ending) }];
+    world.tell(Event::KeeperConnected { listing });
+    world.relink();
+    for _ in 0..2 {
+        world.verdict(one, Decision::Acknowledged);
+    }
+    assert_eq!(world.ledger[&one].log_bytes, 7);
+}
+
+#[test]
 fn a_stop_verdict_stops_and_then_reports_the_end() {
     let (mut world, one) = (World::linked(1), attempt(1, 1));
     world.assign(one, 1);
