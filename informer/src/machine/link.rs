@@ -146,6 +146,10 @@ impl Machine {
     /// The answer to one held attempt, and why if it is to stop.
     fn answer(&mut self, cx: &mut Cx<'_>, sidecar: SidecarId, held: Held) -> (Decision, v1::Reason) {
         let id = held.attempt;
+        #[cfg(feature = "seeded-bugs")]
+        if self.bug(super::Bug::StopUnknown) && !self.tasks.contains_key(&id.task) {
+            return (Decision::Stop, v1::Reason::Revoked);
+        }
         let Some(task) = self.tasks.get_mut(&id.task) else { return (Decision::SetAside, v1::Reason::Unspecified) };
         let known = task.attempt(id.number).filter(|attempt| attempt.sidecar == sidecar && attempt.fence == held.fence);
         if known.is_none() {

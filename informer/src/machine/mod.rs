@@ -27,6 +27,7 @@
 //! | `shared` | what many tasks have in common, once |
 //! | `load` | rows become state again at the start |
 //! | `view` | bounded questions that change nothing |
+//! | `sight` | what the simulation counts |
 
 mod array;
 mod beat;
@@ -48,6 +49,8 @@ mod retry;
 mod runs;
 mod shared;
 mod sidecar;
+#[cfg(feature = "seeded-bugs")]
+mod sight;
 mod task;
 mod timer;
 mod view;
@@ -68,6 +71,8 @@ use proto::{store, v1};
 use ready::Ready;
 use shared::Shared;
 use sidecar::Sidecar;
+#[cfg(feature = "seeded-bugs")]
+pub use sight::Sight;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use task::Task;
@@ -133,6 +138,12 @@ pub enum Bug {
     MiscountMember,
     /// A sidecar stays kept free for a task that no longer waits.
     KeepForNobody,
+    /// Another payload under a key in use is taken for the same task.
+    IgnoreDigest,
+    /// Losses are counted, and never one too many.
+    EndlessLosses,
+    /// An attempt that is not known here is stopped.
+    StopUnknown,
 }
 
 /// All state that decisions need.

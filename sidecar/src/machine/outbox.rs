@@ -186,6 +186,7 @@ impl Machine {
             _ => (0, false, LogCopy::Unwanted),
         };
         attempt.log_bytes = log_bytes;
+        let copy = if self.has(Bug::PurgeBeforeStored) { LogCopy::Unwanted } else { copy };
         if self.advance(id, Happening::Acknowledged(copy), effects) {
             effects.push(Effect::Retire { attempt: id, discard_outputs });
         }
