@@ -196,6 +196,7 @@ fn what_a_restored_store_does_not_list_is_set_aside_each_time_it_is_told() {
         world.link(2, session, 1, vec![held(younger, running(0))]);
         assert_eq!(world.verdicts(), [Decision::SetAside], "link {session}");
     }
+    world.effects.clear();
     world.link(2, 5, 1, vec![held(younger, HeldState::Ended(Box::new(exit(0))))]);
     assert_eq!(world.verdicts(), [Decision::SetAside], "its end is kept, too");
 }
