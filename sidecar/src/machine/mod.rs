@@ -7,7 +7,7 @@
 //! ```
 //!
 //! The shell applies events, takes the batch, commits it, calls [`Machine::committed`], and only then lets the effects of that batch
-//! go. Beats, the lease page and starts go at once ([`Effect::is_urgent`]).
+//! go. Beats, the lease page, starts and stops go at once ([`Effect::is_urgent`]).
 //!
 //! What it keeps true, whatever is repeated, late or reordered:
 //!

@@ -406,6 +406,18 @@ fn a_repeated_verdict_on_what_is_over_leaves_the_count_of_its_log() {
 }
 
 #[test]
+fn an_order_to_stop_does_not_wait_for_the_ledger() {
+    let (mut world, one) = (World::linked(1), attempt(1, 1));
+    world.assign(one, 1);
+    world.notice(one, Notice::Spawned(started()));
+    let mut effects = Vec::new();
+    let heard = Heard::Stop { attempt: one, why: v1::Reason::Cancelled };
+    world.machine.apply(world.now, Event::Heard { link: world.link, heard }, &mut effects);
+    assert_eq!(effects, [Effect::StopAttempt { attempt: one, why: v1::Reason::Cancelled }]);
+    assert!(effects[0].is_urgent());
+}
+
+#[test]
 fn a_stop_verdict_stops_and_then_reports_the_end() {
     let (mut world, one) = (World::linked(1), attempt(1, 1));
     world.assign(one, 1);

@@ -456,7 +456,7 @@ impl World {
         }
     }
 
-    /// Whatever kept the agent, the keeper or the disk from acting counts as if the order came after it. The next agent is told anew.
+    /// Whatever kept the agent or the keeper from acting counts as if the order came after it. The next agent is told anew.
     fn check_stop(&mut self, n: usize, attempt: AttemptId, heard_ms: u64) -> Result<(), Wrong> {
         let it = &self.boxes[n];
         let lives = it.records.get(&attempt).is_some_and(|record| record.alive && !record.is_orphan());

@@ -425,11 +425,7 @@ impl World {
         }
         let hang_ms = it.disk.hangs_until_ms.saturating_sub(now_ms);
         let delay_ms = if batch.is_empty() { 0 } else { hang_ms + self.rng.range(0, 5) };
-        let it = &mut self.boxes[n];
-        if hang_ms > 0 {
-            it.disturb(now_ms + delay_ms);
-        }
-        it.in_flight = Some(InFlight { batch, effects });
+        self.boxes[n].in_flight = Some(InFlight { batch, effects });
         self.agenda.after(delay_ms, Step::BoxCommitted { workbox: n, life, seq });
         Ok(())
     }
