@@ -33,7 +33,8 @@ impl Machine {
         self.welcome(cx, session);
         self.learn_embedded(cx, &hello.kinds);
         self.send_executors(cx, session);
-        let told: BTreeSet<AttemptId> = held.iter().map(|held| held.attempt).collect();
+        let told: BTreeSet<AttemptId> =
+            held.iter().filter(|held| self.is_ours(held)).map(|held| held.attempt).collect();
         for held in held {
             let attempt = held.attempt;
             let (decision, why) = self.answer(cx, id, held);
@@ -141,6 +142,12 @@ impl Machine {
             log_policy: self.config.log_policy.into(),
         };
         self.send(cx, session, Message::Welcome(welcome));
+    }
+
+    /// What is held under another fence is another attempt, of the same number: an informer restored from a backup counts anew.
+    fn is_ours(&self, held: &Held) -> bool {
+        let known = self.tasks.get(&held.attempt.task).and_then(|task| task.attempt(held.attempt.number));
+        known.is_none_or(|attempt| attempt.fence == held.fence)
     }
 
     /// The answer to one held attempt, and why if it is to stop.

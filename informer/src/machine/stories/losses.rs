@@ -184,6 +184,18 @@ fn unknown_attempts_are_set_aside() {
 }
 
 #[test]
+fn an_assignment_that_never_arrived_is_sent_again_although_another_of_its_number_is_there() {
+    let mut world = World::new();
+    let first = world.link(1, 1, 1, vec![]);
+    world.submit(facts());
+    let (attempt, fence) = world.one_assigned();
+    world.tell(Event::LinkClosed { session: first });
+    world.effects.clear();
+    world.link(1, 2, 1, vec![held((attempt, Fence { epoch: 0, n: 9 }), running(0))]);
+    assert_eq!(world.one_assigned(), (attempt, fence));
+}
+
+#[test]
 fn what_a_restored_store_does_not_list_is_set_aside_each_time_it_is_told() {
     let mut world = World::new();
     let first = world.link(1, 1, 1, vec![]);
