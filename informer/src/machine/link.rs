@@ -4,7 +4,7 @@
 //! |---|---|---|---|---|
 //! | accepted, running | keep | keep the one further on, stop the other | stop | set aside |
 //! | ended | take the result | take it, if nobody else's was | store as late | set aside |
-//! | set aside | stop | stop | stop | set aside |
+//! | set aside | keep | as one accepted | stop | set aside |
 //!
 //! What the machine believes to be there and is not: an assignment that never arrived is sent again; anything else is lost.
 
@@ -179,7 +179,11 @@ impl Machine {
                 self.on_published(cx, id, None);
                 (Decision::Acknowledged, v1::Reason::Unspecified)
             }
-            HeldState::SetAside => (Decision::Stop, v1::Reason::Revoked),
+            // This store knows it again: it was set aside by an older backup of it. What became of it follows in reports.
+            HeldState::SetAside => match self.acknowledged_or_publish(id) {
+                publish @ (Decision::Publish, _) => publish,
+                _ => self.on_returned(cx, id, None),
+            },
         }
     }
 

@@ -371,12 +371,13 @@ impl World {
         let started = v1::Started { unix_ms: wall_ms, pid: token as u32, ..Default::default() };
         record.state = FoundState::Running(started.clone());
         record.alive = true;
+        let fence = record.note.fence;
         let (busy, life, sidecar) = (it.alive().count(), it.life, it.id);
         if busy > it.plan.slots as usize {
             return wrong(Check::BooksAgree, format!("box {n} runs {busy} processes in {} slots", it.plan.slots));
         }
         self.coverage.processes += 1;
-        self.truth.on_spawned(sidecar, attempt)?;
+        self.truth.on_spawned(sidecar, attempt, fence)?;
         self.notice(n, attempt, Notice::Spawned(started));
         let end = Inside::ProcessEnd { attempt, token, ending: Box::new(plan.ending) };
         self.agenda.after(plan.runs_ms, Step::Inside { workbox: n, what: end });

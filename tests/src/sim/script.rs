@@ -376,10 +376,10 @@ fn draw_strikes(rng: &mut Rng, mode: Mode, boxes: usize, skew: bool) -> Vec<Stri
     let every_ms = rng.range(700, 9000);
     let end_ms = if mode == Mode::Safety { SAFETY_END_MS } else { FAULTS_END_MS };
     let (mut at_ms, mut strikes) = (0, Vec::new());
-    while total > 0 {
+    loop {
         at_ms += rng.range(1, 2 * every_ms);
-        if at_ms >= end_ms {
-            break;
+        if at_ms >= end_ms || total == 0 {
+            return strikes;
         }
         let mut left = rng.range(0, total - 1);
         let kind = Kind::ALL.into_iter().zip(&weights).find_map(|(kind, weight)| {
@@ -395,5 +395,4 @@ fn draw_strikes(rng: &mut Rng, mode: Mode, boxes: usize, skew: bool) -> Vec<Stri
         let workbox = rng.range(0, boxes as u64 - 1) as usize;
         strikes.push(Strike { at_ms, kind, workbox, length_ms, luck: rng.bits() });
     }
-    strikes
 }

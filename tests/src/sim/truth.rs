@@ -58,7 +58,7 @@ pub(super) struct Truth {
     pub cancelled: BTreeSet<TaskId>,
     pub retried: BTreeSet<TaskId>,
     pruned: BTreeSet<TaskId>,
-    spawned: BTreeSet<(SidecarId, AttemptId)>,
+    spawned: BTreeMap<(SidecarId, AttemptId), Fence>,
     pub alive: BTreeSet<(SidecarId, AttemptId)>,
     pub ended: BTreeMap<AttemptId, Vec<v1::Ending>>,
     /// Its monitor was killed, or its record is gone: its end may be unknown.
@@ -238,7 +238,7 @@ impl Truth {
     }
 
     pub(super) fn on_start_ordered(&self, sidecar: SidecarId, attempt: AttemptId) -> Result<(), Wrong> {
-        let ran = self.spawned.contains(&(sidecar, attempt)) && self.ended.contains_key(&attempt);
+        let ran = self.spawned.contains_key(&(sidecar, attempt)) && self.ended.contains_key(&attempt);
         if ran && !self.unrecorded.contains(&attempt) {
             return wrong(Check::LedgerFirst, format!("{attempt} is started again after it has ended"));
         }
@@ -246,9 +246,12 @@ impl Truth {
     }
 
     /// A process exists: each attempt has one at most, and a `stop` task has one at a time.
-    pub(super) fn on_spawned(&mut self, sidecar: SidecarId, attempt: AttemptId) -> Result<(), Wrong> {
-        let fresh = self.spawned.insert((sidecar, attempt));
-        let elsewhere = self.spawned.iter().any(|(other, known)| *known == attempt && *other != sidecar);
+    pub(super) fn on_spawned(&mut self, sidecar: SidecarId, attempt: AttemptId, fence: Fence) -> Result<(), Wrong> {
+        let fresh = self.spawned.insert((sidecar, attempt), fence).is_none();
+        // Under another fence it is another one: a restored informer gives numbers again.
+        let same = |known: &Fence| *known == fence || self.restores == 0;
+        let elsewhere =
+            self.spawned.iter().any(|((other, known), under)| *known == attempt && *other != sidecar && same(under));
         if !fresh && !self.unrecorded.contains(&attempt) || elsewhere {
             return wrong(Check::LedgerFirst, format!("{attempt} was started twice"));
         }

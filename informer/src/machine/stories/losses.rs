@@ -196,6 +196,20 @@ fn an_assignment_that_never_arrived_is_sent_again_although_another_of_its_number
 }
 
 #[test]
+fn what_an_older_backup_set_aside_goes_on_where_it_is_known_again() {
+    let mut world = World::new();
+    let first = world.link(1, 1, 1, vec![]);
+    let task = world.submit(facts());
+    let original = world.one_assigned();
+    world.started(first, original);
+    world.tell(Event::LinkClosed { session: first });
+    world.effects.clear();
+    world.link(1, 2, 1, vec![held(original, HeldState::SetAside)]);
+    assert_eq!(world.verdicts(), [Decision::Keep]);
+    assert_eq!(world.state(task), v1::TaskState::Running);
+}
+
+#[test]
 fn what_a_restored_store_does_not_list_is_set_aside_each_time_it_is_told() {
     let mut world = World::new();
     let first = world.link(1, 1, 1, vec![]);
