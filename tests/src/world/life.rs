@@ -40,7 +40,8 @@ impl World {
     pub fn agent_has_ended(&mut self, n: usize) -> bool {
         let agent = self.sidecars.get_mut(n).map(|sidecar| &mut sidecar.agent);
         let Some(agent) = agent else { return false };
-        let ended = agent.as_mut().is_some_and(|child| matches!(child.try_wait(), Ok(Some(_))));
+        // Asked again, it has still ended.
+        let ended = agent.as_mut().is_none_or(|child| matches!(child.try_wait(), Ok(Some(_))));
         if ended {
             *agent = None;
         }
