@@ -38,7 +38,7 @@ fn filled(data: &Data) -> Sqlite {
         task: TaskId::from_u128(TASK),
         seq: 1,
         unix_ms: 5,
-        kind: "submitted".into(),
+        kind: "submitted",
         attempt: 0,
         detail: "by day".into(),
     };
