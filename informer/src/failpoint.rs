@@ -23,3 +23,13 @@ pub(crate) fn hit(name: &str) {
 /// Nothing.
 #[cfg(not(feature = "failpoints"))]
 pub(crate) fn hit(_name: &str) {}
+
+/// The deliberate mistake that `INFORMER_BUG` names, so that the suite over real processes can be shown to catch it.
+#[cfg(feature = "seeded-bugs")]
+#[allow(clippy::disallowed_methods, reason = "a test sets it for one process")]
+pub(crate) fn bug() -> Option<crate::machine::Bug> {
+    use crate::machine::Bug::{AcceptTwice, ChargeLoss, ForgetKey, LeakSlot, NeverReplace, NoFenceWait, Overcommit};
+    let name = std::env::var("INFORMER_BUG").ok()?;
+    let bugs = [AcceptTwice, ChargeLoss, ForgetKey, LeakSlot, NeverReplace, NoFenceWait, Overcommit];
+    bugs.into_iter().find(|bug| format!("{bug:?}") == name)
+}

@@ -10,6 +10,7 @@
 //! | [`edge`] | bytes to events, answers to bytes: gRPC, HTTP, TLS |
 //! | [`cli`] | the command line, the server's verbs and the client's |
 //! | `config` | the configuration file of `informer serve` |
+//! | `decoders` | what reads foreign text, opened to a test; nothing in a shipped build |
 //! | `rest` | memory that a daemon gives back once it is up |
 //! | `failpoint` | where a test may kill this process; nothing in a shipped build |
 
@@ -22,6 +23,9 @@ pub mod blobs;
 )]
 pub mod cli;
 pub(crate) mod config;
+#[cfg(feature = "decoders")]
+#[doc(hidden)]
+pub mod decoders;
 #[allow(
     clippy::disallowed_methods,
     reason = "connections, fresh ids and tasks with owners live here, outside the machine"

@@ -19,13 +19,13 @@ use crate::edge::tls::Guard;
 use crate::edge::{self, Edge, accept, front};
 use crate::shell::{self, Handle, Shell};
 use crate::store::{self, sqlite::Sqlite};
-use proto::dial;
+use proto::{bounds, dial};
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 use tonic_health::server::HealthReporter;
 
@@ -148,7 +148,8 @@ impl Server {
         )?;
         let (stopping, told) = watch::channel(false);
         let (logs, left) = edge::logs::Logs::new(handle.identity().epoch, Arc::new(kept.clone()));
-        let edge = Edge { handle: handle.clone(), logs: Arc::new(logs), stopping: told.clone() };
+        let watched = Arc::new(Semaphore::new(bounds::WATCHED_TASKS));
+        let edge = Edge { handle: handle.clone(), logs: Arc::new(logs), watched, stopping: told.clone() };
         let (front, health) =
             front::Front::new(edge, Arc::clone(&guard)).await.map_err(|error| Error::Services(error.to_string()))?;
         let accepting = Owned(tokio::spawn(accept::run(listener, front, Arc::clone(&guard), told)));

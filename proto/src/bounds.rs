@@ -66,6 +66,9 @@ pub const PAGE_DEFAULT: u32 = 100;
 pub const BATCH: usize = 50_000;
 /// Task ids in one watch.
 pub const WATCH_IDS: usize = 1000;
+/// Tasks in all watches at once, each counted in each watch. A watch keeps the row that it told last of each of its tasks, a kilobyte or
+/// two, so that those who do not read hold some 400 MB at most.
+pub const WATCHED_TASKS: usize = 250_000;
 /// Lines of a `why` answer.
 pub const WHY_DETAILS: usize = 32;
 

@@ -6,6 +6,7 @@
 //! | [`agent`] | the shell around the machine: links, threads, files |
 //! | [`cli`] | the command line |
 //! | `config` | its configuration file |
+//! | `decoders` | what reads foreign bytes, opened to a test; nothing in a shipped build |
 //! | [`machine`] | every decision, pure |
 //! | [`ledger`] | what survives the agent's death |
 //! | [`exec`] | one module per kind of task: plan, progress, end |
@@ -19,6 +20,9 @@
 pub mod agent;
 pub mod cli;
 pub(crate) mod config;
+#[cfg(feature = "decoders")]
+#[doc(hidden)]
+pub mod decoders;
 mod embedding;
 pub mod exec;
 pub mod executor;

@@ -6,6 +6,7 @@
 use anyhow::{Context as _, Result};
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::tcp::{ReadHalf, WriteHalf};
@@ -20,6 +21,9 @@ const BUFFER_BYTES: usize = 16 << 10;
 /// How long dropping the proxy waits for its tasks, all of which end at their next await.
 const STOP: Duration = Duration::from_secs(5);
 
+/// Directions of connections so far; each is held back in a way of its own.
+static DIRECTIONS: AtomicU64 = AtomicU64::new(0);
+
 /// What the network lets through.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Weather {
@@ -29,6 +33,8 @@ struct Weather {
     down: bool,
     /// Connections of an older generation are reset.
     generation: u64,
+    /// The longest that bytes are held back; each piece and each connection differ.
+    delay: Duration,
 }
 
 /// A proxy in front of one address. Dropping it ends its connections.
@@ -57,7 +63,7 @@ impl Proxy {
             url.trim_start_matches("http://").parse().context("the informer's URL has an address")?;
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
         let listener = runtime.block_on(TcpListener::bind(listen))?;
-        let (weather, seen) = watch::channel(Weather { up: true, down: true, generation: 0 });
+        let (weather, seen) = watch::channel(Weather { up: true, down: true, generation: 0, delay: Duration::ZERO });
         let url = format!("http://{}", listener.local_addr()?);
         runtime.spawn(accept(listener, target, seen));
         Ok(Self { url, weather, runtime: Some(runtime) })
@@ -89,9 +95,15 @@ impl Proxy {
         self.weather.send_modify(|weather| weather.generation += 1);
     }
 
-    /// All passes again.
+    /// Each piece of bytes is held back for up to so long, and each connection differs: what is said on one may overtake what was said
+    /// before on another. Within a connection TCP keeps the order.
+    pub fn delay(&self, longest: Duration) {
+        self.weather.send_modify(|weather| weather.delay = longest);
+    }
+
+    /// All passes again, at once.
     pub fn heal(&self) {
-        self.weather.send_modify(|weather| (weather.up, weather.down) = (true, true));
+        self.weather.send_modify(|weather| (weather.up, weather.down, weather.delay) = (true, true, Duration::ZERO));
     }
 }
 
@@ -150,8 +162,17 @@ async fn pump(
     open: fn(&Weather) -> bool,
 ) {
     let mut buffer = vec![0; BUFFER_BYTES];
+    let direction = DIRECTIONS.fetch_add(1, Ordering::Relaxed);
+    let mut piece = 0;
     loop {
         let length = from.read(&mut buffer).await.unwrap_or(0);
+        let longest = u64::try_from(weather.borrow().delay.as_millis()).unwrap_or(u64::MAX);
+        if longest > 0 {
+            piece += 1;
+            // Scattered as well as any chance, by two primes.
+            let millis = (piece * 7919 + direction * 104_729) % (longest + 1);
+            tokio::time::sleep(Duration::from_millis(millis)).await;
+        }
         // Also the end of a stream is news that a cut holds back.
         if weather.wait_for(open).await.is_err() {
             return;

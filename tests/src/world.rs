@@ -2,7 +2,9 @@
 //!
 //! Tests wait on what they see (a state, a file, a process), never on time; [`DEADLINE`] only bounds a failure.
 
+pub mod builds;
 pub mod life;
+pub mod place;
 pub mod secure;
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -49,8 +51,12 @@ pub struct World {
     env: Vec<(&'static str, PathBuf)>,
     /// Comes before every sidecar's command.
     wrapper: Vec<String>,
-    /// Holds the mount namespace that sidecars are started in, if it is not the test's own.
-    namespace: Option<Child>,
+    /// Where each program is taken from.
+    pub builds: builds::Builds,
+    /// Comes before the informer's.
+    informer_wrapper: Vec<String>,
+    /// The mount namespace that sidecars are started in, if it is not the test's own.
+    namespace: Option<place::Place>,
 }
 
 impl World {
@@ -73,6 +79,8 @@ impl World {
             beat: "1s",
             env: Vec::new(),
             wrapper: Vec::new(),
+            builds: builds::Builds::default(),
+            informer_wrapper: Vec::new(),
             namespace: None,
         };
         Ok(world)
@@ -110,7 +118,7 @@ impl World {
     /// It ends instead, or does not listen within [`DEADLINE`].
     pub fn start_informer(&mut self, env: &[(&str, &str)]) -> Result<()> {
         let log = std::fs::File::options().create(true).append(true).open(self.dir.join("informer.log"))?;
-        let mut child = Command::new(binary("informer"))
+        let mut child = place::wrapped(&self.informer_wrapper, &self.builds.informer.join("informer"))
             .args(["serve", "--listen", &self.listen, "--beat", self.beat, "--data"])
             .arg(self.dir.join("informer"))
             .envs(self.env.iter().cloned())
@@ -159,7 +167,7 @@ impl World {
         let log = std::fs::File::options().create(true).append(true).open(self.dir.join(format!("sidecar-{n}.log")))?;
         let slots: &[&str] = if args.contains(&"--slots") { &[] } else { &["--slots", "2", "--cpu", "2000"] };
         let agent = self
-            .inside(&binary("sidecar"))
+            .inside(&self.builds.sidecar.join("sidecar"))
             .args(["run", "--informer", &self.url, "--data"])
             .arg(&data)
             .args(slots)
@@ -241,7 +249,7 @@ impl World {
     }
 
     fn client(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(binary("informer"));
+        let mut command = Command::new(self.builds.client.join("informer"));
         command.args(args).envs(self.env.iter().cloned()).env("INFORMER_URL", &self.url).stdin(Stdio::null());
         command
     }
@@ -386,10 +394,7 @@ impl Drop for World {
         for pid in processes_with(self.dir.as_os_str().as_encoded_bytes()) {
             kill(pid);
         }
-        if let Some(mut holder) = self.namespace.take() {
-            let _ = holder.kill();
-            let _ = holder.wait();
-        }
+        drop(self.namespace.take());
         if std::thread::panicking() || std::env::var_os("TESTS_KEEP").is_some() {
             eprintln!("kept for a look: {}", self.dir.display());
         } else {
@@ -437,6 +442,12 @@ pub fn signal(pid: i32, signal: rustix::process::Signal) {
 #[must_use]
 pub fn alive(pid: i32) -> bool {
     stat(pid).is_some_and(|stat| stat.state != 'Z')
+}
+
+/// The parent of a process.
+#[must_use]
+pub fn parent(pid: i32) -> Option<i32> {
+    stat(pid).map(|stat| stat.parent)
 }
 
 struct Stat {

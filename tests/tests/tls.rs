@@ -138,8 +138,17 @@ fn a_sidecar_with_a_wrong_token_says_so_once_and_is_let_in_when_it_is_mended() -
     world.start_sidecar(0, &["--token-file", text(&own)?], &[("SIDECAR_LOG", "info")])?;
     let told = |world: &World| world.log("sidecar-0.log").matches("does not let this sidecar in").count();
     wait_for("the sidecar says why it is not let in", || (told(&world) == 1).then_some(()))?;
+    // Whoever waits for a sidecar learns why there is none.
+    let id = world.submit(&["--", "true"])?;
+    let why = world.informer(&["why", &id])?;
+    let why = String::from_utf8_lossy(&why.stdout).into_owned();
+    assert!(
+        why.contains("no sidecar is linked; ") && why.contains("a sidecar was turned away: its token is not"),
+        "{why}"
+    );
     std::fs::copy(tls.join("token"), &own)?;
     world.wait_linked(1)?;
+    world.wait_state(&id, &["succeeded"])?;
     assert_eq!(told(&world), 1, "{}", world.log("sidecar-0.log"));
     Ok(())
 }

@@ -22,7 +22,11 @@ const ELEMENT_BYTES: usize = 6 * bounds::ITEM_BYTES + 2;
 /// # Errors
 /// A file that cannot be read; a line that is no text, or too long.
 pub(crate) fn lines(path: &Path, take: Take<'_>) -> Result<(), Error> {
-    let mut input = open(path)?;
+    lines_of(path, open(path)?, take)
+}
+
+/// The same of what is open already; `path` is told in errors.
+pub(crate) fn lines_of(path: &Path, mut input: impl BufRead, take: Take<'_>) -> Result<(), Error> {
     let mut line = Vec::new();
     for number in 1.. {
         line.clear();
@@ -56,7 +60,12 @@ pub(crate) fn lines(path: &Path, take: Take<'_>) -> Result<(), Error> {
 /// # Errors
 /// A file that cannot be read; what is no JSON array; an element that is too long.
 pub(crate) fn json(path: &Path, take: Take<'_>) -> Result<(), Error> {
-    let mut scan = Scan { path, input: open(path)?, line: 1, begun: 1 };
+    json_of(path, open(path)?, take)
+}
+
+/// The same of what is open already; `path` is told in errors.
+pub(crate) fn json_of(path: &Path, input: impl BufRead, take: Take<'_>) -> Result<(), Error> {
+    let mut scan = Scan { path, input, line: 1, begun: 1 };
     if scan.next_significant()? != Some(b'[') {
         return Err(scan.wrong("it is no JSON array; write one like [\"a.mp4\", \"b.mp4\"]"));
     }
@@ -98,15 +107,15 @@ fn decoded(text: &[u8]) -> Result<String, String> {
 }
 
 /// Finds where elements begin and end, without understanding them.
-struct Scan<'a> {
+struct Scan<'a, R> {
     path: &'a Path,
-    input: Box<dyn BufRead>,
+    input: R,
     line: usize,
     /// The line on which the last element began.
     begun: usize,
 }
 
-impl Scan<'_> {
+impl<R: BufRead> Scan<'_, R> {
     fn wrong(&self, problem: &str) -> Error {
         Error::Content { path: self.path.to_owned(), line: self.line, problem: problem.to_owned() }
     }

@@ -31,7 +31,7 @@ mod filter;
 mod follow;
 mod history;
 mod idle;
-mod items;
+pub(crate) mod items;
 mod json;
 mod list;
 mod logs;
@@ -161,6 +161,13 @@ pub fn main() -> ExitCode {
         Ok(cli) => ExitCode::from(perform(cli)),
         Err(error) => ExitCode::from(usage(&error, &args)),
     }
+}
+
+/// Whether these words, from the verb on, are a command line.
+#[cfg(feature = "decoders")]
+pub(crate) fn parsed(words: &[String]) -> Result<(), String> {
+    let words = std::iter::once("informer").chain(words.iter().map(String::as_str));
+    Cli::try_parse_from(words).map(drop).map_err(|error| error.to_string())
 }
 
 /// Does what was asked for; gives the exit status.

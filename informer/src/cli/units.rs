@@ -271,7 +271,7 @@ impl Visitor<'_> for Quantity {
     fn visit_f64<E: de::Error>(self, value: f64) -> Result<u64, E> {
         let whole = value * self.size as f64;
         // Only where a part of a unit is something: half a second is, half a byte is not.
-        if self.size == 1 || !whole.is_finite() || whole < 0.0 || whole > MOST_MS {
+        if self.size == 1 || !(0.0..=MOST_MS).contains(&whole) {
             return Err(E::invalid_value(de::Unexpected::Float(value), &self));
         }
         Ok(whole.round() as u64)

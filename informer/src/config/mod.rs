@@ -42,7 +42,11 @@ pub(crate) fn read(path: &Path) -> Result<Config, Error> {
     Ok(parse(path, &file::read_bounded(path, FILE_BYTES)?)?)
 }
 
-fn parse(path: &Path, text: &str) -> Result<Config, Faults> {
+/// Everything that a text says.
+///
+/// # Errors
+/// Everything that is wrong with it.
+pub(crate) fn parse(path: &Path, text: &str) -> Result<Config, Faults> {
     let settings = Settings::parse(path, text);
     let mut root = settings.root();
     let config = Config {

@@ -2,6 +2,7 @@
 
 use super::error::Error;
 use super::stream::Produced;
+use super::tls::Guard;
 use super::{Edge, array, convert, list, logs, many, submit, watch};
 use crate::machine::PayloadHandle;
 use prost::Message as _;
@@ -9,16 +10,18 @@ use proto::check::{self, Fault};
 use proto::id::{SidecarId, TaskId};
 use proto::v1::informer_server::Informer;
 use proto::{store, v1};
+use std::sync::Arc;
 use tonic::{Request, Response, Status, Streaming};
 
 /// What clients call.
 pub(crate) struct Client {
     edge: Edge,
+    guard: Arc<Guard>,
 }
 
 impl Client {
-    pub(super) fn new(edge: Edge) -> Self {
-        Self { edge }
+    pub(super) fn new(edge: Edge, guard: Arc<Guard>) -> Self {
+        Self { edge, guard }
     }
 
     async fn row(&self, id: &str) -> Result<(TaskId, store::TaskRow), Error> {
@@ -130,7 +133,14 @@ impl Informer for Client {
 
     async fn why(&self, request: Request<v1::WhyRequest>) -> Result<Response<v1::WhyResponse>, Status> {
         let id = request.into_inner().id.parse().map_err(Error::from)?;
-        answer(self.edge.handle.why(id).await.map_err(Error::from))
+        let mut why = self.edge.handle.why(id).await.map_err(Error::from)?;
+        if why.state() == v1::TaskState::Ready
+            && let Some(hint) = self.guard.hint()
+        {
+            // In the sentence itself: it may be the whole reason, and whoever waits in front of `run` sees nothing else.
+            why.summary = format!("{}; {hint}", why.summary);
+        }
+        Ok(Response::new(why))
     }
 
     async fn history(&self, request: Request<v1::HistoryRequest>) -> Result<Response<v1::HistoryResponse>, Status> {

@@ -9,7 +9,7 @@ use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
 /// Every code, in the order of docs/errors.md.
-const CODES: [&str; 20] = [
+const CODES: [&str; 21] = [
     "invalid",
     "unauthenticated",
     "unknown_task",
@@ -23,6 +23,7 @@ const CODES: [&str; 20] = [
     "log_gone",
     "unlinked",
     "log_readers",
+    "watchers",
     "unknown_sidecar",
     "unknown_type",
     "executor_conflict",
@@ -80,6 +81,8 @@ pub(crate) enum Error {
     Unlinked(String),
     #[error("{limit} logs are being read, which is the bound; retry when a reader has left")]
     LogReaders { limit: usize },
+    #[error("{limit} tasks are being watched, which is the bound; retry when a watcher has left")]
+    Watchers { limit: usize },
     #[error("{limit} streams of logs are being stored, which is the bound; try again later")]
     LogUploads { limit: usize },
     /// A sidecar's upload that nobody waits for.
@@ -122,6 +125,7 @@ impl Error {
             Self::LogGone(_) => "log_gone",
             Self::Unlinked(_) | Self::Shell(shell::Error::NoLink) => "unlinked",
             Self::LogReaders { .. } => "log_readers",
+            Self::Watchers { .. } => "watchers",
             Self::NoReader(_) => "no_reader",
             Self::Silent { .. } => "silent",
         }
@@ -133,7 +137,7 @@ impl Error {
             "unknown_task" | "unknown_sidecar" | "log_gone" | "no_reader" => Code::NotFound,
             "key_conflict" | "executor_conflict" => Code::AlreadyExists,
             "state" | "not_started" | "unknown_type" | "scattered" => Code::FailedPrecondition,
-            "full" | "busy" | "log_readers" => Code::ResourceExhausted,
+            "full" | "busy" | "log_readers" | "watchers" => Code::ResourceExhausted,
             "stopping" | "unlinked" => Code::Unavailable,
             "unauthenticated" => Code::Unauthenticated,
             "lagged" => Code::Aborted,
@@ -159,7 +163,7 @@ impl Error {
     fn retry_after(&self) -> Option<Duration> {
         match self.code() {
             "busy" => Some(RETRY_BUSY),
-            "full" | "log_readers" => Some(RETRY_FULL),
+            "full" | "log_readers" | "watchers" => Some(RETRY_FULL),
             _ => None,
         }
     }
@@ -224,6 +228,7 @@ mod tests {
             Error::NotStarted("not yet".to_owned()),
             Error::LogGone("purged".to_owned()),
             Error::LogReaders { limit: 1 },
+            Error::Watchers { limit: 1 },
             Error::NoReader(1),
             Error::Silent { what: "a hello", within_ms: 1 },
             Error::Stopping,

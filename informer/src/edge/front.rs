@@ -16,6 +16,9 @@ use tonic::service::Routes;
 use tonic_health::server::HealthReporter;
 use tower::ServiceExt as _;
 
+/// What only a sidecar calls.
+const LINK: &str = "/informer.v1.SidecarLink/";
+
 /// The routes of one informer. Cheap to clone: one clone a connection.
 #[derive(Clone)]
 pub(crate) struct Front {
@@ -32,7 +35,7 @@ pub(crate) struct Error(#[from] tonic_reflection::server::Error);
 impl Front {
     /// All services over `edge`. The reporter announces the end.
     pub(crate) async fn new(edge: Edge, guard: Arc<Guard>) -> Result<(Self, HealthReporter), Error> {
-        let client = InformerServer::new(client::Client::new(edge.clone()))
+        let client = InformerServer::new(client::Client::new(edge.clone(), Arc::clone(&guard)))
             .max_decoding_message_size(MESSAGE_BYTES)
             .max_encoding_message_size(MESSAGE_BYTES);
         let http = plain::router(edge.clone());
@@ -56,7 +59,12 @@ impl Front {
         let caller = match self.guard.admit(request.headers()) {
             Ok(caller) => caller,
             Err(_) if is_open(request.uri().path(), grpc) => Caller::Anyone,
-            Err(refusal) if grpc => return Ok(tonic::Status::from(error::Error::from(refusal)).into_http()),
+            Err(refusal) if grpc => {
+                if request.uri().path().starts_with(LINK) {
+                    self.guard.turn_away();
+                }
+                return Ok(tonic::Status::from(error::Error::from(refusal)).into_http());
+            }
             Err(_) => return Ok(unauthorized()),
         };
         request.extensions_mut().insert(caller);

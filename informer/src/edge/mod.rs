@@ -45,13 +45,15 @@ mod watch;
 use crate::shell::Handle;
 use logs::Logs;
 use std::sync::Arc;
-use tokio::sync::watch as signal;
+use tokio::sync::{Semaphore, watch as signal};
 
 /// What every call needs. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Edge {
     pub(crate) handle: Handle,
     pub(crate) logs: Arc<Logs>,
+    /// Room for watched tasks: [`proto::bounds::WATCHED_TASKS`].
+    pub(crate) watched: Arc<Semaphore>,
     /// True once we are stopping: streams end, so that connections can.
     pub(crate) stopping: signal::Receiver<bool>,
 }

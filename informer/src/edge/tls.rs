@@ -1,7 +1,7 @@
 //! Who is let in: the certificate that is shown, the one that is demanded, and the token that each call carries.
 
 use crate::server::Security;
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
 use proto::dial::{Error, files, provider, roots};
@@ -9,6 +9,7 @@ use rustls::ServerConfig;
 use rustls::server::WebPkiClientVerifier;
 use sha2::{Digest as _, Sha256};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 use subtle::ConstantTimeEq as _;
 use tokio_rustls::TlsAcceptor;
 
@@ -45,12 +46,34 @@ pub(crate) struct Guard {
     tls: Option<ArcSwap<ServerConfig>>,
     /// Hashed, so that its comparison tells nothing, not even the length.
     token: Option<ArcSwap<[u8; 32]>>,
+    /// When a sidecar was last turned away.
+    turned_away: ArcSwapOption<Instant>,
 }
+
+/// For so long it is told that a sidecar was turned away: one that keeps trying is heard again within a fraction of that.
+const TOLD: Duration = Duration::from_mins(1);
 
 impl Guard {
     pub(crate) fn load(files: Security) -> Result<Self, Error> {
         let (tls, token) = read(&files)?;
-        Ok(Self { files, tls: tls.map(ArcSwap::from_pointee), token: token.map(ArcSwap::from_pointee) })
+        Ok(Self {
+            files,
+            tls: tls.map(ArcSwap::from_pointee),
+            token: token.map(ArcSwap::from_pointee),
+            turned_away: ArcSwapOption::empty(),
+        })
+    }
+
+    /// A sidecar wanted to open its link and has not the token.
+    pub(super) fn turn_away(&self) {
+        self.turned_away.store(Some(Arc::new(Instant::now())));
+    }
+
+    /// What whoever waits for a sidecar should know of those that are not let in.
+    pub(super) fn hint(&self) -> Option<String> {
+        let ago = self.turned_away.load().as_ref()?.elapsed();
+        let hint = "a sidecar was turned away: its token is not this informer's (its own log says which file)";
+        (ago < TOLD).then(|| format!("{} s ago {hint}", ago.as_secs()))
     }
 
     /// Reads all again; nothing changes unless all can be used.
@@ -122,7 +145,7 @@ mod tests {
     #[test]
     fn only_the_token_is_let_in() {
         let token = Some(ArcSwap::from_pointee(hash(b"0123456789abcdef")));
-        let guard = Guard { files: Security::default(), tls: None, token };
+        let guard = Guard { files: Security::default(), tls: None, token, turned_away: ArcSwapOption::empty() };
         let admit = |value: Option<&str>| {
             let mut headers = HeaderMap::new();
             if let Some(value) = value {
@@ -142,7 +165,7 @@ mod tests {
 
     #[test]
     fn without_a_token_all_are_let_in() {
-        let guard = Guard { files: Security::default(), tls: None, token: None };
+        let guard = Guard { files: Security::default(), tls: None, token: None, turned_away: ArcSwapOption::empty() };
         assert_eq!(guard.admit(&HeaderMap::new()), Ok(Caller::Anyone));
     }
 }

@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::broadcast::{self, error::RecvError};
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
 /// Tasks waiting for a watcher that reads slowly. Beyond it the subscription's own queue fills, and then rows are read again.
@@ -28,7 +28,7 @@ const PROGRESS: Duration = Duration::from_secs(1);
 /// Starts a watch over the ids, or over every task from now on.
 ///
 /// # Errors
-/// Too many ids, or a string that is none.
+/// Too many ids, here or in all watches; a string that is none.
 pub(super) fn start(edge: Edge, request: v1::WatchRequest) -> Result<Produced<v1::Task>, Error> {
     if request.ids.len() > bounds::WATCH_IDS {
         return Err(Error::Field(check::Fault {
@@ -38,6 +38,7 @@ pub(super) fn start(edge: Edge, request: v1::WatchRequest) -> Result<Produced<v1
         }));
     }
     let ids = request.ids.iter().map(|id| id.parse()).collect::<Result<Vec<TaskId>, _>>()?;
+    let permit = room(&edge, ids.len())?;
     let changes = edge.handle.changes();
     let (out, queue) = mpsc::channel(QUEUE);
     let mut progress = interval(PROGRESS);
@@ -50,11 +51,20 @@ pub(super) fn start(edge: Edge, request: v1::WatchRequest) -> Result<Produced<v1
         progress,
     };
     Ok(Produced::new(queue, async move {
+        let _permit: OwnedSemaphorePermit = permit;
         tokio::select! {
             result = watch.run() => result,
             stopped = edge.stopped() => Err(stopped),
         }
     }))
+}
+
+/// Room for so many tasks, held while they are watched; a watch over every task keeps no rows and counts as one.
+fn room(edge: &Edge, ids: usize) -> Result<OwnedSemaphorePermit, Error> {
+    let full = Error::Watchers { limit: bounds::WATCHED_TASKS };
+    // Bounded above.
+    let wanted = u32::try_from(ids.max(1)).unwrap_or(u32::MAX);
+    Arc::clone(&edge.watched).try_acquire_many_owned(wanted).map_err(|_| full)
 }
 
 struct Watch {

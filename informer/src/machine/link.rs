@@ -4,7 +4,7 @@
 //! |---|---|---|---|---|
 //! | accepted, running | keep | keep the one further on, stop the other | stop | set aside |
 //! | ended | take the result | take it, if nobody else's was | store as late | set aside |
-//! | set aside | stop | stop | stop | set aside |
+//! | set aside | keep | as one accepted | stop | set aside |
 //!
 //! What the machine believes to be there and is not: an assignment that never arrived is sent again; anything else is lost.
 
@@ -33,7 +33,11 @@ impl Machine {
         self.welcome(cx, session);
         self.learn_embedded(cx, &hello.kinds);
         self.send_executors(cx, session);
-        let told: BTreeSet<AttemptId> = held.iter().map(|held| held.attempt).collect();
+        let told: BTreeSet<AttemptId> =
+            held.iter().filter(|held| self.is_ours(held)).map(|held| held.attempt).collect();
+        if let Some(sidecar) = self.sidecars.get_mut(&id) {
+            sidecar.on_found(held.iter().filter(|held| matches!(held.state, HeldState::Running { .. })).count());
+        }
         for held in held {
             let attempt = held.attempt;
             let (decision, why) = self.answer(cx, id, held);
@@ -72,7 +76,7 @@ impl Machine {
             return;
         }
         let longest_ms = self.sidecars.values().map(|sidecar| sidecar.longest_lease_ms).max().unwrap_or(0);
-        let until_ms = cx.now.mono_ms + longest_ms.max(self.config.lease_ms) + self.config.fence_grace_ms;
+        let until_ms = cx.now.mono_ms + self.config.copies_end_ms(longest_ms.max(self.config.lease_ms));
         self.restored = true;
         if !self.config.accept_restored {
             self.restored_until_ms = Some(until_ms);
@@ -143,9 +147,19 @@ impl Machine {
         self.send(cx, session, Message::Welcome(welcome));
     }
 
+    /// What is held under another fence is another attempt, of the same number: an informer restored from a backup counts anew.
+    fn is_ours(&self, held: &Held) -> bool {
+        let known = self.tasks.get(&held.attempt.task).and_then(|task| task.attempt(held.attempt.number));
+        known.is_none_or(|attempt| attempt.fence == held.fence)
+    }
+
     /// The answer to one held attempt, and why if it is to stop.
     fn answer(&mut self, cx: &mut Cx<'_>, sidecar: SidecarId, held: Held) -> (Decision, v1::Reason) {
         let id = held.attempt;
+        #[cfg(feature = "seeded-bugs")]
+        if self.bug(super::Bug::StopUnknown) && !self.tasks.contains_key(&id.task) {
+            return (Decision::Stop, v1::Reason::Revoked);
+        }
         let Some(task) = self.tasks.get_mut(&id.task) else { return (Decision::SetAside, v1::Reason::Unspecified) };
         let known = task.attempt(id.number).filter(|attempt| attempt.sidecar == sidecar && attempt.fence == held.fence);
         if known.is_none() {
@@ -165,7 +179,11 @@ impl Machine {
                 self.on_published(cx, id, None);
                 (Decision::Acknowledged, v1::Reason::Unspecified)
             }
-            HeldState::SetAside => (Decision::Stop, v1::Reason::Revoked),
+            // This store knows it again: it was set aside by an older backup of it. What became of it follows in reports.
+            HeldState::SetAside => match self.acknowledged_or_publish(id) {
+                publish @ (Decision::Publish, _) => publish,
+                _ => self.on_returned(cx, id, None),
+            },
         }
     }
 
@@ -173,9 +191,15 @@ impl Machine {
     fn answer_unlisted(&mut self, held: &Held) -> (Decision, v1::Reason) {
         let id = held.attempt;
         let Some(task) = self.tasks.get_mut(&id.task) else { return (Decision::SetAside, v1::Reason::Unspecified) };
-        if id.number >= task.next_attempt || task.attempt(id.number).is_some() {
-            task.next_attempt = task.next_attempt.max(id.number + 1);
+        if id.number >= task.next_attempt {
+            task.next_attempt = id.number + 1;
             self.touch_task(id.task);
+            return (Decision::SetAside, v1::Reason::Unspecified);
+        }
+        let oldest = task.attempts.iter().map(|attempt| attempt.number).min();
+        let was_dropped = task.attempts_dropped > 0 && oldest.is_some_and(|oldest| id.number < oldest);
+        if !was_dropped {
+            // It was younger than this store when it was first told, and still nobody here has ordered anything of it.
             return (Decision::SetAside, v1::Reason::Unspecified);
         }
         match held.state {

@@ -59,8 +59,9 @@ impl Machine {
         self.hydrate(id, Some(Box::new(row)));
         let Some(task) = self.tasks.get(&id) else { return };
         let total_ms = task.alike.facts.timeouts.map_or(0, |timeouts| timeouts.total_ms);
-        if total_ms > 0 && !task.is_ended() {
-            let due_unix_ms = task.run_since_unix_ms.saturating_add(total_ms);
+        // An array has no time of its own: each member's counts from its start.
+        if total_ms > 0 && !task.is_ended() && task.members.is_none() {
+            let due_unix_ms = task.run_since_unix_ms.min(now.wall_ms).saturating_add(total_ms);
             self.timers.arm(Timer::TotalTimeout(id), on_mono(now, due_unix_ms));
         }
         self.load_attempts(id, now);
@@ -74,11 +75,18 @@ impl Machine {
             State::Waiting { .. } | State::Ready { .. } if task.old_copy_runs() => {
                 self.set_state(id, State::Waiting { until_ms: u64::MAX, why: WaitsFor::OldCopy });
             }
-            State::Waiting { why, .. } => self.rewait(id, on_mono(now, task.not_before_unix_ms).max(gone_ms), why),
+            State::Waiting { why: WaitsFor::StartTime, .. } => {
+                self.rewait(id, on_mono(now, task.not_before_unix_ms).max(gone_ms), WaitsFor::StartTime);
+            }
+            State::Waiting { why, .. } => {
+                // A clock that was set back since must not make it wait longer than it ever would have.
+                let longest_ms = now.mono_ms.saturating_add(super::retry::longest_ms(&task.alike.facts));
+                self.rewait(id, on_mono(now, task.not_before_unix_ms).min(longest_ms).max(gone_ms), why);
+            }
             State::Ready { .. } if gone_ms > now.mono_ms => self.rewait(id, gone_ms, WaitsFor::OldCopy),
             State::Ready { .. } => {
                 let queue_ms = task.alike.facts.timeouts.map_or(0, |timeouts| timeouts.queue_ms);
-                let since_unix_ms = task.ready_since_unix_ms;
+                let since_unix_ms = task.ready_since_unix_ms.min(now.wall_ms);
                 let members = task.members().map_or(1, |members| members.pending.len());
                 let place = self.ready.push(id, task.alike.facts.priority, task.alike.lane, since_unix_ms, members);
                 if queue_ms > 0 {
@@ -136,7 +144,7 @@ impl Machine {
         let longest = task.attempts.iter().filter(|attempt| attempt.may_win()).map(|attempt| {
             self.sidecars.get(&attempt.sidecar).map_or(self.config.lease_ms, |sidecar| sidecar.longest_lease_ms)
         });
-        longest.max().map_or(0, |lease_ms| now.mono_ms + lease_ms + self.config.fence_grace_ms)
+        longest.max().map_or(0, |lease_ms| now.mono_ms + self.config.copies_end_ms(lease_ms))
     }
 
     pub(super) fn hydrate_all(&mut self, stored: Vec<store::TaskRow>) {

@@ -27,6 +27,7 @@
 //! | `shared` | what many tasks have in common, once |
 //! | `load` | rows become state again at the start |
 //! | `view` | bounded questions that change nothing |
+//! | `sight` | what the simulation counts |
 
 mod array;
 mod beat;
@@ -48,6 +49,8 @@ mod retry;
 mod runs;
 mod shared;
 mod sidecar;
+#[cfg(feature = "seeded-bugs")]
+mod sight;
 mod task;
 mod timer;
 mod view;
@@ -68,6 +71,8 @@ use proto::{store, v1};
 use ready::Ready;
 use shared::Shared;
 use sidecar::Sidecar;
+#[cfg(feature = "seeded-bugs")]
+pub use sight::Sight;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use task::Task;
@@ -99,6 +104,18 @@ pub struct Config {
     pub bug: Option<Bug>,
 }
 
+/// How far apart two clocks may run, in parts of a hundred, with the bound of a lease still holding. Quartz is a hundred times better;
+/// a clock that is being slewed by NTP is not.
+const DRIFT_PERCENT: u64 = 1;
+
+impl Config {
+    /// How long after its last sign of life a `stop` copy has surely ended: its lease and the grace, by a clock slower than ours.
+    fn copies_end_ms(&self, lease_ms: u64) -> u64 {
+        let ms = lease_ms.saturating_add(self.fence_grace_ms);
+        ms.saturating_add((ms / 100).saturating_add(1).saturating_mul(DRIFT_PERCENT))
+    }
+}
+
 /// One wrong production line each; chosen at run time, never in a shipped build.
 #[cfg(feature = "seeded-bugs")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -121,6 +138,12 @@ pub enum Bug {
     MiscountMember,
     /// A sidecar stays kept free for a task that no longer waits.
     KeepForNobody,
+    /// Another payload under a key in use is taken for the same task.
+    IgnoreDigest,
+    /// Losses are counted, and never one too many.
+    EndlessLosses,
+    /// An attempt that is not known here is stopped.
+    StopUnknown,
 }
 
 /// All state that decisions need.

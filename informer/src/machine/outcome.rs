@@ -197,6 +197,10 @@ impl Machine {
         if task.is_service() {
             return self.on_service_exit(cx, id, ending, false);
         }
+        if spawn_failed {
+            // The machine lacked what any task needs there, a descriptor or a process: that is not the task's to pay for.
+            return self.on_infrastructure_failure(cx, id, ending);
+        }
         task.own_failures += 1;
         let (failures, allowed) = (task.own_failures, retry::max_attempts(&task.alike.facts));
         if !retriable || failures >= allowed {
@@ -220,6 +224,8 @@ impl Machine {
         }
         task.infra_failures += 1;
         let (failures, allowed) = (task.infra_failures, retry::max_infrastructure(&task.alike.facts));
+        #[cfg(feature = "seeded-bugs")]
+        let allowed = if self.config.bug == Some(super::Bug::EndlessLosses) { u32::MAX } else { allowed };
         if failures > allowed {
             return self.finish(cx, id.task, Terminal::Failed, ending);
         }
@@ -262,6 +268,9 @@ impl Machine {
         if !wanted || (policy.max_restarts > 0 && restarts > policy.max_restarts) {
             let state = if clean { Terminal::Succeeded } else { Terminal::Failed };
             return self.finish(cx, id.task, state, ending);
+        }
+        if self.has_rival(id) {
+            return; // It was presumed lost, and what runs in its place is the restart.
         }
         let delay_ms = retry::restart_ms(&policy, restarts);
         self.stop_waiting(id.task);
@@ -363,7 +372,7 @@ impl Machine {
         let Some(task) = self.tasks.get(&id).filter(|task| task.alike.facts.stop_on_disconnect) else { return 0 };
         let gone = task.attempts.iter().filter(|attempt| attempt.phase == Phase::PresumedLost).filter_map(|attempt| {
             let sidecar = self.sidecars.get(&attempt.sidecar)?;
-            Some(sidecar.heard_ms + sidecar.lease_ms + self.config.fence_grace_ms)
+            Some(sidecar.heard_ms + self.config.copies_end_ms(sidecar.lease_ms))
         });
         gone.max().unwrap_or(0).max(cx.now.mono_ms)
     }

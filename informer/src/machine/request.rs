@@ -31,6 +31,8 @@ impl Machine {
         let known = submit.key.as_deref().and_then(|key| self.pending.keys.get(key).copied()).or(submit.known);
         match known {
             Some(hit) if hit.digest == submit.digest => Ok(Some(hit.task)),
+            #[cfg(feature = "seeded-bugs")]
+            Some(hit) if self.bug(super::Bug::IgnoreDigest) => Ok(Some(hit.task)),
             Some(hit) => Err(Rejection::KeyConflict { task: hit.task }),
             None if self.tasks.len() >= bounds::TASKS_LIVE => Err(Rejection::Full { limit: bounds::TASKS_LIVE }),
             None => self.check_type(&submit.facts).map(|()| None),

@@ -77,6 +77,13 @@ pub(super) fn restart_ms(policy: &v1::RestartPolicy, restarts: u32) -> u64 {
     exponential(first, or(policy.backoff_cap_ms, bounds::RESTART_BACKOFF_CAP_MS), restarts)
 }
 
+/// The longest delay of either kind.
+pub(super) fn longest_ms(facts: &store::Facts) -> u64 {
+    let retry_ms = facts.retry.as_ref().map_or(0, |retry| retry.backoff_cap_ms);
+    let restart_ms = facts.restart.map_or(0, |policy| or(policy.backoff_cap_ms, bounds::RESTART_BACKOFF_CAP_MS));
+    or(retry_ms, bounds::BACKOFF_CAP_MS).max(restart_ms)
+}
+
 /// `first` for the first failure, doubled for each further one, at most `cap`.
 fn exponential(first: u64, cap: u64, failures: u32) -> u64 {
     let doublings = failures.saturating_sub(1).min(40);

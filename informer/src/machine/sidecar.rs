@@ -207,6 +207,13 @@ impl Sidecar {
         self.window = self.window.saturating_mul(2).min(self.slots.max(1));
     }
 
+    /// So many processes run here from before this link, of an earlier agent or under an earlier informer: one more may be tried. A
+    /// window that they fill by themselves would stay shut for as long as they run, which for services is for ever.
+    pub(super) fn on_found(&mut self, running: usize) {
+        let running = u32::try_from(running).unwrap_or(u32::MAX);
+        self.window = self.window.max(running.saturating_add(1).min(self.slots.max(1)));
+    }
+
     /// An attempt ran here to an end of its own: what could not be spawned before was no fault of the machine that lasts. A start
     /// alone does not show that: a transcode's own process starts before it finds that there is no ffmpeg.
     pub(super) fn on_ran(&mut self) {

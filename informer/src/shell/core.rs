@@ -391,6 +391,12 @@ impl Core {
         self.machine.committed(self.seq);
         let (epoch, seq, restored) = (self.epoch, self.seq, self.machine.restored());
         self.published.set_identity(|identity| {
+            if restored && !identity.restored {
+                tracing::warn!(
+                    "the store was restored from an older state: a sidecar has seen a later one; nothing is stopped, what is unknown here runs \
+                     on, and exclusive tasks wait for the longest lease (start with --accept-restored if no copy of one can run)"
+                );
+            }
             identity.epoch = epoch;
             identity.commit_seq = seq;
             identity.restored = restored;

@@ -126,7 +126,7 @@ fn load(
         shares: options.shares,
         log_policy: options.log_policy,
         #[cfg(feature = "seeded-bugs")]
-        bug: None,
+        bug: crate::failpoint::bug(),
     };
     let (sidecars, executors) = (reader.sidecars()?, reader.executors()?);
     let mut failed = None;

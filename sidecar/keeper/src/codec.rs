@@ -12,7 +12,9 @@ mod request;
 
 use crate::wire::MAX_FRAME_BYTES;
 
-pub use notice::{decode_end, decode_notice, decode_process, encode_end, encode_notice, encode_process};
+pub use notice::{
+    decode_end, decode_notice, decode_process, decode_welcome, encode_end, encode_notice, encode_process,
+};
 pub use request::{decode_request, decode_spec, encode_request, encode_spec};
 
 /// Length of a frame's head.

@@ -76,6 +76,18 @@ impl std::error::Error for Error {
     }
 }
 
+/// What `keeper --version` says.
+#[must_use]
+pub fn version_line() -> String {
+    format!("keeper {} (protocol {})", env!("CARGO_PKG_VERSION"), crate::wire::VERSION)
+}
+
+/// The version of the protocol that `keeper --version` tells, from its output.
+#[must_use]
+pub fn told_version(output: &str) -> Option<u32> {
+    output.trim_end().strip_suffix(')')?.rsplit_once("(protocol ")?.1.parse().ok()
+}
+
 /// Connects to the keeper of a data directory, starting one detached if there is none. Blocking; at most a few milliseconds
 /// unless another keeper is just ending.
 ///
@@ -126,4 +138,15 @@ pub fn is_running(data_dir: &Path) -> bool {
 pub fn connect(data_dir: &Path) -> Result<io::Result<UnixStream>, Error> {
     let dir = File::open(data_dir).map_err(|source| Error::Data { dir: data_dir.to_owned(), source })?;
     Ok(UnixStream::connect(format!("/proc/self/fd/{}/{SOCKET}", dir.as_raw_fd())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_version_is_told_and_understood() {
+        assert_eq!(told_version(&format!("{}\n", version_line())), Some(crate::wire::VERSION));
+        assert_eq!((told_version("keeper 1.2.3"), told_version("(protocol x)")), (None, None));
+    }
 }

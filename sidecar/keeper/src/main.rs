@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! keeper --data DIR [--detach] [--idle-ms N]
+//! keeper --version
 //! ```
 
 mod cgroup;
@@ -21,6 +22,7 @@ use std::process::ExitCode;
 
 use daemon::Owned;
 use keep::{Keeper, Resumed};
+use keeper::launch;
 use world::World;
 
 /// Without agent and attempts the keeper goes after this time: longer than an agent's restart takes.
@@ -32,10 +34,18 @@ const HELP: &str = "\
 keeper: keeps the processes of one sidecar's data directory; `sidecar run` starts it
 
 usage: keeper --data DIR [--detach] [--idle-ms N]
+       keeper --version
 
   --data DIR     the data directory; it has one keeper (exit status 75 if there is one)
   --detach       go on in the background once the socket listens
   --idle-ms N    exit after N milliseconds without agent and attempts (default 60000)";
+
+/// What the command line asks for.
+enum Asked {
+    Keep(Arguments),
+    /// To say this and go.
+    Tell(String),
+}
 
 struct Arguments {
     data_dir: PathBuf,
@@ -47,9 +57,9 @@ struct Arguments {
 
 fn main() -> ExitCode {
     let arguments = match parse(std::env::args_os().skip(1)) {
-        Ok(Some(arguments)) => arguments,
-        Ok(None) => {
-            println!("{HELP}");
+        Ok(Asked::Keep(arguments)) => arguments,
+        Ok(Asked::Tell(text)) => {
+            println!("{text}");
             return ExitCode::SUCCESS;
         }
         Err(message) => {
@@ -62,7 +72,7 @@ fn main() -> ExitCode {
         Err(error) => {
             eprintln!("keeper: {error}");
             match error.downcast_ref::<daemon::Error>() {
-                Some(daemon::Error::Taken { .. }) => ExitCode::from(keeper::launch::EXIT_TAKEN as u8),
+                Some(daemon::Error::Taken { .. }) => ExitCode::from(launch::EXIT_TAKEN as u8),
                 _ => ExitCode::FAILURE,
             }
         }
@@ -96,7 +106,7 @@ fn run(arguments: Arguments) -> Result<ExitCode, Box<dyn std::error::Error>> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn parse(mut arguments: impl Iterator<Item = OsString>) -> Result<Option<Arguments>, String> {
+fn parse(mut arguments: impl Iterator<Item = OsString>) -> Result<Asked, String> {
     let (mut data_dir, mut detach, mut idle_ms, mut resume) = (None, false, IDLE_EXIT_MS, None);
     while let Some(argument) = arguments.next() {
         let mut value = |name: &str| arguments.next().ok_or(format!("{name} needs a value"));
@@ -105,12 +115,13 @@ fn parse(mut arguments: impl Iterator<Item = OsString>) -> Result<Option<Argumen
             Some("--detach") => detach = true,
             Some("--idle-ms") => idle_ms = number(&value("--idle-ms")?)?,
             Some("--resume") => resume = Some(number(&value("--resume")?)?),
-            Some("--help" | "-h") => return Ok(None),
+            Some("--help" | "-h") => return Ok(Asked::Tell(HELP.to_owned())),
+            Some("--version" | "-V") => return Ok(Asked::Tell(launch::version_line())),
             _ => return Err(format!("unknown argument {}", argument.display())),
         }
     }
     let data_dir = data_dir.ok_or("--data DIR is missing")?;
-    Ok(Some(Arguments { data_dir, detach, idle_ms, resume }))
+    Ok(Asked::Keep(Arguments { data_dir, detach, idle_ms, resume }))
 }
 
 fn number<T: std::str::FromStr>(value: &OsString) -> Result<T, String> {

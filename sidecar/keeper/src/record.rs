@@ -108,8 +108,10 @@ pub struct Record {
     pub lost: bool,
     /// Bytes before these offsets of `out` and `err` were dropped.
     pub bases: (u64, u64),
-    /// Length of what was read well; beyond it lies a torn frame or nothing.
+    /// Length of what was read well; beyond it lies a torn frame, a damaged one or nothing.
     pub valid_bytes: u64,
+    /// What lies there is no torn frame: no write that was cut short leaves it. It is not believed, nor what follows it.
+    pub damaged: bool,
 }
 
 impl Record {
@@ -199,8 +201,9 @@ fn read_from(file: &File, path: &Path) -> Result<Record, Error> {
     let mut content = Vec::new();
     loop {
         match next_frame(&mut reader, &mut content) {
-            Ok(true) => {}
-            Ok(false) => return Ok(record),
+            Ok(Next::Frame) => {}
+            Ok(Next::End) => return Ok(record),
+            Ok(Next::Damaged) => return Ok(Record { damaged: true, ..record }),
             Err(source) => return Err(Error::File { path: path.to_owned(), source }),
         }
         let (kind, body) = (content[0], &content[1..]);
@@ -209,25 +212,34 @@ fn read_from(file: &File, path: &Path) -> Result<Record, Error> {
     }
 }
 
-/// Reads one frame's kind and body into `content`; false at the end, or where a torn frame begins.
-fn next_frame(reader: &mut impl Read, content: &mut Vec<u8>) -> io::Result<bool> {
-    let whole = |result: io::Result<()>| match result {
-        Ok(()) => Ok(true),
-        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
-        Err(error) => Err(error),
-    };
+/// What stands where a frame may begin.
+enum Next {
+    Frame,
+    /// Nothing, or the beginning of a frame whose write was cut short.
+    End,
+    /// Bytes that no monitor wrote.
+    Damaged,
+}
+
+/// Reads one frame's kind and body into `content`.
+fn next_frame(reader: &mut impl Read, content: &mut Vec<u8>) -> io::Result<Next> {
     let mut head = [0u8; 8];
-    if !whole(reader.read_exact(&mut head))? {
-        return Ok(false);
+    match reader.read_exact(&mut head) {
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(Next::End),
+        other => other?,
     }
     let [length, crc] =
         [[head[0], head[1], head[2], head[3]], [head[4], head[5], head[6], head[7]]].map(u32::from_le_bytes);
     if length == 0 || length as usize > MAX_FRAME {
-        return Ok(false);
+        return Ok(Next::Damaged);
     }
     content.clear();
     reader.by_ref().take(u64::from(length)).read_to_end(content)?;
-    Ok(content.len() == length as usize && crc32(content) == crc)
+    Ok(match content.len() == length as usize {
+        false => Next::End,
+        true if crc32(content) == crc => Next::Frame,
+        true => Next::Damaged,
+    })
 }
 
 fn apply(record: &mut Record, kind: u8, body: &[u8]) -> Result<(), codec::Error> {

@@ -10,9 +10,26 @@
 //!
 //! A request is idempotent by attempt name. A notice may be repeated after a reconnect (a new `Hello` brings a `Listing` that
 //! contains every attempt whose directory holds a record), so the agent treats all of them as facts, not as commands.
+//!
+//! **What no version may change**, because agent, keeper and monitors are replaced one after the other:
+//!
+//! - `Hello`, the first two fields of `Welcome` (version, pid) and `Upgrade`. So every agent can tell which keeper it met, and can have it
+//!   replaced, whatever else they cannot say to each other.
+//! - What a monitor and its keeper say while an attempt runs (`Stop`, `Spawned`, `Ended`, its `Listing`): the monitor stays the program it
+//!   was forked from until that attempt has ended.
 
-/// Version of this protocol; `Hello` and `Welcome` carry it, and an agent that meets another one says so and hands it no work.
+/// Version of this protocol; `Hello` and `Welcome` carry it. An agent has a keeper whose version it does not speak replaced by the one of
+/// its own build, and hands it no work before.
 pub const VERSION: u32 = 1;
+
+/// The oldest version of a keeper that this build's agent can work with.
+pub const OLDEST: u32 = 1;
+
+/// Whether this build's agent can work with a keeper of that version.
+#[must_use]
+pub const fn is_spoken(version: u32) -> bool {
+    OLDEST <= version && version <= VERSION
+}
 
 /// Largest frame: a spec is at most 256 KiB of task payload plus an environment; doubling it would only let a broken peer hold
 /// more memory.
@@ -50,7 +67,8 @@ pub enum Request {
         /// At least 0, at most [`MAX_WARM`].
         monitors: u32,
     },
-    /// Replace the keeper by another executable, in place; monitors and processes stay.
+    /// Replace the keeper by another executable, in place. Whatever runs goes on under its monitor; idle monitors are replaced, too. The
+    /// connection ends, and the next one meets the new executable, or the old one if it could not be run.
     Upgrade {
         /// Absolute path of the new executable.
         exe: String,

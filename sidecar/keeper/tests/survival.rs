@@ -242,8 +242,13 @@ fn a_stop_attempt_ends_like_any_other() {
     assert_eq!(bed.tasks(), Vec::<u32>::new());
 }
 
+/// The executable of a process.
+fn exe_of(pid: u32) -> std::path::PathBuf {
+    std::fs::read_link(format!("/proc/{pid}/exe")).unwrap()
+}
+
 #[test]
-fn an_upgrade_keeps_process_monitors_and_attempts() {
+fn an_upgrade_keeps_what_runs_and_replaces_who_is_idle() {
     let mut bed = Bed::new();
     let mut agent = bed.agent();
     agent.send(&Request::Warm { monitors: 2 });
@@ -251,27 +256,74 @@ fn an_upgrade_keeps_process_monitors_and_attempts() {
     agent.start("a", sh(GATED));
     let process = agent.spawned("a");
     bed.wait_for_file("a", "ready");
-    let mut before = bed.keepers();
+    let busy = monitor_of(&bed, "a");
     let copy = bed.dir.join("another-keeper");
     std::fs::copy(Bed::exe(), &copy).unwrap();
     agent.send(&Request::Upgrade { exe: copy.to_str().unwrap().into() });
     agent.wait_closed();
     let mut after = bed.agent();
+    let copy = copy.canonicalize().unwrap();
     assert_eq!(after.keeper, agent.keeper);
-    assert_eq!(std::fs::read_link(format!("/proc/{}/exe", after.keeper)).unwrap(), copy.canonicalize().unwrap());
+    assert_eq!(exe_of(after.keeper), copy);
     assert_eq!(std::fs::read_to_string(format!("/proc/{}/comm", after.keeper)).unwrap(), "keeper\n");
     assert_eq!(after.listed("a"), Some(ListedState::Running(process)));
-    let mut now = bed.keepers();
-    before.sort_unstable();
-    now.retain(|pid| before.contains(pid));
-    now.sort_unstable();
-    assert_eq!(now, before);
+    // Forks of the image before end, except the one that is needed; two of the new one are kept warm as ordered.
+    let is_new =
+        |pid: &u32| *pid == busy || std::fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|exe| exe == copy);
+    until("the pool is new", || {
+        let all = bed.keepers();
+        (all.len() == 4 && all.contains(&busy) && all.iter().all(is_new)).then_some(())
+    });
+    assert_ne!(exe_of(busy), copy);
     open_gate(&bed, "a");
     assert_eq!(after.ended("a").code, Some(5));
+    until("the old monitor's end", || (!runs(busy)).then_some(()));
     assert_eq!(after.run("b", sh("exit 1")).code, Some(1));
-    after.send(&Request::Upgrade { exe: "/no/such/keeper".into() });
-    after.wait_closed();
-    assert_eq!(bed.agent().run("c", sh("exit 2")).code, Some(2));
+}
+
+#[test]
+fn an_upgrade_to_what_cannot_be_run_leaves_everything_as_it_is() {
+    let mut bed = Bed::new();
+    let mut agent = bed.agent();
+    agent.start("a", sh(GATED));
+    bed.wait_for_file("a", "ready");
+    agent.send(&Request::Upgrade { exe: "/no/such/keeper".into() });
+    agent.wait_closed();
+    let mut after = bed.agent();
+    assert_eq!(after.keeper, agent.keeper);
+    open_gate(&bed, "a");
+    assert_eq!(after.ended("a").code, Some(5));
+}
+
+#[test]
+fn an_end_and_an_order_that_meet_an_upgrade_are_not_lost() {
+    let mut bed = Bed::new();
+    let mut agent = bed.agent();
+    for name in ["stopped", "ended"] {
+        agent.start(name, sh(GATED));
+        bed.wait_for_file(name, "ready");
+    }
+    // One after the other in one stream: the order leaves before the image is replaced, its effect comes after; and the other ends
+    // somewhere in between.
+    agent.stop("stopped", None);
+    open_gate(&bed, "ended");
+    agent.send(&Request::Upgrade { exe: Bed::exe().into() });
+    agent.wait_closed();
+    let mut after = bed.agent();
+    let mut end_of = |name: &str| match after.listed(name) {
+        Some(ListedState::Ended(end)) => end,
+        _ => after.ended(name),
+    };
+    assert_eq!(end_of("stopped").reason, EndReason::Cancelled);
+    assert_eq!(end_of("ended").code, Some(5));
+    bed.wait_until_empty();
+}
+
+#[test]
+fn a_keeper_tells_its_version() {
+    let output = std::process::Command::new(Bed::exe()).arg("--version").output().unwrap();
+    assert!(output.status.success());
+    assert_eq!(String::from_utf8(output.stdout).unwrap().trim(), launch::version_line());
 }
 
 #[test]

@@ -6,7 +6,7 @@
 //! of inputs `before-prepare`, `after-prepare`; of outputs
 //! `before-stage`, `mid-copy` (a copy to another file system has begun), `mid-stage` (one is staged), `after-stage` (all are, and there
 //! is no manifest), `after-manifest`, `before-publish` (the fences are recorded), `mid-publish` (one is renamed), `after-publish`,
-//! `before-retire`.
+//! `before-retire`. Of the ledger, before anything else: `mid-migration` (before the commit), `after-migration`.
 //!
 //! `after-accept` and `after-report` mean that the informer has the report: they are armed when it is handed to the link, and fire
 //! with the next acknowledgement, before that is applied.
@@ -55,3 +55,12 @@ mod armed {
 }
 
 pub(crate) use armed::{arm, fire, reach};
+
+/// The deliberate mistake that `SIDECAR_BUG` names, so that the suite over real processes can be shown to catch it.
+#[cfg(feature = "seeded-bugs")]
+pub(crate) fn bug() -> Option<crate::machine::Bug> {
+    use crate::machine::Bug::{AckBeforeLedger, ForgetOutbox, IgnoreLease, PurgeBeforeAck, StartTwice};
+    let name = std::env::var("SIDECAR_BUG").ok()?;
+    let bugs = [AckBeforeLedger, ForgetOutbox, IgnoreLease, PurgeBeforeAck, StartTwice];
+    bugs.into_iter().find(|bug| format!("{bug:?}") == name)
+}

@@ -27,7 +27,7 @@
 //! | file | holds |
 //! |---|---|
 //! | `shell` | the loop around the machine; its words and orders: `wire` |
-//! | `link`, `keeping`, `lease`, `files`, `place` | the part of that name; `keeperless` stands in for a keeper where there is none |
+//! | `link`, `keeping`, `lease`, `files`, `place` | the part of that name; `keeperless` stands in for a keeper where there is none, `upgrade` has one of another build replaced |
 //! | `work` | the work thread: `watch` (progress, stalls, health), `upload` (logs), load |
 //! | `inputs`, `fetch`, `cache` | what is there before a start: put together, fetched by URL, kept by hash |
 //! | `staging` | outputs of attempts that succeeded |
@@ -39,6 +39,8 @@
 mod assignments;
 mod cache;
 mod clock;
+#[cfg(feature = "decoders")]
+pub(crate) mod decoders;
 mod embedded;
 pub(crate) mod failpoint;
 mod fetch;
@@ -55,6 +57,7 @@ mod shell;
 pub(crate) mod socket;
 mod staging;
 mod types;
+mod upgrade;
 mod upload;
 mod watch;
 mod wire;
@@ -280,7 +283,7 @@ pub(crate) async fn serve(
     inputs::clean(&dirs, &load::machine().boot_id, waiting)
         .map_err(system("clean the directory of prepared attempts"))?;
     let crun = container::probe(&dirs.exe, &dirs.data.join(keeper::record::PREPARED).join(".probe")).await;
-    let machine = Machine::new(Config::new(options.slots), rows);
+    let machine = Machine::new(config(options.slots), rows);
     let silence_ms = Arc::new(AtomicU64::new(bounds::BEAT_MS * bounds::BEATS_PER_LEASE));
     let (said, news) = mpsc::channel(work::NOTICES);
     let (orders, ordered) = mpsc::channel(work::ORDERS);
@@ -330,6 +333,15 @@ pub(crate) async fn serve(
     let result = turn_until_told(shell, &mut arrivals, told).await;
     drop(lock);
     result
+}
+
+/// What the machine is told: the defaults, and in tests a mistake.
+fn config(slots: u32) -> Config {
+    Config {
+        #[cfg(feature = "seeded-bugs")]
+        bug: failpoint::bug(),
+        ..Config::new(slots)
+    }
 }
 
 /// What the ledger holds is taken up: assignments for all threads, rows for the machine.

@@ -103,6 +103,8 @@ pub(super) struct Shell {
     /// Orders of the batch being committed, and of what was applied since.
     sealed: Vec<Effect>,
     held: Vec<Effect>,
+    /// A start is in the queue to the keeper.
+    ordered: bool,
     beat_ms: u64,
 }
 
@@ -123,6 +125,7 @@ impl Shell {
             new_assigns: BTreeMap::new(),
             sealed: Vec::new(),
             held: Vec::new(),
+            ordered: false,
             beat_ms: bounds::BEAT_MS,
         }
     }
@@ -147,6 +150,10 @@ impl Shell {
                     self.take(input)?;
                 }
             }
+        }
+        if std::mem::take(&mut self.ordered) {
+            // The order leaves from another task of this thread; the ledger's thread, once woken, would take the processor before it.
+            tokio::task::yield_now().await;
         }
         self.commit()?;
         self.outside.metrics.on_turn(&self.machine);
@@ -464,6 +471,7 @@ impl Shell {
             Ok(Planned::Process(spec)) => {
                 self.outside.metrics.on_start();
                 self.request(Request::Start { name: attempt.dir_name(), spec });
+                self.ordered = true;
             }
             Ok(Planned::Within) => self.outside.metrics.on_start(),
             Err(notice) => return self.refuse_start(now, attempt, notice),

@@ -143,7 +143,7 @@ async fn converse(stream: UnixStream, reports: Reports) -> io::Result<()> {
     }
 }
 
-fn hear(line: &[u8], reports: &Reports) -> Result<(), String> {
+pub(super) fn hear(line: &[u8], reports: &Reports) -> Result<(), String> {
     let request = serde_json::from_slice(line).map_err(|error| format!("this is no request: {error}"))?;
     match request {
         Request::Progress { task, attempt, fence, permille, note, step } => {

@@ -57,7 +57,11 @@ pub(crate) fn read(path: &Path) -> Result<Config, Error> {
     Ok(parse(path, &text)?)
 }
 
-fn parse(path: &Path, text: &str) -> Result<Config, Faults> {
+/// Everything that a text says.
+///
+/// # Errors
+/// Everything that is wrong with it.
+pub(crate) fn parse(path: &Path, text: &str) -> Result<Config, Faults> {
     let settings = Settings::parse(path, text);
     let mut root = settings.root();
     let slots = root.whole("slots", 1..=u64::from(bounds::SLOTS));

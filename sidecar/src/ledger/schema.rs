@@ -1,6 +1,7 @@
 //! The schema, by `user_version`.
 
 use super::Error;
+use crate::agent::failpoint;
 use rusqlite::Connection;
 use std::path::Path;
 
@@ -57,7 +58,10 @@ pub(super) fn migrate(connection: &mut Connection, path: &Path) -> Result<(), Er
         transaction.execute_batch(step).map_err(unusable)?;
     }
     transaction.pragma_update(None, "user_version", VERSION).map_err(unusable)?;
-    transaction.commit().map_err(unusable)
+    failpoint::reach("mid-migration");
+    transaction.commit().map_err(unusable)?;
+    failpoint::reach("after-migration");
+    Ok(())
 }
 
 /// The version found; one that this build does not know is refused before anything is read.

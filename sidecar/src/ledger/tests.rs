@@ -175,3 +175,51 @@ fn a_commit_overwrites_the_log_and_the_log_of_a_killed_agent_is_read() {
     }
     assert_eq!(left.open().unwrap().2.len(), 50);
 }
+
+/// Whatever stands in a column, a ledger is read, or refused by its name; a message that was cut or turned is no other message.
+#[test]
+fn a_value_of_any_kind_is_read_or_refused() {
+    use proptest::prelude::*;
+    use rusqlite::types::Value;
+    let dir = Dir::new("values");
+    let path = dir.0.join(FILE);
+    let ended = row(1, RowState::Ended(Box::new(v1::Ending { exit_code: Some(3), ..Default::default() })));
+    let assigns = vec![(ended.attempt, v1::Assign { task_name: "hello".into(), ..Default::default() }.encode_to_vec())];
+    let (mut ledger, ..) = dir.open().unwrap();
+    ledger
+        .commit(&Commit { batch: Batch { rows: vec![ended], deletes: vec![] }, assigns, ..Default::default() })
+        .unwrap();
+    drop(ledger);
+    let whole = std::fs::read(&path).unwrap();
+    let columns = ["fence_epoch", "fence_n", "ord", "stop", "set_aside", "log_bytes", "state", "started", "ending"];
+    let attempts =
+        columns.into_iter().chain(["failure", "assign", "log_copy", "attempt"]).map(|column| ("attempts", column));
+    let meta = ["sidecar", "incarnation", "informer", "lineage", "epoch", "commit_seq"].map(|column| ("meta", column));
+    let places: Vec<_> = attempts.chain(meta).collect();
+    let values = prop_oneof![
+        any::<i64>().prop_map(Value::Integer),
+        proptest::num::f64::NORMAL.prop_map(Value::Real),
+        ".{0,20}".prop_map(Value::Text),
+        proptest::collection::vec(any::<u8>(), 0..40).prop_map(Value::Blob),
+        Just(Value::Blob(vec![0xff; 9])),
+    ];
+    let config = ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() };
+    let outcome = proptest::test_runner::TestRunner::new(config).run(&(0..places.len(), values), |(place, value)| {
+        let (table, column) = places[place];
+        std::fs::write(&path, &whole).unwrap();
+        let db = Connection::open(&path).unwrap();
+        db.pragma_update(None, "synchronous", "OFF").unwrap();
+        db.execute(&format!("UPDATE {table} SET {column} = ?1"), [&value]).unwrap();
+        drop(db);
+        let read = Ledger::peek(&dir.0);
+        let named = |error: &Error| error.to_string().contains(&path.display().to_string());
+        match &read {
+            Ok((_, entries)) => prop_assert_eq!(entries.len(), 1),
+            Err(error) => prop_assert!(named(error), "{}.{} = {:?}: {}", table, column, value, error),
+        }
+        let never = matches!(&value, Value::Blob(bytes) if bytes.starts_with(&[0xff; 9]));
+        prop_assert!(!never || read.is_err(), "{}.{} was read from noise", table, column);
+        Ok(())
+    });
+    outcome.unwrap_or_else(|found| panic!("{found}"));
+}

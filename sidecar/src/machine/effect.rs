@@ -95,11 +95,19 @@ pub enum Effect {
 
 impl Effect {
     /// Leaves at once, without waiting for the ledger: a slow disk must not end leases. Nor does a start wait for it: what the keeper
-    /// makes first of all is the attempt's record, which holds whatever the row would tell the next agent.
+    /// makes first of all is the attempt's record, which holds whatever the row would tell the next agent. Nor does an order to stop:
+    /// what is to end must not run on because a disk hangs.
     #[must_use]
     pub fn is_urgent(&self) -> bool {
         use Effect as E;
-        matches!(self, E::SendBeat { .. } | E::PublishLease { .. } | E::CloseLink { .. } | E::StartAttempt { .. })
+        matches!(
+            self,
+            E::SendBeat { .. }
+                | E::PublishLease { .. }
+                | E::CloseLink { .. }
+                | E::StartAttempt { .. }
+                | E::StopAttempt { .. }
+        )
     }
 }
 

@@ -46,6 +46,9 @@ impl Machine {
 
     fn on_found(&mut self, now: Now, id: AttemptId, state: FoundState, effects: &mut Vec<Effect>) {
         match state {
+            FoundState::Running(_) if self.has(super::Bug::ForgetRunning) => {
+                self.on_ended(id, lost(now, "it ran when the agent ended"), effects);
+            }
             FoundState::Running(started) => self.on_spawned(id, started, effects),
             FoundState::Ended(ending) => self.on_ended(id, ending, effects),
             FoundState::Lost => self.on_ended(id, lost(now, "it was lost with its monitor, or by a reboot"), effects),
@@ -144,7 +147,11 @@ impl Machine {
             ending.reason = v1::Reason::TotalTimeout.into();
         }
         self.progressed.remove(&id);
-        self.advance(id, Happening::Ended(ending), effects);
+        let staged = !ending.outputs.is_empty();
+        if self.advance(id, Happening::Ended(ending), effects) && staged && self.has(super::Bug::PublishUnasked) {
+            let fence = self.attempts[&id].fence;
+            effects.push(Effect::PublishOutputs { attempt: id, fence });
+        }
     }
 
     /// Fetching may take longer than a lease or a link: whether it still may start is asked again, as if it had just been accepted.

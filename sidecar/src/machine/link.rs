@@ -171,11 +171,13 @@ impl Machine {
     }
 
     /// A repeated assignment starts nothing. Under another fence it is not a repetition, and the informer must learn that this
-    /// name is taken.
+    /// name is taken. Nor is it one if its end was acknowledged: only an informer restored from a backup asks then, and waits for an
+    /// answer that nobody would give.
     fn on_assign_again(&mut self, id: AttemptId, fence: Fence, effects: &mut Vec<Effect>) {
         let why = match self.attempts.get(&id) {
-            Some(attempt) if attempt.fence == fence => return,
-            Some(_) => "held here under another fence",
+            Some(attempt) if attempt.fence == fence && attempt.stage.is_held() => return,
+            Some(attempt) if attempt.fence != fence => "held here under another fence",
+            Some(_) => "it was here, and its end was acknowledged",
             None => "it was here, and is over",
         };
         effects.push(Effect::Complain(Complaint::Refused { attempt: id, why }));

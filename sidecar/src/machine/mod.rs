@@ -7,7 +7,7 @@
 //! ```
 //!
 //! The shell applies events, takes the batch, commits it, calls [`Machine::committed`], and only then lets the effects of that batch
-//! go. Beats, the lease page and starts go at once ([`Effect::is_urgent`]).
+//! go. Beats, the lease page, starts and stops go at once ([`Effect::is_urgent`]).
 //!
 //! What it keeps true, whatever is repeated, late or reordered:
 //!
@@ -31,7 +31,10 @@
 //! | `uploads` | logs that go up after the end, and what is purged when |
 //! | `tally` | what is counted for those who watch |
 //! | `check` | every invariant, recomputed |
+//! | `arms` | how often each arm of the table was taken, for the simulation |
 
+#[cfg(feature = "seeded-bugs")]
+mod arms;
 mod check;
 mod effect;
 mod event;
@@ -48,6 +51,8 @@ mod uploads;
 #[cfg(test)]
 mod walk;
 
+#[cfg(feature = "seeded-bugs")]
+pub use arms::{Arm, Arms};
 pub use effect::{Batch, Complaint, Effect};
 pub use event::{Event, Facts, Found, FoundState, Heard, LinkId, Note, Notice, Now, Refusal, Terms};
 pub use row::{Row, RowState, Wish};
@@ -109,6 +114,14 @@ pub enum Bug {
     IgnoreLease,
     /// Ends are not told again in a new link.
     ForgetOutbox,
+    /// An order to stop what runs does not reach the keeper.
+    IgnoreStop,
+    /// What the keeper lists as running after a restart is called lost.
+    ForgetRunning,
+    /// Outputs are put in place as soon as they are staged.
+    PublishUnasked,
+    /// A log that the informer wants is not waited for.
+    PurgeBeforeStored,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -176,6 +189,9 @@ pub struct Machine {
     told_open: Option<bool>,
     open: bool,
     lease_end_seen_ms: u64,
+    /// How often each arm of the table was taken, for the simulation.
+    #[cfg(feature = "seeded-bugs")]
+    arms: Arms,
 }
 
 impl Machine {
@@ -210,6 +226,8 @@ impl Machine {
             told_open: None,
             open: false,
             lease_end_seen_ms: 0,
+            #[cfg(feature = "seeded-bugs")]
+            arms: Arms::default(),
         };
         for row in rows {
             let (id, attempt) = Attempt::from_row(row);
@@ -355,6 +373,13 @@ impl Machine {
         check::all(self)
     }
 
+    /// How often each arm of the table of stages was taken.
+    #[cfg(feature = "seeded-bugs")]
+    #[must_use]
+    pub const fn arms(&self) -> &Arms {
+        &self.arms
+    }
+
     #[cfg(feature = "seeded-bugs")]
     fn has(&self, bug: Bug) -> bool {
         self.config.bug == Some(bug)
@@ -381,6 +406,8 @@ impl Machine {
     fn advance(&mut self, id: AttemptId, happening: Happening, effects: &mut Vec<Effect>) -> bool {
         let Some(held) = self.attempts.get(&id) else { return false };
         let happened = happening.name();
+        #[cfg(feature = "seeded-bugs")]
+        self.arms.count(&held.stage, &happening);
         let stage = match held.stage.after(happening) {
             Next::Stay => return false,
             Next::Impossible => {
@@ -513,6 +540,7 @@ impl Machine {
 
     /// Ends an attempt for a reason that lies outside it.
     fn stop(&mut self, now: Now, id: AttemptId, why: v1::Reason, effects: &mut Vec<Effect>) {
+        let ignored = self.has(Bug::IgnoreStop);
         let Some(attempt) = self.attempts.get_mut(&id) else { return };
         if !attempt.stage.is_held() {
             return;
@@ -523,6 +551,7 @@ impl Machine {
                 let ending = never_started(now, why, "stopped before it started");
                 self.advance(id, Happening::Ended(ending), effects);
             }
+            Stage::Starting | Stage::Running if ignored => {}
             Stage::Starting | Stage::Running => effects.push(Effect::StopAttempt { attempt: id, why }),
             // It ended by itself first; if its end is acknowledged already, nothing more is wanted of it.
             _ => self.retire_if_settled(id, effects),

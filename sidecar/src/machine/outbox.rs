@@ -173,7 +173,8 @@ impl Machine {
 
     /// The informer has all of it: free what it occupies, keep its logs.
     pub(super) fn retire(&mut self, id: AttemptId, effects: &mut Vec<Effect>) {
-        let Some(attempt) = self.attempts.get_mut(&id) else { return };
+        // A repeated verdict must not count its log as nothing.
+        let Some(attempt) = self.attempts.get_mut(&id).filter(|attempt| attempt.stage.is_held()) else { return };
         let (log_bytes, discard_outputs, copy) = match &attempt.stage {
             Stage::Ended(ending) | Stage::Publishing(ending) => {
                 (ending.out_bytes + ending.err_bytes, true, self.uploads.wanted(ending, ending.reason != 0))
@@ -185,6 +186,7 @@ impl Machine {
             _ => (0, false, LogCopy::Unwanted),
         };
         attempt.log_bytes = log_bytes;
+        let copy = if self.has(Bug::PurgeBeforeStored) { LogCopy::Unwanted } else { copy };
         if self.advance(id, Happening::Acknowledged(copy), effects) {
             effects.push(Effect::Retire { attempt: id, discard_outputs });
         }

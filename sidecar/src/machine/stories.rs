@@ -253,9 +253,12 @@ fn a_repeated_assignment_is_harmless_at_every_stage() {
     world.notice(one, Notice::Ended(exit(0)));
     assert_eq!(world.assign(one, 1), []);
     world.hear(Heard::Ack { seq: 3 });
-    world.tell(Event::Purged { attempt: one });
-    let effects = world.assign(one, 1);
-    assert_eq!((reports(&effects), starts(&effects)), (vec![(4, "refused")], 0));
+    // From here on only an informer that was restored from a backup assigns it, and it waits for an answer.
+    for seq in [4, 5] {
+        let effects = world.assign(one, 1);
+        assert_eq!((reports(&effects), starts(&effects)), (vec![(seq, "refused")], 0));
+        world.tell(Event::Purged { attempt: one });
+    }
 }
 
 #[test]
@@ -386,6 +389,32 @@ fn an_acknowledged_verdict_purges_without_a_report() {
     world.relink();
     let effects = world.verdict(one, Decision::Acknowledged);
     assert_eq!((reports(&effects), effects.last()), (vec![], Some(&Effect::Purge { attempt: one })));
+}
+
+#[test]
+fn a_repeated_verdict_on_what_is_over_leaves_the_count_of_its_log() {
+    let (mut world, one) = (World::new(Config::new(1)), attempt(1, 1));
+    let ending = Box::new(v1::Ending { out_bytes: 7, ..*exit(0) });
+    let note = Some(Note { fence: fence(1), facts: Facts::default() });
+    let listing = vec![Found { attempt: one, note, state: FoundState::Ended(ending) }];
+    world.tell(Event::KeeperConnected { listing });
+    world.relink();
+    for _ in 0..2 {
+        world.verdict(one, Decision::Acknowledged);
+    }
+    assert_eq!(world.ledger[&one].log_bytes, 7);
+}
+
+#[test]
+fn an_order_to_stop_does_not_wait_for_the_ledger() {
+    let (mut world, one) = (World::linked(1), attempt(1, 1));
+    world.assign(one, 1);
+    world.notice(one, Notice::Spawned(started()));
+    let mut effects = Vec::new();
+    let heard = Heard::Stop { attempt: one, why: v1::Reason::Cancelled };
+    world.machine.apply(world.now, Event::Heard { link: world.link, heard }, &mut effects);
+    assert_eq!(effects, [Effect::StopAttempt { attempt: one, why: v1::Reason::Cancelled }]);
+    assert!(effects[0].is_urgent());
 }
 
 #[test]

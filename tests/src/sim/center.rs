@@ -1,44 +1,20 @@
-//! The informer: its machine under a model of shell and store. Effects leave only after their batch is in the store.
+//! The informer: its machine under a model of shell and store. Effects leave only after their batch is flushed.
 
-use super::net::{Delivery, Side};
-use super::{BEAT_MS, FENCE_GRACE_MS, Step, World};
-use informer::machine::{
-    Batch, Bug, Config, Effect, Event, KeyHit, Machine, Now, PayloadHandle, Reply, SessionId, Submit, Ticket,
-};
+use super::disk::{Disk, Store};
+use super::judge::{Check, Wrong, wrong};
+use super::net::{Delivery, Introduction, Side};
+use super::truth::Asked;
+use super::{BEAT_MS, FENCE_GRACE_MS, ShellBug, Step, World};
+use informer::machine::{Batch, Config, Effect, Event, Held, Machine, Now, Reply, SessionId, Ticket};
 use proto::id::TaskId;
-use proto::{store, v1};
+use proto::v1;
 use std::collections::BTreeMap;
 use v1::informer_message::Message;
 
-/// What survives a crash of the informer.
-#[derive(Debug, Default, Clone)]
-pub(super) struct Store {
-    pub tasks: BTreeMap<TaskId, store::TaskRow>,
-    pub sidecars: BTreeMap<String, store::SidecarRow>,
-    keys: BTreeMap<String, KeyHit>,
-    pub seq: u64,
-    epoch: u64,
-}
-
-impl Store {
-    fn commit(&mut self, seq: u64, batch: &Batch) {
-        for change in &batch.tasks {
-            let row = &change.row;
-            let id = TaskId::from_bytes(&row.id).expect("rows carry 16 bytes");
-            if !row.key.is_empty() {
-                let digest = if row.key_digest.is_empty() { &row.payload } else { &row.key_digest };
-                let digest = digest.as_slice().try_into().expect("handles are 32 bytes");
-                self.keys.insert(row.key.clone(), KeyHit { task: id, digest });
-            }
-            self.tasks.insert(id, change.whole());
-        }
-        for row in &batch.sidecars {
-            self.sidecars.insert(row.id.clone(), row.clone());
-        }
-        self.epoch = self.epoch.max(batch.epoch.unwrap_or(0));
-        self.seq = seq;
-    }
-}
+/// How far the informer's monotonic clock is from true time.
+pub(super) const MONO_OFFSET_MS: u64 = 777;
+/// How long an operator takes to restore a backup, at most, ms.
+const OPERATOR_MS: u64 = 6_000;
 
 /// The batch that is on its way to the disk.
 struct InFlight {
@@ -48,49 +24,88 @@ struct InFlight {
 }
 
 /// The informer.
+#[derive(Default)]
 pub(super) struct Center {
     pub store: Store,
+    pub disk: Disk,
+    /// The last backup.
+    backup: Store,
     pub machine: Option<Machine>,
     /// Grows with each start; what was scheduled for an earlier life is ignored.
     pub life: u64,
+    /// It runs in an older version.
+    pub older: bool,
+    pub paused_until_ms: u64,
+    pub wall_offset_ms: i64,
     effects: Vec<Effect>,
     in_flight: Option<InFlight>,
     next_session: u64,
     next_ticket: u64,
     timer_ms: u64,
-    bug: Option<Bug>,
-    /// Requests whose answer a client waits for: (key, payload) by ticket.
-    pub asked: BTreeMap<Ticket, super::truth::Asked>,
+    /// Requests whose answer a client waits for.
+    pub asked: BTreeMap<Ticket, Asked>,
 }
 
 impl Center {
-    pub(super) fn new(bug: Option<Bug>) -> Self {
-        Self {
-            store: Store::default(),
-            machine: None,
-            life: 0,
-            effects: Vec::new(),
-            in_flight: None,
-            next_session: 0,
-            next_ticket: 0,
-            timer_ms: 0,
-            bug,
-            asked: BTreeMap::new(),
-        }
+    /// Nothing waits to be committed or told.
+    pub(super) fn is_idle(&self) -> bool {
+        self.in_flight.is_none() && self.effects.is_empty()
     }
 }
 
 impl World {
-    fn center_now(&mut self) -> Now {
-        let now_ms = self.agenda.now_ms;
-        Now { mono_ms: now_ms + 777, wall_ms: now_ms + 1_000_000, entropy: self.rng.bits() }
+    /// Its monotonic clock, which drifts.
+    pub(super) fn center_mono_ms(&self) -> u64 {
+        super::drifted(MONO_OFFSET_MS, self.script.informer_drift_ppm, self.agenda.now_ms)
     }
 
-    pub(super) fn start_center(&mut self) -> Result<(), String> {
+    fn center_now(&mut self) -> Now {
+        let wall_ms = (self.agenda.now_ms + super::WALL_MS).saturating_add_signed(self.center.wall_offset_ms);
+        Now { mono_ms: self.center_mono_ms(), wall_ms, entropy: self.rng.bits() }
+    }
+
+    /// A stopped informer does nothing; what concerns it waits until it goes on.
+    pub(super) fn delayed_by_center(&mut self, step: impl FnOnce() -> Step) -> bool {
+        let until_ms = self.center.paused_until_ms;
+        if until_ms > self.agenda.now_ms {
+            self.agenda.at(until_ms, step());
+            return true;
+        }
+        false
+    }
+
+    pub(super) fn on_center_start(&mut self, life: u64) -> Result<(), Wrong> {
+        if life != self.center.life || self.center.machine.is_some() {
+            return Ok(());
+        }
+        if self.center.disk.is_full(self.agenda.now_ms) {
+            // Its first write fails; whoever supervises it starts it again.
+            self.agenda.after(1000, Step::CenterStart { life });
+            return Ok(());
+        }
+        if self.center.disk.damaged {
+            if self.options.shell_bug == Some(ShellBug::ResetDamaged) {
+                self.center.store = Store::default();
+            } else {
+                // It says so and leaves everything as it is. An operator brings a backup.
+                self.restore_center();
+                let delay_ms = self.rng.range(1000, OPERATOR_MS);
+                self.agenda.after(delay_ms, Step::CenterStart { life });
+                return Ok(());
+            }
+            self.center.disk.damaged = false;
+        }
+        self.start_center()
+    }
+
+    pub(super) fn start_center(&mut self) -> Result<(), Wrong> {
         let now = self.center_now();
+        let bug = self.options.informer_bug;
+        let logs = self.script.logs;
         let center = &mut self.center;
         center.life += 1;
         center.store.epoch += 1;
+        center.paused_until_ms = 0;
         let config = Config {
             beat_ms: BEAT_MS,
             lease_ms: 3 * BEAT_MS,
@@ -100,83 +115,139 @@ impl World {
             commit_seq: center.store.seq,
             accept_restored: false,
             shares: [("heavy".to_owned(), 3)].into(),
-            log_policy: v1::LogPolicy::Never,
-            bug: center.bug,
+            log_policy: logs,
+            bug,
         };
         let live = center.store.tasks.values().filter(|row| !super::truth::is_terminal(row)).cloned();
-        center.machine = Some(Machine::new(config, now, live, center.store.sidecars.values().cloned(), []));
+        let (sidecars, executors) = (center.store.sidecars.values().cloned(), center.store.executors.values().cloned());
+        center.machine = Some(Machine::new(config, now, live, sidecars, executors));
+        center.timer_ms = 0;
         self.tell_center(Event::TimePassed)
     }
 
-    /// Kills the informer. A batch on its way to the disk is lost, or durable with nobody told.
-    pub(super) fn crash_center(&mut self) -> Result<(), String> {
+    /// Ends the informer at once, and starts it again. A batch on its way to the disk is lost, or durable with nobody told.
+    pub(super) fn crash_center(&mut self, down_ms: u64, power: bool) -> Result<(), Wrong> {
+        if self.center.machine.is_none() {
+            return Ok(());
+        }
         let durable = self.rng.chance(500);
         let center = &mut self.center;
         center.machine = None;
+        center.older = false;
         center.effects.clear();
         center.asked.clear();
         center.life += 1;
+        let life = center.life;
         if let Some(in_flight) = center.in_flight.take()
             && durable
         {
-            self.truth.on_commit(&center.store, &in_flight.batch)?;
+            self.truth.on_commit(&self.boxes, &center.store, &in_flight.batch)?;
             center.store.commit(in_flight.seq, &in_flight.batch);
         }
-        self.break_all_links(Side::Center);
+        let silence_ms = if power { self.rng.range(2000, 8000) } else { 0 };
+        self.break_all_links(Side::Center, silence_ms);
+        self.agenda.after(down_ms, Step::CenterStart { life });
         Ok(())
     }
 
+    /// The last backup is all there is.
+    pub(super) fn restore_center(&mut self) {
+        let backup = self.center.backup.clone();
+        self.truth.on_restored(&backup);
+        self.center.store = backup;
+        self.center.disk.damaged = false;
+    }
+
+    /// Everybody makes copies now and then.
+    pub(super) fn on_backup(&mut self) {
+        if !self.center.disk.damaged {
+            self.center.backup = self.center.store.clone();
+        }
+        for it in &mut self.boxes {
+            if !it.disk.damaged {
+                it.ledger_copy = it.ledger.clone();
+            }
+        }
+        let delay_ms = self.rng.range(3000, 12_000);
+        if !self.faults.has_ended() {
+            self.agenda.after(delay_ms, Step::Backup);
+        }
+    }
+
     /// One event through the machine; the shell's loop after it.
-    pub(super) fn tell_center(&mut self, event: Event) -> Result<(), String> {
+    pub(super) fn tell_center(&mut self, event: Event) -> Result<(), Wrong> {
         let now = self.center_now();
         let Some(machine) = &mut self.center.machine else { return Ok(()) };
         let event = complete(&self.center.store, machine, event);
         let is_beat = matches!(event, Event::BeatReceived { .. });
         let before = machine.write_count();
+        let questions = self.coverage.questions(machine, &event);
         let mut effects = Vec::new();
         machine.apply(now, event, &mut effects);
-        machine.check().map_err(|wrong| format!("informer: {wrong}"))?;
+        self.coverage.on_applied(machine, questions, &effects);
+        if let Err(found) = machine.check() {
+            return wrong(Check::InformerConsistent, found);
+        }
         let bypass = is_beat && machine.write_count() == before;
         if bypass {
             self.release_center(effects)?;
         } else {
             self.center.effects.append(&mut effects);
         }
-        self.commit_center();
+        self.commit_center()?;
         self.arm_center();
         Ok(())
     }
 
-    fn commit_center(&mut self) {
-        let hang_ms = self.faults.commit_ms(&mut self.rng, self.agenda.now_ms);
+    fn commit_center(&mut self) -> Result<(), Wrong> {
+        let now_ms = self.agenda.now_ms;
+        let hang_ms = self.center.disk.hangs_until_ms.saturating_sub(now_ms);
         let center = &mut self.center;
-        let Some(machine) = &mut center.machine else { return };
+        let Some(machine) = &mut center.machine else { return Ok(()) };
         if center.in_flight.is_some() || (center.effects.is_empty() && !machine.dirty()) {
-            return;
+            return Ok(());
         }
         let seq = center.store.seq + 1;
         let batch = machine.take_batch(seq);
-        center.in_flight = Some(InFlight { seq, batch, effects: std::mem::take(&mut center.effects) });
+        let mut effects = std::mem::take(&mut center.effects);
+        let early = if self.options.shell_bug == Some(ShellBug::AcknowledgeBeforeFlush) {
+            std::mem::take(&mut effects)
+        } else {
+            Vec::new()
+        };
+        center.in_flight = Some(InFlight { seq, batch, effects });
         let life = center.life;
-        self.agenda.after(hang_ms, Step::CenterCommitted { life, seq });
+        let delay_ms = hang_ms + self.rng.range(0, self.script.commit_ms);
+        self.agenda.after(delay_ms, Step::CenterCommitted { life, seq });
+        self.release_center(early)
     }
 
-    pub(super) fn on_center_committed(&mut self, life: u64, seq: u64) -> Result<(), String> {
-        if life != self.center.life {
+    pub(super) fn on_center_committed(&mut self, life: u64, seq: u64) -> Result<(), Wrong> {
+        if life != self.center.life || self.delayed_by_center(|| Step::CenterCommitted { life, seq }) {
             return Ok(());
         }
+        let failed = std::mem::take(&mut self.center.disk.fails_next);
+        if self.center.disk.is_full(self.agenda.now_ms) || failed {
+            if failed && self.options.shell_bug == Some(ShellBug::GoOnAfterFailedFlush) {
+                let Some(in_flight) = self.center.in_flight.take() else { return Ok(()) };
+                self.release_center(in_flight.effects)?;
+                return self.commit_center();
+            }
+            // Nobody is told anything; what became of the batch, the next start sees.
+            let delay_ms = self.rng.range(100, 2000);
+            return self.crash_center(delay_ms, false);
+        }
         let Some(in_flight) = self.center.in_flight.take() else { return Ok(()) };
-        self.truth.on_commit(&self.center.store, &in_flight.batch)?;
+        self.truth.on_commit(&self.boxes, &self.center.store, &in_flight.batch)?;
         self.center.store.commit(seq, &in_flight.batch);
         if let Some(machine) = &mut self.center.machine {
             machine.committed(seq);
         }
         self.release_center(in_flight.effects)?;
-        self.commit_center();
-        Ok(())
+        self.commit_center()
     }
 
-    fn release_center(&mut self, effects: Vec<Effect>) -> Result<(), String> {
+    fn release_center(&mut self, effects: Vec<Effect>) -> Result<(), Wrong> {
         for effect in effects {
             match effect {
                 Effect::Reply { ticket, reply } => self.on_reply(ticket, reply)?,
@@ -190,36 +261,44 @@ impl World {
                     };
                     self.send_to_box(session.0, v1::InformerMessage { message: Some(Message::Assign(assign)) });
                 }
-                Effect::Send { session, message } => self.send_to_box(session.0, *message),
+                Effect::Send { session, message } => {
+                    self.truth.on_order(&self.center.store, &message)?;
+                    if let Some(message) = super::wire::from_informer(*message, self.center.older) {
+                        self.send_to_box(session.0, message);
+                    }
+                }
                 Effect::CloseLink { session, refuse } => {
                     self.send_to_box(session.0, v1::InformerMessage { message: Some(Message::Refuse(refuse)) });
-                    self.close_link(session.0, Side::Center);
+                    self.close_link(session.0, Side::Center, 0);
                 }
             }
         }
         Ok(())
     }
 
-    fn on_reply(&mut self, ticket: Ticket, reply: Reply) -> Result<(), String> {
+    fn on_reply(&mut self, ticket: Ticket, reply: Reply) -> Result<(), Wrong> {
         let Some(asked) = self.center.asked.remove(&ticket) else { return Ok(()) };
         match reply {
             Reply::Submitted { task, .. } => self.truth.on_acknowledged(&self.center.store, asked, task),
-            Reply::Task(_) | Reply::Sidecar(_) | Reply::Executor { .. } | Reply::ExecutorGone { .. } => Ok(()),
             Reply::Rejected(rejection) => self.truth.on_rejected(asked, &rejection),
+            Reply::Task(_) | Reply::Sidecar(_) | Reply::Executor { .. } | Reply::ExecutorGone { .. } => Ok(()),
         }
     }
 
     fn arm_center(&mut self) {
-        let Some(at_ms) = self.center.machine.as_ref().and_then(Machine::next_wakeup) else { return };
-        let at_ms = at_ms - 777;
+        let Some(mono_ms) = self.center.machine.as_ref().and_then(Machine::next_wakeup) else { return };
+        let at_ms = super::undrifted(MONO_OFFSET_MS, self.script.informer_drift_ppm, mono_ms);
         if at_ms != self.center.timer_ms || at_ms <= self.agenda.now_ms {
-            self.center.timer_ms = at_ms;
+            self.center.timer_ms = at_ms.max(self.agenda.now_ms);
             self.agenda.at(at_ms, Step::CenterTimer(self.center.life));
         }
     }
 
-    pub(super) fn on_center_timer(&mut self, life: u64) -> Result<(), String> {
-        if life != self.center.life || self.agenda.now_ms != self.center.timer_ms {
+    pub(super) fn on_center_timer(&mut self, life: u64) -> Result<(), Wrong> {
+        if life != self.center.life || self.delayed_by_center(|| Step::CenterTimer(life)) {
+            return Ok(());
+        }
+        if self.agenda.now_ms < self.center.timer_ms {
             return Ok(());
         }
         self.center.timer_ms = 0;
@@ -231,100 +310,42 @@ impl World {
         SessionId(self.center.next_session)
     }
 
-    /// A client submits something new, repeats an earlier submit, cancels, or asks why.
-    pub(super) fn on_client(&mut self) -> Result<(), String> {
-        if self.center.machine.is_none() {
-            // It will try again, as clients do.
-            let delay_ms = self.rng.range(100, 2000);
-            self.agenda.after(delay_ms, Step::Client);
-            return Ok(());
-        }
-        if self.rng.chance(120) {
-            self.cancel_something()?;
-        }
-        if self.rng.chance(100) && !self.faults.has_ended() {
-            self.drain_something()?;
-        }
-        let Some((asked, facts)) = self.truth.draw_submit(&mut self.rng, self.agenda.now_ms) else { return Ok(()) };
+    pub(super) fn new_ticket(&mut self) -> Ticket {
         self.center.next_ticket += 1;
-        let ticket = Ticket(self.center.next_ticket);
-        let payload: PayloadHandle = [asked.payload; 32];
-        let key = asked.key.clone();
-        let known = self.center.store.keys.get(&key).copied();
-        self.center.asked.insert(ticket, asked.clone());
-        // A client that hears nothing for a while asks again, under the same key.
-        let patience_ms = self.rng.range(500, 5000);
-        self.truth.expect_answer(asked, self.agenda.now_ms + patience_ms);
-        self.agenda.after(patience_ms, Step::Client);
-        let submit = Submit {
-            ticket,
-            task: TaskId::from_u128(u128::from(self.rng.bits()) << 64 | u128::from(self.rng.bits())),
-            key: Some(key),
-            payload,
-            digest: payload,
-            array: self.truth.array_of_payload(payload[0]),
-            facts: Box::new(facts),
-            start_after_unix_ms: 0,
-            known,
-        };
-        self.tell_center(Event::Submitted(Box::new(submit)))
-    }
-
-    /// An operator drains a box, in one way or another, or takes that back.
-    fn drain_something(&mut self) -> Result<(), String> {
-        use v1::DrainMode as M;
-        let n = self.rng.range(0, self.boxes.len() as u64 - 1) as usize;
-        let mode = [M::Unspecified, M::Finish, M::HandBack, M::Stop][self.rng.range(0, 3) as usize];
-        self.drain_box(n, mode)
-    }
-
-    fn drain_box(&mut self, n: usize, mode: v1::DrainMode) -> Result<(), String> {
-        self.center.next_ticket += 1;
-        let ticket = Ticket(self.center.next_ticket);
-        self.tell_center(Event::DrainRequested { ticket, sidecar: self.boxes[n].id, mode })
-    }
-
-    /// No drain lasts for ever: the operator asks until it is durable.
-    pub(super) fn on_undrain(&mut self) -> Result<(), String> {
-        let drained = |row: &&store::SidecarRow| row.drain() != v1::DrainMode::Unspecified;
-        if self.center.machine.is_some() && !self.center.store.sidecars.values().any(|row| drained(&row)) {
-            return Ok(());
-        }
-        self.agenda.after(700, Step::Undrain);
-        (0..self.boxes.len()).try_for_each(|n| self.drain_box(n, v1::DrainMode::Unspecified))
-    }
-
-    fn cancel_something(&mut self) -> Result<(), String> {
-        let Some(task) = self.truth.draw_acknowledged(&mut self.rng) else { return Ok(()) };
-        self.truth.on_cancel_asked(task);
-        self.center.next_ticket += 1;
-        let ticket = Ticket(self.center.next_ticket);
-        self.tell_center(Event::CancelRequested { ticket, task, stored: Vec::new(), reason: String::new() })
+        Ticket(self.center.next_ticket)
     }
 
     /// A message of a box arrives.
-    pub(super) fn on_center_heard(&mut self, delivery: &Delivery, message: v1::SidecarMessage) -> Result<(), String> {
+    pub(super) fn on_center_heard(&mut self, delivery: &Delivery, message: v1::SidecarMessage) -> Result<(), Wrong> {
         use v1::sidecar_message::Message as M;
         let link = delivery.link;
-        match message.message {
+        let other = match message.message {
             Some(M::Hello(_)) => {
-                let Some((hello, held)) = self.net.introduction(link) else { return Ok(()) };
-                let session = SessionId(link);
-                self.tell_center(Event::LinkOpened { session, hello: Box::new(hello), held, stored: BTreeMap::new() })
+                let Some(introduction) = self.net.introduction(link) else { return Ok(()) };
+                return self.on_introduced(SessionId(link), introduction);
             }
-            other => {
-                if let (Some(M::Beat(_)), Some(sidecar)) = (&other, self.net.workbox_of(link).map(|n| self.boxes[n].id))
-                {
-                    self.truth.on_beat_heard(sidecar, self.agenda.now_ms);
-                }
-                let message = v1::SidecarMessage { message: other };
-                match informer::edge::convert::event(SessionId(link), message) {
-                    Ok(Some(event)) => self.tell_center(event),
-                    Ok(None) => Ok(()),
-                    Err(faults) => Err(format!("a sidecar's message does not pass the edge: {faults}")),
-                }
-            }
+            other => other,
+        };
+        if let (Some(M::Beat(_)), Some(n)) = (&other, self.net.workbox_of(link)) {
+            self.truth.on_beat_heard(self.boxes[n].id, self.agenda.now_ms);
         }
+        match informer::edge::convert::event(SessionId(link), v1::SidecarMessage { message: other }) {
+            Ok(Some(event)) => self.tell_center(event),
+            Ok(None) => Ok(()),
+            Err(faults) => wrong(Check::EdgeTakesIt, format!("a sidecar's message does not pass the edge: {faults}")),
+        }
+    }
+
+    fn on_introduced(&mut self, session: SessionId, introduction: Introduction) -> Result<(), Wrong> {
+        let Introduction { hello, held, protocols } = introduction;
+        if proto::check::protocol(protocols.0, protocols.1).is_none() {
+            let refuse = v1::Refuse { code: "protocol".to_owned(), message: "too new".to_owned(), r#final: true };
+            self.send_to_box(session.0, v1::InformerMessage { message: Some(Message::Refuse(refuse)) });
+            self.close_link(session.0, Side::Center, 0);
+            return Ok(());
+        }
+        let held: Vec<Held> = held;
+        self.tell_center(Event::LinkOpened { session, hello: Box::new(hello), held, stored: BTreeMap::new() })
     }
 }
 
@@ -347,8 +368,10 @@ fn complete(store: &Store, machine: &Machine, mut event: Event) -> Event {
                 }
             }
         }
-        Event::Submitted(_)
-        | Event::DrainRequested { .. }
+        Event::Submitted(submit) => {
+            submit.known = submit.key.as_ref().and_then(|key| store.keys.get(key)).copied();
+        }
+        Event::DrainRequested { .. }
         | Event::ExecutorPut { .. }
         | Event::ExecutorDeleted { .. }
         | Event::LinkClosed { .. }

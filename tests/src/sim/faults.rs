@@ -1,159 +1,287 @@
-//! Which faults strike in a history, and when. Each history draws its own mix, so that rare combinations meet.
+//! What goes wrong: the kinds, and what each does to the world when it strikes.
 
+use super::coverage::What;
+use super::judge::Wrong;
 use super::net::{Content, Delivery, Side};
-use super::{FAULTS_END_MS, Rng, Step, World};
+use super::{Rng, Step, World};
 
-/// The mix of one history.
-#[derive(Debug, Clone)]
-pub struct Faults {
-    /// Mean time between faults, ms; 0: none.
-    every_ms: u64,
-    /// Relative weights, by [`Kind`].
-    weights: [u64; KINDS.len()],
-    /// Longest delay of a message, ms.
-    pub(super) delay_ms: u64,
-    /// Longest ordinary commit, ms.
-    commit_ms: u64,
-    /// Commits hang until then.
-    hang_until_ms: u64,
-    /// Links also lose, repeat and reorder.
-    rough: bool,
-    /// Until when each box is cut off, towards the informer and from it.
-    cuts: Vec<(u64, u64)>,
+/// Something that goes wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    /// Nothing passes between box and informer.
+    Cut,
+    /// Nothing passes from the box to the informer.
+    CutUp,
+    /// Nothing passes from the informer to the box.
+    CutDown,
+    /// The connection is reset.
+    Reset,
+    /// Messages are lost, repeated and overtaken, as by a broken proxy.
+    Rough,
+    /// Everything passes very slowly.
+    Drip,
+    /// `kill -9` of the informer.
+    KillInformer,
+    /// The informer's box loses its power: nobody is told.
+    CutInformersPower,
+    /// The informer's disk answers nothing for a while.
+    HangStore,
+    /// The informer's disk has no room.
+    FullStore,
+    /// A flush of the informer's disk fails.
+    FailStore,
+    /// The informer's database is damaged.
+    DamageStore,
+    /// The informer's database is replaced by an older backup.
+    RestoreStore,
+    /// The informer is stopped and goes on.
+    PauseInformer,
+    /// The informer's wall clock jumps.
+    JumpInformersClock,
+    /// The informer runs in an older version for its next life.
+    OlderInformer,
+    /// `kill -9` of the agent.
+    KillAgent,
+    /// `kill -9` of the keeper.
+    KillKeeper,
+    /// Of both.
+    KillAgentAndKeeper,
+    /// Of one monitor.
+    KillMonitor,
+    /// Of agent, keeper and all monitors.
+    KillAll,
+    /// The box loses its power.
+    CutPower,
+    /// The agent is stopped and goes on.
+    PauseAgent,
+    /// The keeper is.
+    PauseKeeper,
+    /// One monitor is.
+    PauseMonitor,
+    /// The ledger's disk answers nothing for a while.
+    HangLedger,
+    /// The ledger's disk has no room.
+    FullLedger,
+    /// A flush of the ledger fails.
+    FailLedger,
+    /// The ledger is damaged.
+    DamageLedger,
+    /// The ledger is replaced by an older copy.
+    RestoreLedger,
+    /// The box's wall clock jumps.
+    JumpClock,
+    /// The agent is replaced by one whose protocol is too new, and back again.
+    NewerAgent,
+}
+
+impl Kind {
+    /// All.
+    pub const ALL: [Self; 32] = [
+        Self::Cut,
+        Self::CutUp,
+        Self::CutDown,
+        Self::Reset,
+        Self::Rough,
+        Self::Drip,
+        Self::KillInformer,
+        Self::CutInformersPower,
+        Self::HangStore,
+        Self::FullStore,
+        Self::FailStore,
+        Self::DamageStore,
+        Self::RestoreStore,
+        Self::PauseInformer,
+        Self::JumpInformersClock,
+        Self::OlderInformer,
+        Self::KillAgent,
+        Self::KillKeeper,
+        Self::KillAgentAndKeeper,
+        Self::KillMonitor,
+        Self::KillAll,
+        Self::CutPower,
+        Self::PauseAgent,
+        Self::PauseKeeper,
+        Self::PauseMonitor,
+        Self::HangLedger,
+        Self::FullLedger,
+        Self::FailLedger,
+        Self::DamageLedger,
+        Self::RestoreLedger,
+        Self::JumpClock,
+        Self::NewerAgent,
+    ];
+
+    /// Whether it can strike while this is under way: what waits for a box is not on one.
+    pub(super) fn may_meet(self, what: What) -> bool {
+        self.is_central() || !matches!(what, What::Waiting | What::Ready)
+    }
+
+    /// It concerns all boxes.
+    fn is_central(self) -> bool {
+        use Kind as K;
+        matches!(
+            self,
+            K::KillInformer
+                | K::CutInformersPower
+                | K::HangStore
+                | K::FullStore
+                | K::FailStore
+                | K::DamageStore
+                | K::RestoreStore
+                | K::PauseInformer
+                | K::JumpInformersClock
+                | K::OlderInformer
+        )
+    }
+}
+
+/// One of them at a time and place.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Strike {
+    pub at_ms: u64,
+    pub kind: Kind,
+    pub workbox: usize,
+    pub length_ms: u64,
+    /// For what the kind leaves open.
+    pub luck: u64,
+}
+
+/// What is wrong at present with the network.
+#[derive(Debug, Default)]
+pub(super) struct Faults {
+    /// By box: until when nothing passes towards the informer and from it, until when links are rough and slow.
+    weather: Vec<Weather>,
     ended: bool,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    Cut,
-    OneWayCut,
-    Reset,
-    CrashInformer,
-    CrashAgent,
-    CrashKeeper,
-    CrashBoth,
-    CrashBox,
-    Reboot,
-    PauseAgent,
-    HangDisk,
-    HangLedger,
+#[derive(Debug, Default, Clone, Copy)]
+struct Weather {
+    up_ms: u64,
+    down_ms: u64,
+    rough_ms: u64,
+    drip_ms: u64,
 }
 
-const KINDS: [Kind; 12] = [
-    Kind::Cut,
-    Kind::OneWayCut,
-    Kind::Reset,
-    Kind::CrashInformer,
-    Kind::CrashAgent,
-    Kind::CrashKeeper,
-    Kind::CrashBoth,
-    Kind::CrashBox,
-    Kind::Reboot,
-    Kind::PauseAgent,
-    Kind::HangDisk,
-    Kind::HangLedger,
-];
-
 impl Faults {
-    pub(super) fn draw(rng: &mut Rng) -> Self {
-        // A third of the kinds is left out of each history: what always strikes together hides what each does alone.
-        let weights = std::array::from_fn(|_| if rng.chance(330) { 0 } else { rng.range(1, 10) });
-        Self {
-            every_ms: if rng.chance(50) { 0 } else { rng.range(700, 9000) },
-            weights,
-            delay_ms: if rng.chance(200) { rng.range(50, 700) } else { rng.range(1, 30) },
-            commit_ms: if rng.chance(200) { rng.range(20, 300) } else { rng.range(1, 8) },
-            hang_until_ms: 0,
-            rough: rng.chance(250),
-            cuts: vec![(0, 0); 8],
-            ended: false,
-        }
+    pub(super) fn new(boxes: usize) -> Self {
+        Self { weather: vec![Weather::default(); boxes], ended: false }
     }
 
-    pub(super) fn commit_ms(&self, rng: &mut Rng, now_ms: u64) -> u64 {
-        self.hang_until_ms.saturating_sub(now_ms) + rng.range(0, self.commit_ms)
+    pub(super) fn is_rough(&self, workbox: usize, now_ms: u64) -> bool {
+        self.weather[workbox].rough_ms > now_ms
     }
 
-    pub(super) fn is_rough(&self, now_ms: u64) -> bool {
-        self.rough && !self.ended && now_ms < FAULTS_END_MS
+    pub(super) fn is_dripping(&self, workbox: usize, now_ms: u64) -> bool {
+        self.weather[workbox].drip_ms > now_ms
     }
 
     pub(super) fn cut_until_ms(&self, workbox: usize, to_center: bool, now_ms: u64) -> u64 {
-        let (up_ms, down_ms) = self.cuts[workbox];
-        let until_ms = if to_center { up_ms } else { down_ms };
+        let weather = self.weather[workbox];
+        let until_ms = if to_center { weather.up_ms } else { weather.down_ms };
         if until_ms > now_ms { until_ms } else { 0 }
     }
 
     pub(super) fn has_ended(&self) -> bool {
         self.ended
     }
-
-    fn pick(&self, rng: &mut Rng) -> Option<Kind> {
-        let total: u64 = self.weights.iter().sum();
-        let mut left = rng.range(0, total.max(1) - 1);
-        KINDS.into_iter().zip(self.weights).find_map(|(kind, weight)| {
-            if left < weight {
-                return Some(kind);
-            }
-            left -= weight;
-            None
-        })
-    }
 }
 
 impl World {
-    pub(super) fn schedule_fault(&mut self) {
-        if self.faults.every_ms > 0 {
-            let delay_ms = self.rng.range(1, 2 * self.faults.every_ms);
-            if self.agenda.now_ms + delay_ms < FAULTS_END_MS {
-                self.agenda.after(delay_ms, Step::Fault);
-            }
-        }
+    pub(super) fn on_strike(&mut self, nth: usize) -> Result<(), Wrong> {
+        let mut strike = self.script.strikes[nth];
+        strike.workbox %= self.boxes.len();
+        let what = self.what_is_there((!strike.kind.is_central()).then_some(strike.workbox));
+        self.coverage.on_strike(strike.kind, &what);
+        self.tell(|| format!("FAULT {nth}: {:?} on box {} for {} ms", strike.kind, strike.workbox, strike.length_ms));
+        if strike.kind.is_central() { self.strike_center(strike) } else { self.strike_box(strike) }
     }
 
-    pub(super) fn on_fault(&mut self) -> Result<(), String> {
-        self.schedule_fault();
-        let Some(kind) = self.faults.pick(&mut self.rng) else { return Ok(()) };
-        self.reached.faults += 1;
-        let workbox = self.rng.range(0, self.boxes.len() as u64 - 1) as usize;
-        if self.options.verbose {
-            eprintln!("{:>7} FAULT {kind:?} on box {workbox}", self.agenda.now_ms);
-        }
-        self.strike(kind, workbox)
-    }
-
-    fn strike(&mut self, kind: Kind, workbox: usize) -> Result<(), String> {
+    fn strike_center(&mut self, strike: Strike) -> Result<(), Wrong> {
         let now_ms = self.agenda.now_ms;
-        // Blips are shorter than a lease, cuts longer; both must be met.
-        let length_ms = if self.rng.chance(400) { self.rng.range(50, 2500) } else { self.rng.range(2500, 15_000) };
-        match kind {
-            Kind::Cut => self.faults.cuts[workbox] = (now_ms + length_ms, now_ms + length_ms),
-            Kind::OneWayCut if self.rng.chance(500) => self.faults.cuts[workbox].0 = now_ms + length_ms,
-            Kind::OneWayCut => self.faults.cuts[workbox].1 = now_ms + length_ms,
-            Kind::Reset => self.reset_links(workbox),
-            Kind::CrashInformer => {
-                if self.center.machine.is_some() {
-                    self.crash_center()?;
-                    let delay_ms = self.rng.range(10, 8000);
-                    self.agenda.after(delay_ms, Step::CenterStart);
-                }
+        let until_ms = now_ms + strike.length_ms;
+        let down_ms = 10 + strike.luck % 8000;
+        match strike.kind {
+            Kind::KillInformer => self.crash_center(down_ms, false)?,
+            Kind::CutInformersPower => self.crash_center(down_ms, true)?,
+            Kind::HangStore => self.center.disk.hangs_until_ms = until_ms,
+            Kind::FullStore => self.center.disk.full_until_ms = until_ms,
+            Kind::FailStore => self.center.disk.fails_next = true,
+            Kind::DamageStore => {
+                self.center.disk.damaged = true;
+                self.crash_center(down_ms, false)?;
             }
-            Kind::CrashAgent => self.crash_agent(workbox),
-            Kind::CrashKeeper => self.crash_keeper(workbox)?,
-            Kind::CrashBoth => {
-                self.crash_agent(workbox);
-                self.crash_keeper(workbox)?;
+            Kind::RestoreStore => {
+                self.crash_center(down_ms, false)?;
+                self.restore_center();
             }
-            Kind::CrashBox => self.crash_box(workbox, false),
-            Kind::Reboot => self.crash_box(workbox, true),
-            Kind::PauseAgent => self.pause_agent(workbox, now_ms + length_ms),
-            Kind::HangDisk => self.faults.hang_until_ms = now_ms + length_ms,
-            Kind::HangLedger => self.hang_ledger(workbox, now_ms + length_ms),
+            Kind::PauseInformer => self.center.paused_until_ms = until_ms,
+            Kind::JumpInformersClock => self.center.wall_offset_ms = jump(strike.luck),
+            Kind::OlderInformer => {
+                self.crash_center(down_ms, false)?;
+                self.center.older = true;
+            }
+            _ => {}
         }
         Ok(())
     }
 
-    fn reset_links(&mut self, workbox: usize) {
+    fn strike_box(&mut self, strike: Strike) -> Result<(), Wrong> {
+        let (n, luck) = (strike.workbox, strike.luck);
+        let until_ms = self.agenda.now_ms + strike.length_ms;
+        let down_ms = 10 + luck % 6000;
+        match strike.kind {
+            Kind::Cut | Kind::CutUp | Kind::CutDown | Kind::Rough | Kind::Drip => self.worsen(strike, until_ms),
+            Kind::Reset => self.reset_links(n),
+            Kind::KillAgent => self.crash_agent(n, down_ms),
+            Kind::KillKeeper => self.crash_keeper(n)?,
+            Kind::KillAgentAndKeeper => {
+                self.crash_agent(n, down_ms);
+                self.crash_keeper(n)?;
+            }
+            Kind::KillMonitor => self.kill_monitor(n, luck),
+            Kind::KillAll => self.crash_box(n, down_ms, false),
+            Kind::CutPower => self.crash_box(n, down_ms, true),
+            Kind::PauseAgent => self.pause_agent(n, until_ms),
+            Kind::PauseKeeper => self.pause_keeper(n, until_ms),
+            Kind::PauseMonitor => self.pause_monitor(n, luck, until_ms),
+            Kind::HangLedger => self.boxes[n].disk.hangs_until_ms = until_ms,
+            Kind::FullLedger => self.fill_ledgers_disk(n, until_ms, luck)?,
+            Kind::FailLedger => self.boxes[n].disk.fails_next = true,
+            Kind::DamageLedger => {
+                self.boxes[n].disk.damaged = true;
+                self.crash_agent(n, down_ms);
+            }
+            Kind::RestoreLedger => {
+                self.crash_agent(n, down_ms);
+                self.restore_ledger(n);
+            }
+            Kind::JumpClock => self.boxes[n].wall_offset_ms = jump(luck),
+            Kind::NewerAgent => {
+                self.boxes[n].too_new_until_ms = until_ms;
+                self.crash_agent(n, down_ms);
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn worsen(&mut self, strike: Strike, until_ms: u64) {
+        let weather = &mut self.faults.weather[strike.workbox];
+        match strike.kind {
+            Kind::Cut => (weather.up_ms, weather.down_ms) = (until_ms, until_ms),
+            Kind::CutUp => weather.up_ms = until_ms,
+            Kind::CutDown => weather.down_ms = until_ms,
+            Kind::Drip => weather.drip_ms = until_ms,
+            Kind::Rough => {
+                weather.rough_ms = until_ms;
+                // What was lost or overtaken breaks a stream for good: it starts anew, as a broken proxy's would.
+                self.agenda.at(until_ms, Step::Reset(strike.workbox));
+            }
+            _ => {}
+        }
+    }
+
+    pub(super) fn reset_links(&mut self, workbox: usize) {
         if let Some(link) = self.boxes[workbox].link {
             for side in [Side::Box, Side::Center] {
                 let delay_ms = self.rng.range(1, 20);
@@ -162,15 +290,52 @@ impl World {
         }
     }
 
-    /// From here on nothing new goes wrong. Links that lost or reordered something start anew, as a broken proxy's would.
-    pub(super) fn end_faults(&mut self) {
+    /// From here on nothing new goes wrong.
+    pub(super) fn end_faults(&mut self) -> Result<(), Wrong> {
+        let now_ms = self.agenda.now_ms;
         self.faults.ended = true;
-        self.faults.cuts.fill((0, 0));
-        self.faults.hang_until_ms = 0;
-        if self.faults.rough {
-            for workbox in 0..self.boxes.len() {
-                self.reset_links(workbox);
+        let rough: Vec<bool> = self.faults.weather.iter().map(|weather| weather.rough_ms > now_ms).collect();
+        self.faults.weather.fill(Weather::default());
+        for (n, was_rough) in rough.into_iter().enumerate() {
+            if was_rough {
+                self.reset_links(n);
+            }
+            self.boxes[n].too_new_until_ms = 0;
+            self.boxes[n].disk.mend();
+            self.tell_room(n)?;
+        }
+        self.center.disk.mend();
+        Ok(())
+    }
+
+    /// What is under way on a box, or anywhere.
+    fn what_is_there(&self, workbox: Option<usize>) -> Vec<What> {
+        let sidecar = workbox.map(|n| self.boxes[n].id.to_string());
+        let mut found = Vec::new();
+        for row in self.center.store.tasks.values() {
+            found.extend(super::coverage::seen(row, sidecar.as_deref()));
+        }
+        let boxes = self.boxes.iter().enumerate().filter(|(n, _)| workbox.is_none_or(|wanted| wanted == *n));
+        for (_, it) in boxes {
+            if it.ledger.rows.values().any(|row| matches!(row.state, sidecar::machine::RowState::Ended(_))) {
+                found.push(What::EndUntold);
+            }
+            if it.ledger.rows.values().any(|row| row.set_aside) {
+                found.push(What::SetAside);
             }
         }
+        if found.is_empty() {
+            found.push(What::Nothing);
+        }
+        found.sort_unstable();
+        found.dedup();
+        found
     }
+}
+
+/// A wall clock is set: some seconds or minutes forth or back.
+fn jump(luck: u64) -> i64 {
+    let mut rng = Rng::new(luck);
+    let far = if rng.chance(300) { 150_000 } else { 30_000 };
+    rng.range(0, 2 * far).cast_signed() - far.cast_signed()
 }

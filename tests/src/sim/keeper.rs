@@ -1,71 +1,170 @@
-//! The keeper of a box, its records, and the processes: what the agent orders and is told.
+//! The keeper of a box, its monitors, their records, and the processes: what the agent orders and is told.
 
-use super::workbox::{Inside, Record};
+use super::judge::{Check, Wrong, wrong};
+use super::workbox::Inside;
 use super::{BEAT_MS, FENCE_GRACE_MS, Step, World};
 use proto::id::{AttemptId, Fence};
 use proto::v1;
 use sidecar::machine::{Event, Facts, Found, FoundState, Note, Notice, Refusal};
 
+/// A monitor that is dead records nothing.
+const DEAD: u64 = u64::MAX;
+/// The stop grace of every task.
+const STOP_GRACE_MS: u64 = 2 * BEAT_MS;
+/// How much longer than its grace a process may outlive the moment in which its sidecar knew.
+const STOP_SLACK_MS: u64 = 2000;
+
+/// What the keeper's record says of an attempt, and whether a process of it lives.
+pub(super) struct Record {
+    pub note: Note,
+    pub state: FoundState,
+    /// A process lives although the record may not know: its monitor was killed.
+    pub alive: bool,
+    /// Of the process; what was scheduled for an earlier stop is ignored.
+    pub token: u64,
+    /// It is being ended, for this.
+    pub stopping: Option<v1::Reason>,
+    /// Its monitor does nothing until then.
+    pub paused_until_ms: u64,
+    since_ms: u64,
+}
+
+impl Record {
+    pub(super) fn is_orphan(&self) -> bool {
+        self.token == DEAD
+    }
+}
+
 impl World {
-    pub(super) fn on_inside(&mut self, n: usize, what: Inside) -> Result<(), String> {
-        match what {
-            Inside::AgentStart => self.start_agent(n),
-            Inside::Dial { life } if life == self.boxes[n].life => self.dial(n),
-            Inside::KeeperStart { life } if life == self.boxes[n].life => {
-                self.start_keeper(n)?;
+    pub(super) fn on_inside(&mut self, n: usize, what: Inside) -> Result<(), Wrong> {
+        let it = &self.boxes[n];
+        let is_life = |life: u64| it.life == life;
+        match &what {
+            Inside::AgentStart { life } => self.on_agent_start(n, *life),
+            Inside::Dial { life }
+            | Inside::Prepared { life, .. }
+            | Inside::Progressed { life, .. }
+            | Inside::Condemned { life, .. }
+            | Inside::Rename { life, .. }
+            | Inside::LogSent { life, .. }
+            | Inside::Purged { life, .. }
+            | Inside::Room { life }
+            | Inside::Left { life, .. }
+                if is_life(*life) =>
+            {
+                self.on_agents(n, what)
+            }
+            Inside::Noticed { life, keeper_life, .. } if self.is_now(n, *life, *keeper_life) => self.on_agents(n, what),
+            Inside::KeeperStart { life } if is_life(*life) => {
+                self.start_keeper(n);
                 self.find_keeper(n);
                 Ok(())
             }
-            Inside::KeeperFound { life, keeper_life } if self.is_now(n, life, keeper_life) => self.on_keeper_found(n),
-            Inside::Start { keeper_life, attempt, fence } if keeper_life == self.boxes[n].keeper_life => {
-                self.start_process(n, attempt, fence)
+            Inside::KeeperFound { life, keeper_life } if self.is_now(n, *life, *keeper_life) => {
+                let delayed = self.delayed_by_pause(n, || Step::Inside { workbox: n, what: what.clone() });
+                if delayed || self.delayed_by_keeper(n, &what) { Ok(()) } else { self.on_keeper_found(n) }
             }
-            Inside::Stop { keeper_life, attempt, why } if keeper_life == self.boxes[n].keeper_life => {
+            Inside::Start { keeper_life, .. } | Inside::Stop { keeper_life, .. } if *keeper_life == it.keeper_life => {
+                self.on_keepers(n, what)
+            }
+            Inside::Spawn { .. }
+            | Inside::ProcessEnd { .. }
+            | Inside::LeaseCheck { .. }
+            | Inside::StopCheck { .. }
+            | Inside::MonitorGone { .. } => self.on_monitors(n, what),
+            // Of an earlier life.
+            _ => Ok(()),
+        }
+    }
+
+    fn on_keepers(&mut self, n: usize, what: Inside) -> Result<(), Wrong> {
+        if self.delayed_by_keeper(n, &what) {
+            return Ok(());
+        }
+        match what {
+            Inside::Start { attempt, fence, .. } => self.start_attempt(n, attempt, fence),
+            Inside::Stop { attempt, why, .. } => {
                 self.stop_process(n, attempt, why);
                 Ok(())
             }
-            Inside::ProcessEnd { attempt, token, ending } => self.on_process_end(n, attempt, token, *ending),
+            _ => Ok(()),
+        }
+    }
+
+    fn on_monitors(&mut self, n: usize, what: Inside) -> Result<(), Wrong> {
+        match what {
+            Inside::Spawn { attempt, token } => self.spawn(n, attempt, token),
+            Inside::ProcessEnd { attempt, token, ref ending } => {
+                if self.delayed_by_monitor(n, attempt, &what) {
+                    return Ok(());
+                }
+                self.on_process_end(n, attempt, token, (**ending).clone());
+                Ok(())
+            }
             Inside::LeaseCheck { attempt, token } => {
                 self.check_lease(n, attempt, token);
                 Ok(())
             }
-            Inside::Noticed { life, keeper_life, attempt, notice } if self.is_now(n, life, keeper_life) => {
-                let again = Step::Inside {
-                    workbox: n,
-                    what: Inside::Noticed { life, keeper_life, attempt, notice: notice.clone() },
-                };
-                if self.delayed_by_pause(n, again).is_none() {
-                    return Ok(());
-                }
-                self.tell_agent(n, Event::Noticed { attempt, notice })
+            Inside::StopCheck { life, attempt, heard_ms } if life == self.boxes[n].life => {
+                self.check_stop(n, attempt, heard_ms)
             }
-            Inside::Published { life, attempt } if life == self.boxes[n].life => {
-                self.truth.on_published(attempt);
-                self.tell_agent(n, Event::OutputsPublished { attempt, failure: None })
+            Inside::MonitorGone { attempt } => {
+                self.on_monitor_gone(n, attempt);
+                Ok(())
             }
-            Inside::LogSent { life, attempt } if life == self.boxes[n].life => {
-                self.tell_agent(n, Event::LogSent { attempt, failure: None })
-            }
-            Inside::Purged { life, attempt } if life == self.boxes[n].life => {
-                self.boxes[n].records.remove(&attempt);
-                self.tell_agent(n, Event::Purged { attempt })
-            }
-            // Of an earlier life.
-            Inside::Dial { .. }
-            | Inside::KeeperStart { .. }
-            | Inside::KeeperFound { .. }
-            | Inside::Start { .. }
-            | Inside::Stop { .. }
-            | Inside::Noticed { .. }
-            | Inside::Published { .. }
-            | Inside::LogSent { .. }
-            | Inside::Purged { .. } => Ok(()),
+            _ => Ok(()),
         }
     }
 
     fn is_now(&self, n: usize, life: u64, keeper_life: u64) -> bool {
         let it = &self.boxes[n];
         it.life == life && it.keeper_life == keeper_life && it.keeper_alive
+    }
+
+    fn delayed_by_keeper(&mut self, n: usize, what: &Inside) -> bool {
+        let until_ms = self.boxes[n].keeper_paused_until_ms;
+        let delayed = until_ms > self.agenda.now_ms;
+        if delayed {
+            self.agenda.at(until_ms, Step::Inside { workbox: n, what: what.clone() });
+        }
+        delayed
+    }
+
+    fn delayed_by_monitor(&mut self, n: usize, attempt: AttemptId, what: &Inside) -> bool {
+        let until_ms = self.boxes[n].records.get(&attempt).map_or(0, |record| record.paused_until_ms);
+        let delayed = until_ms > self.agenda.now_ms;
+        if delayed {
+            self.agenda.at(until_ms, Step::Inside { workbox: n, what: what.clone() });
+        }
+        delayed
+    }
+
+    pub(super) fn pause_keeper(&mut self, n: usize, until_ms: u64) {
+        let it = &mut self.boxes[n];
+        it.keeper_paused_until_ms = until_ms;
+        it.disturb(until_ms);
+        self.wake_monitors(n);
+    }
+
+    /// One monitor is stopped. Its keeper ends what it should have ended: that both are is more than the bound of a lease assumes.
+    pub(super) fn pause_monitor(&mut self, n: usize, luck: u64, until_ms: u64) {
+        let it = &mut self.boxes[n];
+        if !it.keeper_alive || it.keeper_paused_until_ms > self.agenda.now_ms {
+            return;
+        }
+        // One that is ending its process for the lease's end makes no difference: the keeper ends it at the same time.
+        let ending = |id: &AttemptId| it.records[id].stopping == Some(v1::Reason::Fenced);
+        let running: Vec<AttemptId> = it.alive().filter(|id| !ending(id)).collect();
+        let Some(attempt) = running.get(luck as usize % running.len().max(1)) else { return };
+        if let Some(record) = it.records.get_mut(attempt) {
+            record.paused_until_ms = until_ms;
+        }
+        it.disturb(until_ms);
+    }
+
+    /// Whoever stops a keeper lets its monitors go on.
+    fn wake_monitors(&mut self, n: usize) {
+        self.boxes[n].records.values_mut().for_each(|record| record.paused_until_ms = 0);
     }
 
     /// The agent connects to its keeper, or starts one.
@@ -77,27 +176,29 @@ impl World {
         self.inside(n, 50, what);
     }
 
-    fn start_keeper(&mut self, n: usize) -> Result<(), String> {
-        if self.boxes[n].keeper_alive {
-            return Ok(());
+    fn start_keeper(&mut self, n: usize) {
+        let now_ms = self.agenda.now_ms;
+        let it = &mut self.boxes[n];
+        if it.keeper_alive {
+            return;
         }
-        self.boxes[n].keeper_alive = true;
-        self.boxes[n].keeper_life += 1;
+        it.keeper_alive = true;
+        it.keeper_life += 1;
+        it.disturb(now_ms);
         // What lives without its monitor is ended; its end is not known.
-        let orphans: Vec<AttemptId> = self.boxes[n].alive().filter(|id| self.boxes[n].is_orphan(*id)).collect();
+        let orphans: Vec<AttemptId> = it.alive().filter(|id| it.records[id].is_orphan()).collect();
         for attempt in orphans {
             self.end_process(n, attempt);
         }
         for record in self.boxes[n].records.values_mut() {
             let open = matches!(record.state, FoundState::Starting | FoundState::Running(_));
-            if open && !record.alive {
+            if open && record.is_orphan() {
                 record.state = FoundState::Lost;
             }
         }
-        Ok(())
     }
 
-    fn on_keeper_found(&mut self, n: usize) -> Result<(), String> {
+    fn on_keeper_found(&mut self, n: usize) -> Result<(), Wrong> {
         let found = |(id, record): (&AttemptId, &Record)| Found {
             attempt: *id,
             note: Some(record.note),
@@ -108,79 +209,185 @@ impl World {
     }
 
     /// Kills the keeper alone: monitors, processes and records live on.
-    pub(super) fn crash_keeper(&mut self, n: usize) -> Result<(), String> {
-        if !self.boxes[n].keeper_alive {
+    pub(super) fn crash_keeper(&mut self, n: usize) -> Result<(), Wrong> {
+        let now_ms = self.agenda.now_ms;
+        let it = &mut self.boxes[n];
+        if !it.keeper_alive {
             return Ok(());
         }
-        self.boxes[n].keeper_alive = false;
-        self.boxes[n].keeper_life += 1;
+        it.keeper_alive = false;
+        it.keeper_life += 1;
+        it.keeper_paused_until_ms = 0;
+        it.disturb(now_ms);
+        self.wake_monitors(n);
         self.tell_agent(n, Event::KeeperGone)?;
         let life = self.boxes[n].life;
         self.inside(n, 2000, Inside::KeeperStart { life });
         Ok(())
     }
 
-    /// Kills agent, keeper and monitors; after a reboot nothing runs, otherwise `continue` processes run on without a monitor.
-    pub(super) fn crash_box(&mut self, n: usize, reboot: bool) {
-        self.crash_agent(n);
+    /// Kills agent, keeper and monitors; without power nothing runs, otherwise `continue` processes run on without a monitor.
+    pub(super) fn crash_box(&mut self, n: usize, down_ms: u64, power: bool) {
+        self.crash_agent(n, down_ms);
         let it = &mut self.boxes[n];
         it.keeper_alive = false;
         it.keeper_life += 1;
-        let running: Vec<AttemptId> = it.alive().collect();
-        for attempt in running {
+        it.keeper_paused_until_ms = 0;
+        let open = |state: &FoundState| matches!(state, FoundState::Starting | FoundState::Running(_));
+        let watched: Vec<AttemptId> =
+            it.records.iter().filter(|(_, record)| record.alive || open(&record.state)).map(|(id, _)| *id).collect();
+        for attempt in watched {
+            self.truth.on_unrecorded(attempt);
             let Some(record) = self.boxes[n].records.get_mut(&attempt) else { continue };
-            record.token = u64::MAX;
-            if reboot || record.note.facts.stop_on_disconnect {
+            record.token = DEAD;
+            if power || record.note.facts.stop_on_disconnect {
                 self.end_process(n, attempt);
             }
         }
+        if power {
+            self.lose_unflushed(n);
+        }
+        self.boxes[n].disk.mend();
+    }
+
+    /// Records are not flushed: without power, young ones may be gone.
+    fn lose_unflushed(&mut self, n: usize) {
+        let young_ms = self.agenda.now_ms.saturating_sub(5000);
+        let young: Vec<AttemptId> =
+            self.boxes[n].records.iter().filter(|(_, it)| it.since_ms >= young_ms).map(|(id, _)| *id).collect();
+        for attempt in young {
+            if self.rng.chance(500) {
+                self.boxes[n].records.remove(&attempt);
+                self.truth.on_unrecorded(attempt);
+            }
+        }
+    }
+
+    /// Kills the monitor of one attempt. A `stop` process goes with it; another is ended as soon as a keeper sees it.
+    pub(super) fn kill_monitor(&mut self, n: usize, luck: u64) {
+        let running: Vec<AttemptId> =
+            self.boxes[n].alive().filter(|id| !self.boxes[n].records[id].is_orphan()).collect();
+        let Some(attempt) = running.get(luck as usize % running.len().max(1)).copied() else { return };
+        self.truth.on_unrecorded(attempt);
+        let Some(record) = self.boxes[n].records.get_mut(&attempt) else { return };
+        record.token = DEAD;
+        if record.note.facts.stop_on_disconnect {
+            self.end_process(n, attempt);
+        }
+        self.inside(n, 50, Inside::MonitorGone { attempt });
+    }
+
+    fn on_monitor_gone(&mut self, n: usize, attempt: AttemptId) {
+        let now_ms = self.agenda.now_ms;
+        let it = &mut self.boxes[n];
+        if !it.keeper_alive {
+            return;
+        }
+        if it.keeper_paused_until_ms > now_ms {
+            let until_ms = it.keeper_paused_until_ms;
+            return self.agenda.at(until_ms, Step::Inside { workbox: n, what: Inside::MonitorGone { attempt } });
+        }
+        let Some(record) = it.records.get_mut(&attempt).filter(|record| record.is_orphan()) else { return };
+        if matches!(record.state, FoundState::Ended(_) | FoundState::Lost) {
+            return;
+        }
+        record.state = FoundState::Lost;
+        if record.alive {
+            self.end_process(n, attempt);
+        }
+        self.notice(n, attempt, Notice::Lost);
     }
 
     pub(super) fn end_process(&mut self, n: usize, attempt: AttemptId) {
         if let Some(record) = self.boxes[n].records.get_mut(&attempt) {
             record.alive = false;
         }
-        self.truth.on_process_gone(attempt);
+        self.truth.on_process_gone(self.boxes[n].id, attempt);
     }
 
     fn notice(&mut self, n: usize, attempt: AttemptId, notice: Notice) {
         let it = &self.boxes[n];
         if it.keeper_alive {
             let (life, keeper_life) = (it.life, it.keeper_life);
+            let at_ms = it.keeper_paused_until_ms.max(self.agenda.now_ms + 1);
             self.agenda
-                .after(1, Step::Inside { workbox: n, what: Inside::Noticed { life, keeper_life, attempt, notice } });
+                .at(at_ms, Step::Inside { workbox: n, what: Inside::Noticed { life, keeper_life, attempt, notice } });
         }
     }
 
-    fn start_process(&mut self, n: usize, attempt: AttemptId, fence: Fence) -> Result<(), String> {
+    fn start_attempt(&mut self, n: usize, attempt: AttemptId, fence: Fence) -> Result<(), Wrong> {
         let refuse = |refusal| Notice::Refused { refusal, message: "simulated".to_owned() };
+        let now_ms = self.agenda.now_ms;
         let it = &mut self.boxes[n];
         if it.records.contains_key(&attempt) {
             self.notice(n, attempt, refuse(Refusal::Exists));
             return Ok(());
         }
-        let boot_ms = self.agenda.now_ms + it.clock_offset_ms;
-        if boot_ms >= it.lease_deadline_ms {
+        if it.boot_ms(now_ms) >= it.lease_deadline_ms {
             self.notice(n, attempt, refuse(Refusal::NoLease));
             return Ok(());
         }
-        let plan = self.truth.draw_process(&mut self.rng, attempt);
+        let plan = self.truth.plan_process(attempt);
+        if let Some(refusal) = plan.refusal {
+            if matches!(refusal, Refusal::Failed | Refusal::Task | Refusal::Input) {
+                self.truth.on_fault(attempt.task);
+            }
+            self.notice(n, attempt, refuse(refusal));
+            return Ok(());
+        }
         it.next_token += 1;
         let token = it.next_token;
-        let started = v1::Started { unix_ms: self.agenda.now_ms, pid: token as u32, ..Default::default() };
-        let note = Note { fence, facts: Facts { stop_on_disconnect: plan.stop_on_disconnect } };
-        let state = FoundState::Running(started.clone());
-        it.records.insert(attempt, Record { note, state, alive: true, token, stopping: false });
-        let busy = it.alive().count();
-        if busy > it.slots as usize {
-            return Err(format!("box {n} runs {busy} processes in {} slots", it.slots));
+        let note = Note { fence, facts: Facts { stop_on_disconnect: plan.stops } };
+        let record = Record {
+            note,
+            state: FoundState::Starting,
+            alive: false,
+            token,
+            stopping: None,
+            paused_until_ms: 0,
+            since_ms: now_ms,
+        };
+        it.records.insert(attempt, record);
+        self.inside(n, 4, Inside::Spawn { attempt, token });
+        Ok(())
+    }
+
+    /// The monitor makes the process.
+    fn spawn(&mut self, n: usize, attempt: AttemptId, token: u64) -> Result<(), Wrong> {
+        let now_ms = self.agenda.now_ms;
+        let it = &mut self.boxes[n];
+        let over = it.boot_ms(now_ms) >= it.lease_deadline_ms;
+        let wall_ms = it.wall_ms(now_ms);
+        let Some(record) = it.records.get_mut(&attempt).filter(|record| record.token == token) else { return Ok(()) };
+        let plan = self.truth.plan_process(attempt);
+        let fenced = (over && plan.stops).then_some(v1::Reason::Fenced);
+        if let Some(why) = record.stopping.or(fenced) {
+            let ending = Box::new(v1::Ending { reason: why.into(), ..Default::default() });
+            record.state = FoundState::Ended(ending.clone());
+            self.truth.on_ended(attempt, &ending);
+            self.notice(n, attempt, Notice::Ended(ending));
+            return Ok(());
         }
-        self.reached.processes += 1;
-        self.truth.on_spawned(attempt)?;
+        let started = v1::Started { unix_ms: wall_ms, pid: token as u32, ..Default::default() };
+        record.state = FoundState::Running(started.clone());
+        record.alive = true;
+        let fence = record.note.fence;
+        let (busy, life, sidecar) = (it.alive().count(), it.life, it.id);
+        if busy > it.plan.slots as usize {
+            return wrong(Check::BooksAgree, format!("box {n} runs {busy} processes in {} slots", it.plan.slots));
+        }
+        self.coverage.processes += 1;
+        self.truth.on_spawned(sidecar, attempt, fence)?;
         self.notice(n, attempt, Notice::Spawned(started));
         let end = Inside::ProcessEnd { attempt, token, ending: Box::new(plan.ending) };
         self.agenda.after(plan.runs_ms, Step::Inside { workbox: n, what: end });
-        if plan.stop_on_disconnect {
+        for (at_ms, step) in plan.progress {
+            self.agenda.after(at_ms, Step::Inside { workbox: n, what: Inside::Progressed { life, attempt, step } });
+        }
+        if let Some((at_ms, why)) = plan.condemned {
+            self.agenda.after(at_ms, Step::Inside { workbox: n, what: Inside::Condemned { life, attempt, why } });
+        }
+        if plan.stops {
             self.watch_lease(n, attempt, token);
         }
         Ok(())
@@ -188,30 +395,43 @@ impl World {
 
     fn watch_lease(&mut self, n: usize, attempt: AttemptId, token: u64) {
         let it = &self.boxes[n];
-        let at_ms = it.lease_deadline_ms.saturating_sub(it.clock_offset_ms);
+        let at_ms = it.at_boot_ms(it.lease_deadline_ms);
         self.agenda.at(at_ms, Step::Inside { workbox: n, what: Inside::LeaseCheck { attempt, token } });
     }
 
-    /// The monitor's timer: it reads the page again, and ends a `stop` attempt whose lease is over.
+    /// The monitor's timer: it reads the page again, and ends a `stop` attempt whose lease is over. If it is stopped itself, the
+    /// keeper ends both.
     fn check_lease(&mut self, n: usize, attempt: AttemptId, token: u64) {
+        let now_ms = self.agenda.now_ms;
         let it = &self.boxes[n];
         let Some(record) = it.records.get(&attempt).filter(|record| record.alive && record.token == token) else {
             return;
         };
-        if record.stopping {
+        if record.stopping.is_some() && record.paused_until_ms <= now_ms {
             return;
         }
-        if self.agenda.now_ms + it.clock_offset_ms < it.lease_deadline_ms {
+        if it.boot_ms(now_ms) < it.lease_deadline_ms {
             self.watch_lease(n, attempt, token);
+        } else if record.paused_until_ms > now_ms {
+            self.truth.on_unrecorded(attempt);
+            if let Some(record) = self.boxes[n].records.get_mut(&attempt) {
+                record.token = DEAD;
+            }
+            self.inside(n, FENCE_GRACE_MS - 1, Inside::MonitorGone { attempt });
         } else {
             self.end_within(n, attempt, FENCE_GRACE_MS, v1::Reason::Fenced);
         }
     }
 
     fn stop_process(&mut self, n: usize, attempt: AttemptId, why: v1::Reason) {
-        let alive = self.boxes[n].records.get(&attempt).is_some_and(|record| record.alive && !record.stopping);
-        if alive && !self.boxes[n].is_orphan(attempt) {
-            self.end_within(n, attempt, 2 * BEAT_MS, why);
+        let Some(record) = self.boxes[n].records.get_mut(&attempt) else { return };
+        if record.stopping.is_some() || record.is_orphan() {
+            return;
+        }
+        if record.alive {
+            self.end_within(n, attempt, STOP_GRACE_MS, why);
+        } else if record.state == FoundState::Starting {
+            record.stopping = Some(why);
         }
     }
 
@@ -219,31 +439,52 @@ impl World {
         // Strictly before the grace is over: at its end the KILL has done its work.
         let delay_ms = self.rng.range(0, grace_ms - 1);
         let it = &mut self.boxes[n];
-        it.next_token += 1;
-        let token = it.next_token;
-        if let Some(record) = it.records.get_mut(&attempt) {
-            record.token = token;
-            record.stopping = true;
-        }
+        let Some(record) = it.records.get_mut(&attempt) else { return };
+        record.stopping = Some(why);
+        let token = record.token;
         let ending = Box::new(v1::Ending { reason: why.into(), signal: Some(15), ..Default::default() });
         let what = Inside::ProcessEnd { attempt, token, ending };
         self.agenda.after(delay_ms, Step::Inside { workbox: n, what });
     }
 
-    fn on_process_end(&mut self, n: usize, attempt: AttemptId, token: u64, ending: v1::Ending) -> Result<(), String> {
-        let Some(record) = self.boxes[n].records.get_mut(&attempt).filter(|record| record.alive) else { return Ok(()) };
-        if record.token == u64::MAX {
-            // Its monitor is dead: it ends and nobody records it.
-            self.end_process(n, attempt);
+    /// The sidecar has heard that an attempt is to stop: its process must be gone in time.
+    pub(super) fn watch_stop(&mut self, n: usize, attempt: AttemptId) {
+        let heard_ms = self.agenda.now_ms;
+        if self.boxes[n].records.get(&attempt).is_some_and(|record| record.alive) {
+            let what = Inside::StopCheck { life: self.boxes[n].life, attempt, heard_ms };
+            self.agenda.after(STOP_GRACE_MS + STOP_SLACK_MS, Step::Inside { workbox: n, what });
+        }
+    }
+
+    /// Whatever kept the agent or the keeper from acting counts as if the order came after it. The next agent is told anew.
+    fn check_stop(&mut self, n: usize, attempt: AttemptId, heard_ms: u64) -> Result<(), Wrong> {
+        let it = &self.boxes[n];
+        let lives = it.records.get(&attempt).is_some_and(|record| record.alive && !record.is_orphan());
+        if !lives {
             return Ok(());
         }
-        if record.token != token {
+        if it.disturbed_ms > heard_ms || !it.keeper_alive {
+            let heard_ms = it.disturbed_ms.max(self.agenda.now_ms);
+            let what = Inside::StopCheck { life: it.life, attempt, heard_ms };
+            let at_ms = heard_ms + STOP_GRACE_MS + STOP_SLACK_MS;
+            self.agenda.at(at_ms, Step::Inside { workbox: n, what });
             return Ok(());
+        }
+        wrong(Check::StoppedInTime, format!("box {n} was told to stop {attempt} at {heard_ms} ms, and it runs"))
+    }
+
+    fn on_process_end(&mut self, n: usize, attempt: AttemptId, token: u64, ending: v1::Ending) {
+        let Some(record) = self.boxes[n].records.get_mut(&attempt).filter(|record| record.alive) else { return };
+        if record.is_orphan() {
+            // Its monitor is dead: it ends and nobody records it.
+            return self.end_process(n, attempt);
+        }
+        if record.token != token {
+            return;
         }
         record.state = FoundState::Ended(Box::new(ending.clone()));
         self.end_process(n, attempt);
         self.truth.on_ended(attempt, &ending);
         self.notice(n, attempt, Notice::Ended(Box::new(ending)));
-        Ok(())
     }
 }

@@ -1,6 +1,7 @@
-//! Links between boxes and the informer: ordered streams that delay and break, and in rough histories also lose, repeat and
+//! Links between boxes and the informer: ordered streams that delay and break, and when they are rough also lose, repeat and
 //! overtake, as a broken proxy would.
 
+use super::judge::Wrong;
 use super::{Agenda, Faults, Rng, Step, World};
 use informer::machine::{Held, Hello};
 use proto::v1;
@@ -35,7 +36,14 @@ struct Link {
     /// Nothing overtakes: the last arrival in each direction.
     last_to_center_ms: u64,
     last_to_box_ms: u64,
-    introduction: Option<(Hello, Vec<Held>)>,
+    introduction: Option<Introduction>,
+}
+
+/// A hello with its inventory, and the protocols that its sender speaks.
+pub(super) struct Introduction {
+    pub hello: Hello,
+    pub held: Vec<Held>,
+    pub protocols: (u32, u32),
 }
 
 /// All links of a history.
@@ -45,7 +53,7 @@ pub(super) struct Net {
 }
 
 impl Net {
-    pub(super) fn introduction(&mut self, link: u64) -> Option<(Hello, Vec<Held>)> {
+    pub(super) fn introduction(&mut self, link: u64) -> Option<Introduction> {
         self.links.get_mut(&link)?.introduction.take()
     }
 
@@ -53,9 +61,9 @@ impl Net {
         self.links.get(&link).map(|link| link.workbox)
     }
 
-    pub(super) fn introduce(&mut self, link: u64, hello: Hello, held: Vec<Held>) {
+    pub(super) fn introduce(&mut self, link: u64, introduction: Introduction) {
         if let Some(link) = self.links.get_mut(&link) {
-            link.introduction = Some((hello, held));
+            link.introduction = Some(introduction);
         }
     }
 
@@ -80,12 +88,20 @@ impl Net {
 }
 
 /// When a message sent now arrives, none if it is lost; and whether it arrives twice.
-fn arrivals(link: &mut Link, to_center: bool, agenda: &Agenda, faults: &Faults, rng: &mut Rng) -> Vec<u64> {
+fn arrivals(
+    link: &mut Link,
+    to_center: bool,
+    agenda: &Agenda,
+    faults: &Faults,
+    delay_ms: u64,
+    rng: &mut Rng,
+) -> Vec<u64> {
     let now_ms = agenda.now_ms;
     let free_ms = faults.cut_until_ms(link.workbox, to_center, now_ms).max(now_ms);
-    let rough = faults.is_rough(now_ms);
+    let rough = faults.is_rough(link.workbox, now_ms);
+    let delay_ms = if faults.is_dripping(link.workbox, now_ms) { delay_ms + 800 } else { delay_ms };
     let last_ms = if to_center { &mut link.last_to_center_ms } else { &mut link.last_to_box_ms };
-    let mut at_ms = free_ms + rng.range(1, faults.delay_ms);
+    let mut at_ms = free_ms + rng.range(1, delay_ms);
     if rough && rng.chance(30) {
         return Vec::new();
     }
@@ -99,7 +115,7 @@ fn arrivals(link: &mut Link, to_center: bool, agenda: &Agenda, faults: &Faults, 
 impl World {
     pub(super) fn send_to_center(&mut self, id: u64, message: v1::SidecarMessage) {
         let Some(link) = self.net.links.get_mut(&id).filter(|link| link.box_open) else { return };
-        for at_ms in arrivals(link, true, &self.agenda, &self.faults, &mut self.rng) {
+        for at_ms in arrivals(link, true, &self.agenda, &self.faults, self.script.delay_ms, &mut self.rng) {
             let content = Content::ToCenter(Box::new(message.clone()));
             self.agenda.at(at_ms, Step::Deliver(Delivery { link: id, content }));
         }
@@ -107,14 +123,14 @@ impl World {
 
     pub(super) fn send_to_box(&mut self, id: u64, message: v1::InformerMessage) {
         let Some(link) = self.net.links.get_mut(&id).filter(|link| link.center_open) else { return };
-        for at_ms in arrivals(link, false, &self.agenda, &self.faults, &mut self.rng) {
+        for at_ms in arrivals(link, false, &self.agenda, &self.faults, self.script.delay_ms, &mut self.rng) {
             let content = Content::ToBox(Box::new(message.clone()));
             self.agenda.at(at_ms, Step::Deliver(Delivery { link: id, content }));
         }
     }
 
-    /// One side ends a link; the other learns it when it learns it.
-    pub(super) fn close_link(&mut self, id: u64, side: Side) {
+    /// One side ends a link; the other learns it when it learns it: `silence_ms` later if this side could say nothing.
+    pub(super) fn close_link(&mut self, id: u64, side: Side, silence_ms: u64) {
         let Some(link) = self.net.links.get_mut(&id) else { return };
         let other = match side {
             Side::Center => {
@@ -129,19 +145,23 @@ impl World {
         let to_center = other == Side::Center;
         let free_ms = self.faults.cut_until_ms(link.workbox, to_center, self.agenda.now_ms).max(self.agenda.now_ms);
         let last_ms = if to_center { link.last_to_center_ms } else { link.last_to_box_ms };
-        let at_ms = (free_ms + self.rng.range(1, self.faults.delay_ms)).max(last_ms);
+        let at_ms = (free_ms + silence_ms + self.rng.range(1, self.script.delay_ms)).max(last_ms);
         self.agenda.at(at_ms, Step::Deliver(Delivery { link: id, content: Content::Closed(other) }));
     }
 
-    pub(super) fn break_all_links(&mut self, side: Side) {
+    pub(super) fn break_all_links(&mut self, side: Side, silence_ms: u64) {
         let open: Vec<u64> = self.net.links.keys().copied().filter(|id| self.net.is_open_at(*id, side)).collect();
         for id in open {
-            self.close_link(id, side);
+            self.close_link(id, side, silence_ms);
         }
     }
 
-    pub(super) fn on_delivery(&mut self, delivery: Delivery) -> Result<(), String> {
+    pub(super) fn on_delivery(&mut self, delivery: Delivery) -> Result<(), Wrong> {
         let Some(workbox) = self.net.links.get(&delivery.link).map(|link| link.workbox) else { return Ok(()) };
+        let to_center = matches!(delivery.content, Content::ToCenter(_) | Content::Closed(Side::Center));
+        if to_center && self.delayed_by_center(|| Step::Deliver(delivery.clone())) {
+            return Ok(());
+        }
         match delivery.content.clone() {
             Content::ToCenter(message) if self.net.is_open_at(delivery.link, Side::Center) => {
                 self.on_center_heard(&delivery, *message)

@@ -11,6 +11,16 @@ impl Rng {
         Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0x5851_f42d_4c95_7f2d)
     }
 
+    /// A generator for one thing of a history, whatever else is drawn in it: what is left out changes nothing of the rest.
+    #[must_use]
+    pub fn of(seed: u64, what: &[u64]) -> Self {
+        let mut rng = Self::new(seed);
+        for part in what {
+            rng = Self::new(rng.bits() ^ part);
+        }
+        rng
+    }
+
     /// 64 fresh bits.
     pub fn bits(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
@@ -28,5 +38,10 @@ impl Rng {
     /// True in `permille` of a thousand cases.
     pub fn chance(&mut self, permille: u64) -> bool {
         self.bits() % 1000 < permille
+    }
+
+    /// One of some.
+    pub fn pick<T: Copy>(&mut self, some: &[T]) -> T {
+        some[(self.bits() % some.len() as u64) as usize]
     }
 }

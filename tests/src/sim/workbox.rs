@@ -1,44 +1,46 @@
 //! A machine with an agent (the sidecar machine under a model of shell and ledger), a keeper and processes.
 
-use super::net::{Delivery, Side};
-use super::{Rng, Step, World};
+use super::disk::{Disk, Ledger};
+use super::judge::{Check, Wrong, wrong};
+use super::keeper::Record;
+use super::net::Side;
+use super::script::BoxPlan;
+use super::{ShellBug, Step, World};
 use informer::machine::Hello;
 use proto::id::{AttemptId, Fence, SidecarId};
 use proto::v1;
-use sidecar::machine::{
-    Batch, Bug, Config, Effect, Event, Facts, FoundState, Heard, LinkId, Machine, Note, Notice, Now, Row, RowState,
-    Terms,
-};
-use std::collections::BTreeMap;
-use v1::informer_message::Message;
+use sidecar::machine::{Batch, Complaint, Config, Effect, Event, FoundState, Machine, Notice, Now, RowState};
+use std::collections::{BTreeMap, BTreeSet};
 use v1::sidecar_message::Message as Up;
+
+/// Between two tellings that the disk has no room, ms.
+const ROOM_MS: u64 = 1000;
+/// How long a leaving agent waits for what it still has to tell, ms.
+const LEAVE_MS: u64 = 2000;
 
 /// What happens inside a box at some time.
 #[derive(Debug, Clone)]
 pub(super) enum Inside {
-    AgentStart,
+    AgentStart { life: u64 },
     Dial { life: u64 },
     KeeperStart { life: u64 },
     KeeperFound { life: u64, keeper_life: u64 },
     Start { keeper_life: u64, attempt: AttemptId, fence: Fence },
+    Spawn { attempt: AttemptId, token: u64 },
     Stop { keeper_life: u64, attempt: AttemptId, why: v1::Reason },
     ProcessEnd { attempt: AttemptId, token: u64, ending: Box<v1::Ending> },
     LeaseCheck { attempt: AttemptId, token: u64 },
+    StopCheck { life: u64, attempt: AttemptId, heard_ms: u64 },
+    MonitorGone { attempt: AttemptId },
     Noticed { life: u64, keeper_life: u64, attempt: AttemptId, notice: Notice },
-    Published { life: u64, attempt: AttemptId },
+    Prepared { life: u64, attempt: AttemptId },
+    Progressed { life: u64, attempt: AttemptId, step: u64 },
+    Condemned { life: u64, attempt: AttemptId, why: v1::Reason },
+    Rename { life: u64, attempt: AttemptId, fence: Fence, nth: usize },
     LogSent { life: u64, attempt: AttemptId },
     Purged { life: u64, attempt: AttemptId },
-}
-
-/// What the keeper's record says of an attempt, and whether a process of it lives.
-pub(super) struct Record {
-    pub note: Note,
-    pub state: FoundState,
-    /// A process lives although the record may not know: its monitor was killed.
-    pub alive: bool,
-    /// Of the process; what was scheduled for an earlier stop is ignored.
-    pub token: u64,
-    pub stopping: bool,
+    Room { life: u64 },
+    Left { life: u64, by_ms: u64 },
 }
 
 /// The batch that is on its way to the ledger.
@@ -50,52 +52,72 @@ struct InFlight {
 /// One box.
 pub(super) struct Workbox {
     pub id: SidecarId,
-    pub slots: u32,
-    bug: Option<Bug>,
-    /// Its boot clock runs apart from the informer's.
-    pub clock_offset_ms: u64,
-    incarnation: u64,
+    pub plan: BoxPlan,
+    pub wall_offset_ms: i64,
     pub agent: Option<Machine>,
     pub life: u64,
-    pub ledger: BTreeMap<AttemptId, Row>,
+    pub disk: Disk,
+    pub ledger: Ledger,
+    /// What somebody might put in its place.
+    pub ledger_copy: Ledger,
+    /// An older ledger counts fewer starts than the informer has seen.
+    outdated: bool,
+    /// Until then its agent is of a version that the informer refuses.
+    pub too_new_until_ms: u64,
+    pub seen: Option<v1::Identity>,
+    pub highest_fence: Fence,
     effects: Vec<Effect>,
     in_flight: Option<InFlight>,
-    ledger_hangs_until_ms: u64,
     next_seq: u64,
     timer_ms: u64,
-    paused_until_ms: u64,
+    pub paused_until_ms: u64,
     pub link: Option<u64>,
-    seen: Option<v1::Identity>,
+    /// What the informer of the last welcome wants of logs.
+    pub log_policy: v1::LogPolicy,
+    /// Beats are judged from here on.
+    pub beat_ms: u64,
+    /// When something went wrong here that may delay an order.
+    pub disturbed_ms: u64,
     pub keeper_alive: bool,
     pub keeper_life: u64,
+    pub keeper_paused_until_ms: u64,
     pub records: BTreeMap<AttemptId, Record>,
+    /// Attempts whose inputs are there.
+    pub prepared: BTreeSet<AttemptId>,
     /// The lease page, on the box's clock.
     pub lease_deadline_ms: u64,
     pub next_token: u64,
 }
 
 impl Workbox {
-    pub(super) fn new(n: usize, rng: &mut Rng, bug: Option<Bug>) -> Self {
+    pub(super) fn new(n: usize, plan: BoxPlan) -> Self {
         Self {
             id: SidecarId::from_u128(n as u128 + 1),
-            slots: rng.range(1, 4) as u32,
-            bug,
-            clock_offset_ms: rng.range(0, 1_000_000),
-            incarnation: 0,
+            plan,
+            wall_offset_ms: 0,
             agent: None,
             life: 0,
-            ledger: BTreeMap::new(),
+            disk: Disk::default(),
+            ledger: Ledger::default(),
+            ledger_copy: Ledger::default(),
+            outdated: false,
+            too_new_until_ms: 0,
+            seen: None,
+            highest_fence: Fence::default(),
             effects: Vec::new(),
             in_flight: None,
-            ledger_hangs_until_ms: 0,
             next_seq: 0,
             timer_ms: 0,
             paused_until_ms: 0,
             link: None,
-            seen: None,
+            log_policy: v1::LogPolicy::Unspecified,
+            beat_ms: 0,
+            disturbed_ms: 0,
             keeper_alive: false,
             keeper_life: 0,
+            keeper_paused_until_ms: 0,
             records: BTreeMap::new(),
+            prepared: BTreeSet::new(),
             lease_deadline_ms: 0,
             next_token: 0,
         }
@@ -106,85 +128,258 @@ impl Workbox {
         self.records.iter().filter(|(_, record)| record.alive).map(|(id, _)| *id)
     }
 
-    fn now(&self, now_ms: u64) -> Now {
-        Now { boot_ms: now_ms + self.clock_offset_ms, wall_ms: now_ms + 1_000_000 }
+    pub(super) fn boot_ms(&self, now_ms: u64) -> u64 {
+        super::drifted(self.plan.clock_offset_ms, self.plan.drift_ppm, now_ms)
     }
 
-    fn hello(&self) -> Hello {
+    /// When its clock will show this.
+    pub(super) fn at_boot_ms(&self, boot_ms: u64) -> u64 {
+        super::undrifted(self.plan.clock_offset_ms, self.plan.drift_ppm, boot_ms)
+    }
+
+    pub(super) fn wall_ms(&self, now_ms: u64) -> u64 {
+        (now_ms + super::WALL_MS).saturating_add_signed(self.wall_offset_ms)
+    }
+
+    fn now(&self, now_ms: u64) -> Now {
+        Now { boot_ms: self.boot_ms(now_ms), wall_ms: self.wall_ms(now_ms) }
+    }
+
+    pub(super) fn hello(&self) -> Hello {
         Hello {
             sidecar: self.id,
-            incarnation: self.incarnation,
+            incarnation: self.ledger.incarnation,
             host: format!("box{}", self.id.as_u128()),
             version: "simulated".to_owned(),
-            labels: BTreeMap::new(),
-            // Less than its slots could take, so that the books matter.
-            cpu_millis: 400 + 600 * u64::from(self.slots),
+            labels: [("zone".to_owned(), self.plan.zone.to_owned())].into(),
+            cpu_millis: self.plan.cpu_millis(),
             memory_bytes: 1 << 30,
-            slots: self.slots,
-            weak_fencing: false,
-            kinds: vec!["command".to_owned()],
+            slots: self.plan.slots,
+            weak_fencing: self.plan.weak_fencing,
+            kinds: self.plan.kinds.clone(),
             seen: self.seen.clone(),
-            highest_fence: Fence::default(),
+            highest_fence: self.highest_fence,
+        }
+    }
+
+    /// The record tells how it ended, or a monitor will.
+    pub(super) fn has_end_or_process(&self, attempt: AttemptId) -> bool {
+        let record = self.records.get(&attempt);
+        record.is_some_and(|it| matches!(it.state, FoundState::Ended(_)) || it.alive && !it.is_orphan())
+    }
+
+    /// Every end it knows of is the informer's knowledge too.
+    pub(super) fn is_settled(&self) -> bool {
+        self.agent.is_some()
+            && self.ledger.rows.values().all(|row| matches!(row.state, RowState::Retired(_)) || row.set_aside)
+    }
+
+    pub(super) fn disturb(&mut self, at_ms: u64) {
+        self.disturbed_ms = self.disturbed_ms.max(at_ms);
+    }
+
+    pub(super) fn learn(&mut self, identity: v1::Identity) {
+        let newer = |seen: &v1::Identity| {
+            seen.lineage != identity.lineage || (seen.epoch, seen.commit_seq) < (identity.epoch, identity.commit_seq)
+        };
+        if self.seen.as_ref().is_none_or(newer) {
+            self.seen = Some(identity);
         }
     }
 }
 
 impl World {
-    pub(super) fn start_agent(&mut self, n: usize) -> Result<(), String> {
-        let it = &mut self.boxes[n];
-        if it.agent.is_some() {
+    pub(super) fn on_agent_start(&mut self, n: usize, life: u64) -> Result<(), Wrong> {
+        let it = &self.boxes[n];
+        if it.agent.is_some() || it.life != life {
             return Ok(());
         }
+        if it.disk.damaged {
+            // It says so and leaves everything as it is. Somebody brings a copy.
+            self.restore_ledger(n);
+            let delay_ms = self.rng.range(1000, 5000);
+            self.agenda.after(delay_ms, Step::Inside { workbox: n, what: Inside::AgentStart { life } });
+            return Ok(());
+        }
+        self.start_agent(n)
+    }
+
+    pub(super) fn start_agent(&mut self, n: usize) -> Result<(), Wrong> {
+        let now_ms = self.agenda.now_ms;
+        let it = &mut self.boxes[n];
         it.life += 1;
-        it.incarnation += 1;
-        let config = Config { bug: it.bug, ..Config::new(it.slots) };
-        it.agent = Some(Machine::new(config, it.ledger.values().cloned()));
+        it.ledger.incarnation += 1;
+        (it.seen, it.highest_fence) = (it.ledger.seen.clone(), it.ledger.highest_fence);
+        it.disturb(now_ms);
+        let keep_attempts = it.plan.keep_attempts;
+        let config = Config { bug: self.options.sidecar_bug, keep_attempts, ..Config::new(it.plan.slots) };
+        it.agent = Some(Machine::new(config, it.ledger.rows.values().cloned()));
         let life = it.life;
+        if it.disk.is_full(now_ms) {
+            self.agenda.after(0, Step::Inside { workbox: n, what: Inside::Room { life } });
+        }
         self.find_keeper(n);
         self.agenda.after(1, Step::Inside { workbox: n, what: Inside::Dial { life } });
         Ok(())
     }
 
-    pub(super) fn crash_agent(&mut self, n: usize) {
+    /// Ends the agent at once, and starts it again.
+    pub(super) fn crash_agent(&mut self, n: usize, down_ms: u64) {
         let durable = self.rng.chance(500);
+        self.end_agent(n, down_ms, durable);
+    }
+
+    fn end_agent(&mut self, n: usize, down_ms: u64, durable: bool) {
+        let now_ms = self.agenda.now_ms;
         let it = &mut self.boxes[n];
-        if it.agent.take().is_none() {
-            return;
-        }
+        let Some(agent) = it.agent.take() else { return };
+        self.coverage.on_agent_ended(&agent);
         it.life += 1;
         it.effects.clear();
         it.timer_ms = 0;
+        it.paused_until_ms = 0;
+        it.disturb(now_ms);
         if let Some(in_flight) = it.in_flight.take()
             && durable
         {
-            write_ledger(&mut it.ledger, &in_flight.batch);
+            it.ledger.commit(&in_flight.batch, it.seen.clone(), it.highest_fence);
         }
+        let life = it.life;
         if let Some(link) = it.link.take() {
-            self.close_link(link, Side::Box);
+            self.close_link(link, Side::Box, 0);
         }
-        let delay_ms = self.rng.range(10, 6000);
-        self.agenda.after(delay_ms, Step::Inside { workbox: n, what: Inside::AgentStart });
+        self.agenda.after(down_ms, Step::Inside { workbox: n, what: Inside::AgentStart { life } });
     }
 
     pub(super) fn pause_agent(&mut self, n: usize, until_ms: u64) {
-        self.boxes[n].paused_until_ms = until_ms;
+        let it = &mut self.boxes[n];
+        it.paused_until_ms = until_ms;
+        it.disturb(until_ms);
     }
 
-    pub(super) fn hang_ledger(&mut self, n: usize, until_ms: u64) {
-        self.boxes[n].ledger_hangs_until_ms = until_ms;
+    pub(super) fn restore_ledger(&mut self, n: usize) {
+        let it = &mut self.boxes[n];
+        it.ledger = it.ledger_copy.clone();
+        it.outdated = true;
+        it.disk.damaged = false;
+    }
+
+    pub(super) fn fill_ledgers_disk(&mut self, n: usize, until_ms: u64, luck: u64) -> Result<(), Wrong> {
+        let it = &mut self.boxes[n];
+        it.disk.full_until_ms = until_ms;
+        // What was set aside for ends may be used up.
+        it.disk.fails_next |= luck.is_multiple_of(4);
+        self.on_room(n, self.boxes[n].life)
+    }
+
+    fn on_room(&mut self, n: usize, life: u64) -> Result<(), Wrong> {
+        if life == self.boxes[n].life && self.boxes[n].disk.is_full(self.agenda.now_ms) {
+            self.agenda.after(ROOM_MS, Step::Inside { workbox: n, what: Inside::Room { life } });
+        }
+        self.tell_room(n)
+    }
+
+    pub(super) fn tell_room(&mut self, n: usize) -> Result<(), Wrong> {
+        let room = !self.boxes[n].disk.is_full(self.agenda.now_ms);
+        self.tell_agent(n, Event::DiskSeen { room })
+    }
+
+    /// An operator ends the agent, for an upgrade or for good; it starts again.
+    pub(super) fn leave(&mut self, n: usize, stop_tasks: bool) -> Result<(), Wrong> {
+        let life = self.boxes[n].life;
+        self.tell_agent(n, Event::ShutdownRequested { stop_tasks })?;
+        let by_ms = self.agenda.now_ms + LEAVE_MS;
+        self.agenda.after(50, Step::Inside { workbox: n, what: Inside::Left { life, by_ms } });
+        Ok(())
+    }
+
+    fn on_left(&mut self, n: usize, by_ms: u64) {
+        let it = &self.boxes[n];
+        let (life, now_ms) = (it.life, self.agenda.now_ms);
+        let Some(agent) = &it.agent else { return };
+        // Tasks that it stops have their grace.
+        let patience_ms = if agent.may_exit() { by_ms } else { by_ms + 2 * LEAVE_MS };
+        if now_ms < patience_ms && !(agent.may_exit() && agent.is_quiet() && !agent.is_uploading()) {
+            return self.agenda.after(50, Step::Inside { workbox: n, what: Inside::Left { life, by_ms } });
+        }
+        let down_ms = self.rng.range(10, 4000);
+        self.end_agent(n, down_ms, true);
     }
 
     /// A stopped agent does nothing; what concerns it waits until it goes on.
-    pub(super) fn delayed_by_pause(&mut self, n: usize, step: Step) -> Option<Step> {
+    pub(super) fn delayed_by_pause(&mut self, n: usize, step: impl FnOnce() -> Step) -> bool {
         let until_ms = self.boxes[n].paused_until_ms;
         if until_ms > self.agenda.now_ms {
-            self.agenda.at(until_ms, step);
-            return None;
+            self.agenda.at(until_ms, step());
+            return true;
         }
-        Some(step)
+        false
     }
 
-    pub(super) fn tell_agent(&mut self, n: usize, event: Event) -> Result<(), String> {
+    /// What concerns the agent alone.
+    pub(super) fn on_agents(&mut self, n: usize, what: Inside) -> Result<(), Wrong> {
+        if self.delayed_by_pause(n, || Step::Inside { workbox: n, what: what.clone() }) {
+            return Ok(());
+        }
+        match what {
+            Inside::Dial { .. } => self.dial(n),
+            Inside::Noticed { attempt, notice, .. } => self.tell_agent(n, Event::Noticed { attempt, notice }),
+            Inside::Prepared { attempt, .. } => {
+                self.boxes[n].prepared.insert(attempt);
+                self.tell_agent(n, Event::Noticed { attempt, notice: Notice::Prepared })
+            }
+            Inside::Progressed { attempt, step, .. } => {
+                let progress = v1::Progress { step, ..Default::default() };
+                self.tell_agent(n, Event::Progressed { attempt, progress })
+            }
+            Inside::Condemned { attempt, why, .. } => self.tell_agent(n, Event::Condemned { attempt, why }),
+            Inside::Rename { life, attempt, fence, nth } => self.on_rename(n, life, attempt, fence, nth),
+            Inside::LogSent { attempt, .. } => self.on_log_sent(n, attempt),
+            Inside::Purged { attempt, .. } => {
+                self.boxes[n].records.remove(&attempt);
+                self.tell_agent(n, Event::Purged { attempt })
+            }
+            Inside::Room { life } => self.on_room(n, life),
+            Inside::Left { by_ms, .. } => {
+                self.on_left(n, by_ms);
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn on_log_sent(&mut self, n: usize, attempt: AttemptId) -> Result<(), Wrong> {
+        let now_ms = self.agenda.now_ms;
+        let reachable = self.center.machine.is_some()
+            && self.faults.cut_until_ms(n, true, now_ms) == 0
+            && self.faults.cut_until_ms(n, false, now_ms) == 0;
+        let failure = (!reachable || self.rng.chance(100)).then(|| "no answer".to_owned());
+        if failure.is_none() {
+            self.truth.logs_stored.insert(attempt);
+        }
+        self.tell_agent(n, Event::LogSent { attempt, failure })
+    }
+
+    /// One file after the other, each under the fence beside it.
+    fn on_rename(&mut self, n: usize, life: u64, attempt: AttemptId, fence: Fence, nth: usize) -> Result<(), Wrong> {
+        let plan = self.truth.plan_process(attempt);
+        let failure = if !self.truth.rename(attempt, fence, nth) {
+            Some("a newer attempt has published".to_owned())
+        } else if plan.unpublishable && nth > 0 {
+            Some("the directory is gone".to_owned())
+        } else if nth + 1 < super::truth::FILES {
+            self.inside(n, 100, Inside::Rename { life, attempt, fence, nth: nth + 1 });
+            return Ok(());
+        } else {
+            None
+        };
+        if failure.is_some() {
+            self.truth.on_fault(attempt.task);
+        }
+        self.tell_agent(n, Event::OutputsPublished { attempt, failure })
+    }
+
+    pub(super) fn tell_agent(&mut self, n: usize, event: Event) -> Result<(), Wrong> {
         let it = &mut self.boxes[n];
         let now = it.now(self.agenda.now_ms);
         let Some(agent) = &mut it.agent else { return Ok(()) };
@@ -193,12 +388,13 @@ impl World {
         self.after_agent(n, effects)
     }
 
-    fn after_agent(&mut self, n: usize, effects: Vec<Effect>) -> Result<(), String> {
-        if let Some(agent) = &self.boxes[n].agent {
-            agent.check().map_err(|wrong| format!("sidecar {n}: {wrong}"))?;
+    fn after_agent(&mut self, n: usize, effects: Vec<Effect>) -> Result<(), Wrong> {
+        if let Some(Err(found)) = self.boxes[n].agent.as_ref().map(Machine::check) {
+            return wrong(Check::SidecarConsistent, format!("box {n}: {found}"));
         }
+        let beats_wait = self.options.shell_bug == Some(ShellBug::BeatBehindLedger);
         for effect in effects {
-            if effect.is_urgent() {
+            if effect.is_urgent() && !(beats_wait && matches!(effect, Effect::SendBeat { .. })) {
                 self.act(n, effect)?;
             } else {
                 self.boxes[n].effects.push(effect);
@@ -209,7 +405,7 @@ impl World {
         Ok(())
     }
 
-    fn commit_ledger(&mut self, n: usize) -> Result<(), String> {
+    fn commit_ledger(&mut self, n: usize) -> Result<(), Wrong> {
         let now_ms = self.agenda.now_ms;
         let it = &mut self.boxes[n];
         let now = it.now(now_ms);
@@ -227,28 +423,34 @@ impl World {
             agent.committed(now, seq, &mut more);
             return if more.is_empty() { Ok(()) } else { self.after_agent(n, more) };
         }
-        let hang_ms = it.ledger_hangs_until_ms.saturating_sub(now_ms);
+        let hang_ms = it.disk.hangs_until_ms.saturating_sub(now_ms);
         let delay_ms = if batch.is_empty() { 0 } else { hang_ms + self.rng.range(0, 5) };
         self.boxes[n].in_flight = Some(InFlight { batch, effects });
         self.agenda.after(delay_ms, Step::BoxCommitted { workbox: n, life, seq });
         Ok(())
     }
 
-    pub(super) fn on_box_committed(&mut self, n: usize, life: u64, seq: u64) -> Result<(), String> {
-        let step = Step::BoxCommitted { workbox: n, life, seq };
-        if self.boxes[n].life != life || self.delayed_by_pause(n, step).is_none() {
+    pub(super) fn on_box_committed(&mut self, n: usize, life: u64, seq: u64) -> Result<(), Wrong> {
+        let again = || Step::BoxCommitted { workbox: n, life, seq };
+        if self.boxes[n].life != life || self.delayed_by_pause(n, again) {
             return Ok(());
         }
         let it = &mut self.boxes[n];
+        if it.in_flight.as_ref().is_some_and(|it| !it.batch.is_empty()) && std::mem::take(&mut it.disk.fails_next) {
+            // Whether it is there is unknown: the agent ends, and the next one reads what there is.
+            let down_ms = self.rng.range(10, 3000);
+            self.crash_agent(n, down_ms);
+            return Ok(());
+        }
         let Some(in_flight) = it.in_flight.take() else { return Ok(()) };
-        write_ledger(&mut it.ledger, &in_flight.batch);
+        it.ledger.commit(&in_flight.batch, it.seen.clone(), it.highest_fence);
         for effect in in_flight.effects {
             self.act(n, effect)?;
         }
         let it = &mut self.boxes[n];
         let now = it.now(self.agenda.now_ms);
         let mut effects = Vec::new();
-        if let Some(agent) = &mut it.agent {
+        if let Some(agent) = it.agent.as_mut().filter(|_| it.life == life) {
             agent.committed(now, seq, &mut effects);
         }
         self.after_agent(n, effects)
@@ -256,216 +458,112 @@ impl World {
 
     fn arm_agent(&mut self, n: usize) {
         let it = &mut self.boxes[n];
-        let Some(at_ms) = it.agent.as_ref().and_then(Machine::next_wakeup) else { return };
-        let at_ms = at_ms.saturating_sub(it.clock_offset_ms).max(self.agenda.now_ms);
-        if it.timer_ms <= self.agenda.now_ms || at_ms < it.timer_ms {
-            it.timer_ms = at_ms.max(self.agenda.now_ms + 1);
+        let Some(boot_ms) = it.agent.as_ref().and_then(Machine::next_wakeup) else { return };
+        let now_ms = self.agenda.now_ms;
+        let at_ms = it.at_boot_ms(boot_ms).max(now_ms);
+        if it.timer_ms <= now_ms || at_ms < it.timer_ms {
+            it.timer_ms = at_ms.max(now_ms + 1);
             self.agenda.at(it.timer_ms, Step::BoxTimer { workbox: n, life: it.life });
         }
     }
 
-    pub(super) fn on_box_timer(&mut self, n: usize, life: u64) -> Result<(), String> {
-        let step = Step::BoxTimer { workbox: n, life };
-        if self.boxes[n].life != life || self.delayed_by_pause(n, step).is_none() {
+    pub(super) fn on_box_timer(&mut self, n: usize, life: u64) -> Result<(), Wrong> {
+        if self.boxes[n].life != life || self.delayed_by_pause(n, || Step::BoxTimer { workbox: n, life }) {
             return Ok(());
         }
         self.boxes[n].timer_ms = 0;
         self.tell_agent(n, Event::TimePassed)
     }
 
-    fn act(&mut self, n: usize, effect: Effect) -> Result<(), String> {
+    fn act(&mut self, n: usize, effect: Effect) -> Result<(), Wrong> {
+        let it = &mut self.boxes[n];
+        let (life, keeper_life, sidecar) = (it.life, it.keeper_life, it.id);
         match effect {
-            Effect::SendHello { link, held } => {
-                let held: Result<Vec<_>, _> = held.into_iter().map(informer::edge::convert::held).collect();
-                let held = held.map_err(|faults| format!("an inventory does not pass the edge: {faults}"))?;
-                let hello = self.boxes[n].hello();
-                self.net.introduce(link.0, hello, held);
-                self.send_up(link, Up::Hello(v1::Hello::default()));
-            }
+            Effect::SendHello { link, held } => self.send_hello(n, link, held)?,
             Effect::SendReport { link, report } => {
                 self.rests_on_a_row(n, &report)?;
                 self.send_up(link, Up::Report(*report));
             }
-            Effect::SendBeat { link, beat } => self.send_up(link, Up::Beat(*beat)),
+            Effect::SendBeat { link, beat } => {
+                it.beat_ms = self.agenda.now_ms;
+                let beat = if it.plan.old { super::wire::old_beat(*beat) } else { *beat };
+                self.send_up(link, Up::Beat(beat));
+            }
             Effect::CloseLink { link, .. } => self.hang_up(n, link)?,
             Effect::PublishLease { deadline_ms } => self.on_lease_published(n, deadline_ms)?,
             Effect::StartAttempt { attempt, fence, .. } => {
-                self.truth.on_start_ordered(attempt)?;
-                let keeper_life = self.boxes[n].keeper_life;
-                self.inside(n, 3, Inside::Start { keeper_life, attempt, fence });
-            }
-            Effect::StopAttempt { attempt, why } => {
-                let keeper_life = self.boxes[n].keeper_life;
-                self.inside(n, 3, Inside::Stop { keeper_life, attempt, why });
-            }
-            Effect::PublishOutputs { attempt, .. } => {
-                let life = self.boxes[n].life;
-                self.inside(n, 200, Inside::Published { life, attempt });
-            }
-            Effect::Retire { attempt, .. } => self.truth.on_retired(&self.center.store, attempt)?,
-            Effect::StoreLog { attempt, .. } => {
-                let life = self.boxes[n].life;
-                self.inside(n, 0, Inside::LogSent { life, attempt });
-            }
-            Effect::Purge { attempt } => {
-                let life = self.boxes[n].life;
-                self.inside(n, 20, Inside::Purged { life, attempt });
-            }
-            Effect::GiveUp { message } => return Err(format!("sidecar {n} gave up: {message}")),
-            Effect::Complain(complaint) => {
-                if self.options.verbose {
-                    eprintln!("        box {n}: {complaint}");
+                self.truth.on_start_ordered(sidecar, attempt)?;
+                if self.truth.needs_inputs(attempt.task) && !it.prepared.contains(&attempt) {
+                    self.inside(n, 3000, Inside::Prepared { life, attempt });
+                } else {
+                    self.inside(n, 3, Inside::Start { keeper_life, attempt, fence });
                 }
             }
+            Effect::StopAttempt { attempt, why } => self.inside(n, 3, Inside::Stop { keeper_life, attempt, why }),
+            Effect::PublishOutputs { attempt, fence } => {
+                self.truth.on_publish_ordered(attempt)?;
+                self.inside(n, 100, Inside::Rename { life, attempt, fence, nth: 0 });
+            }
+            Effect::Retire { attempt, .. } => self.on_retire(n, attempt)?,
+            Effect::StoreLog { attempt, .. } => self.inside(n, 50, Inside::LogSent { life, attempt }),
+            Effect::Purge { attempt } => {
+                let off = !matches!(it.log_policy, v1::LogPolicy::Always | v1::LogPolicy::OnFailure);
+                if !off {
+                    self.truth.on_purge(attempt)?;
+                }
+                self.inside(n, 20, Inside::Purged { life, attempt });
+            }
+            Effect::GiveUp { message } => return self.on_given_up(n, &message),
+            Effect::Complain(complaint) => self.on_complaint(n, &complaint),
         }
         Ok(())
     }
 
     /// What the informer is told of an attempt that this box holds is in its ledger.
-    fn rests_on_a_row(&self, n: usize, report: &v1::Report) -> Result<(), String> {
+    fn rests_on_a_row(&self, n: usize, report: &v1::Report) -> Result<(), Wrong> {
         use v1::report::What;
         let held = matches!(report.what, Some(What::Accepted(_) | What::Started(_) | What::Ended(_)));
         let attempt = report.attempt.as_ref().and_then(|attempt| AttemptId::from_wire(attempt).ok());
-        match attempt.filter(|attempt| held && !self.boxes[n].ledger.contains_key(attempt)) {
-            Some(attempt) => Err(format!("{attempt} is acknowledged before it is in the ledger")),
+        match attempt.filter(|attempt| held && !self.boxes[n].ledger.rows.contains_key(attempt)) {
+            Some(attempt) => wrong(Check::LedgerFirst, format!("{attempt} is acknowledged before it is in the ledger")),
             None => Ok(()),
         }
+    }
+
+    fn on_complaint(&mut self, n: usize, complaint: &Complaint) {
+        if let Complaint::LogGivenUp { attempt, .. } = complaint {
+            self.truth.logs_wanted.remove(attempt);
+        }
+        self.tell(|| format!("box {n}: {complaint}"));
+    }
+
+    fn on_retire(&mut self, n: usize, attempt: AttemptId) -> Result<(), Wrong> {
+        self.truth.on_retired(&self.center.store, attempt)?;
+        let endings = self.truth.ended.get(&attempt);
+        let wanted = endings.and_then(|endings| endings.last()).is_some_and(|ending| match self.boxes[n].log_policy {
+            v1::LogPolicy::Always => ending.out_bytes > 0,
+            v1::LogPolicy::OnFailure => ending.out_bytes > 0 && ending.reason != 0,
+            v1::LogPolicy::Never | v1::LogPolicy::Unspecified => false,
+        });
+        if wanted && !self.truth.unrecorded.contains(&attempt) {
+            self.truth.logs_wanted.insert(attempt);
+        }
+        Ok(())
+    }
+
+    /// The informer will not have this agent: it is too new, or counts fewer starts than one before it. Whoever supervises it starts
+    /// it again.
+    fn on_given_up(&mut self, n: usize, message: &str) -> Result<(), Wrong> {
+        let it = &self.boxes[n];
+        if !it.outdated && it.too_new_until_ms == 0 {
+            return wrong(Check::EverythingEnds, format!("sidecar {n} gave up: {message}"));
+        }
+        self.crash_agent(n, 500);
+        Ok(())
     }
 
     pub(super) fn inside(&mut self, n: usize, within_ms: u64, what: Inside) {
         let delay_ms = self.rng.range(0, within_ms);
         self.agenda.after(delay_ms, Step::Inside { workbox: n, what });
-    }
-
-    fn send_up(&mut self, link: LinkId, message: Up) {
-        self.send_to_center(link.0, v1::SidecarMessage { message: Some(message) });
-    }
-
-    fn hang_up(&mut self, n: usize, link: LinkId) -> Result<(), String> {
-        if self.drop_box_side(link.0) {
-            self.close_link(link.0, Side::Box);
-        }
-        if self.boxes[n].link == Some(link.0) {
-            self.boxes[n].link = None;
-            self.redial(n);
-            return self.tell_agent(n, Event::LinkClosed { link });
-        }
-        Ok(())
-    }
-
-    fn on_lease_published(&mut self, n: usize, deadline_ms: u64) -> Result<(), String> {
-        let it = &mut self.boxes[n];
-        let granted_ms = self.truth.lease_ends_ms(it.id) + it.clock_offset_ms;
-        if deadline_ms > granted_ms {
-            return Err(format!(
-                "sidecar {n} believes in a lease until {deadline_ms}, the informer until {granted_ms}"
-            ));
-        }
-        it.lease_deadline_ms = deadline_ms;
-        Ok(())
-    }
-
-    fn redial(&mut self, n: usize) {
-        let life = self.boxes[n].life;
-        let delay_ms = self.rng.range(1, 1500);
-        self.agenda.after(delay_ms, Step::Inside { workbox: n, what: Inside::Dial { life } });
-    }
-
-    pub(super) fn dial(&mut self, n: usize) -> Result<(), String> {
-        let now_ms = self.agenda.now_ms;
-        let reachable = self.center.machine.is_some()
-            && self.faults.cut_until_ms(n, true, now_ms) == 0
-            && self.faults.cut_until_ms(n, false, now_ms) == 0;
-        if self.boxes[n].link.is_some() {
-            return Ok(());
-        }
-        if !reachable {
-            self.redial(n);
-            return Ok(());
-        }
-        let link = self.new_session().0;
-        self.net.open(link, n);
-        self.boxes[n].link = Some(link);
-        self.tell_agent(n, Event::LinkOpened { link: LinkId(link) })
-    }
-
-    pub(super) fn on_box_link_closed(&mut self, n: usize, link: u64) -> Result<(), String> {
-        if !self.drop_box_side(link) {
-            return Ok(());
-        }
-        if self.boxes[n].link == Some(link) {
-            self.boxes[n].link = None;
-            self.redial(n);
-        }
-        self.tell_agent(n, Event::LinkClosed { link: LinkId(link) })
-    }
-
-    pub(super) fn on_box_heard(
-        &mut self,
-        n: usize,
-        delivery: Delivery,
-        message: v1::InformerMessage,
-    ) -> Result<(), String> {
-        let link = LinkId(delivery.link);
-        if self.delayed_by_pause(n, Step::Deliver(delivery)).is_none() {
-            return Ok(());
-        }
-        let facts = |name: &str| self.truth.facts_of_payload(name.parse().unwrap_or(0));
-        let terms = |beat_ms, lease_ms, fence_grace_ms| Terms { beat_ms, lease_ms, fence_grace_ms };
-        let id = |wire: Option<v1::AttemptId>| AttemptId::from_wire(&wire.unwrap_or_default()).expect("ids are whole");
-        let heard = match message.message {
-            Some(Message::Welcome(m)) => {
-                let (logs, terms) = (m.log_policy(), terms(m.beat_ms, m.lease_ms, m.fence_grace_ms));
-                self.boxes[n].seen = m.informer;
-                Heard::Welcome { terms, logs }
-            }
-            Some(Message::Verdict(m)) => {
-                Heard::Verdict { decision: m.decision(), why: m.why(), attempt: id(m.attempt) }
-            }
-            Some(Message::BeatAck(m)) => {
-                Heard::BeatAck { seq: m.seq, terms: terms(m.beat_ms, m.lease_ms, m.fence_grace_ms) }
-            }
-            Some(Message::Assign(m)) => {
-                let stop_on_disconnect = facts(&m.task_name).stop_on_disconnect;
-                let fence = m.fence.map(Fence::from).unwrap_or_default();
-                Heard::Assign { attempt: id(m.attempt), fence, facts: Facts { stop_on_disconnect } }
-            }
-            Some(Message::Stop(m)) => Heard::Stop { why: m.why(), attempt: id(m.attempt) },
-            Some(Message::Publish(m)) => {
-                Heard::Publish { attempt: id(m.attempt), fence: m.fence.map(Fence::from).unwrap_or_default() }
-            }
-            Some(Message::Ack(m)) => Heard::Ack { seq: m.seq },
-            Some(Message::Refuse(m)) => Heard::Refuse { message: m.message, is_final: m.r#final },
-            Some(Message::Ping(m)) => {
-                self.send_up(link, Up::Pong(v1::Pong { nonce: m.nonce }));
-                return Ok(());
-            }
-            Some(Message::Drain(m)) => Heard::Drain { on: m.on, stop_running: m.stop_running },
-            Some(Message::Log(_) | Message::Executors(_) | Message::Callback(_)) | None => {
-                return Ok(());
-            }
-        };
-        self.tell_agent(n, Event::Heard { link, heard })
-    }
-}
-
-impl Workbox {
-    /// Every end it knows of is the informer's knowledge too.
-    pub(super) fn is_settled(&self) -> bool {
-        self.agent.is_some()
-            && self.ledger.values().all(|row| matches!(row.state, RowState::Retired(_)) || row.set_aside)
-    }
-
-    pub(super) fn is_orphan(&self, attempt: AttemptId) -> bool {
-        self.records.get(&attempt).is_some_and(|record| record.token == u64::MAX)
-    }
-}
-
-fn write_ledger(ledger: &mut BTreeMap<AttemptId, Row>, batch: &Batch) {
-    for row in &batch.rows {
-        ledger.insert(row.attempt, row.clone());
-    }
-    for attempt in &batch.deletes {
-        ledger.remove(attempt);
     }
 }

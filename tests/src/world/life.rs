@@ -1,5 +1,6 @@
 //! Lives and ends of the world's processes beyond start and `kill -9`, and a file system of their own for sidecars.
 
+use super::place::{Place, wrapped};
 use super::{World, binary, signal, wait_child, wait_for};
 use anyhow::{Context as _, Result, ensure};
 use rustix::process::Signal;
@@ -16,40 +17,16 @@ impl World {
     /// # Errors
     /// A tool or a right is missing.
     pub fn hide_sidecar(&mut self, mount: &str) -> Result<()> {
-        let data = self.dir.join("sidecar-0");
-        std::fs::create_dir_all(&data)?;
-        let script = format!("{mount} && echo held && exec sleep 1000000");
-        let mut holder = Command::new("unshare")
-            .args(["--mount", "--propagation", "private", "sh", "-c", &script, "sh"])
-            .arg(&data)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .context("cannot start unshare")?;
-        let stdout = holder.stdout.take().context("stdout was piped")?;
-        let mut line = String::new();
-        BufReader::new(stdout).read_line(&mut line)?;
-        if line != "held\n" {
-            let output = holder.wait_with_output()?;
-            anyhow::bail!("no mount namespace: {}", String::from_utf8_lossy(&output.stderr).trim());
-        }
-        self.namespace = Some(holder);
+        let place = Place::over(&self.dir.join("sidecar-0"), mount)?;
+        self.wrapper = place.enter();
+        self.namespace = Some(place);
         Ok(())
     }
 
     /// A command in the sidecars' mount or network namespace.
     #[must_use]
     pub fn inside(&self, program: &Path) -> Command {
-        if let [first, rest @ ..] = &self.wrapper[..] {
-            let mut command = Command::new(first);
-            command.args(rest).arg(program);
-            return command;
-        }
-        let Some(holder) = &self.namespace else { return Command::new(program) };
-        let mut command = Command::new("nsenter");
-        command.arg("--target").arg(holder.id().to_string()).arg("--mount").arg(program);
-        command
+        wrapped(&self.wrapper, program)
     }
 
     /// The process id of the agent of sidecar `n`.
@@ -57,6 +34,24 @@ impl World {
     pub fn agent(&self, n: usize) -> Option<i32> {
         let agent = self.sidecars.get(n)?.agent.as_ref()?;
         i32::try_from(agent.id()).ok()
+    }
+
+    /// Whether the agent of sidecar `n` has ended by itself; if so, it is reaped.
+    pub fn agent_has_ended(&mut self, n: usize) -> bool {
+        let agent = self.sidecars.get_mut(n).map(|sidecar| &mut sidecar.agent);
+        let Some(agent) = agent else { return false };
+        // Asked again, it has still ended.
+        let ended = agent.as_mut().is_none_or(|child| matches!(child.try_wait(), Ok(Some(_))));
+        if ended {
+            *agent = None;
+        }
+        ended
+    }
+
+    /// The process id of the informer.
+    #[must_use]
+    pub fn informer_pid(&self) -> Option<i32> {
+        i32::try_from(self.informer.as_ref()?.id()).ok()
     }
 
     /// Waits until the agent of sidecar `n` has ended by itself; its exit status.

@@ -41,6 +41,11 @@ impl World {
         self.wrapper = ["ip", "netns", "exec", &network.name].map(str::to_owned).into();
     }
 
+    /// Starts sidecars from now on beside the informer again.
+    pub fn put_sidecars_here(&mut self) {
+        self.wrapper.clear();
+    }
+
     /// Has the informer read its certificates and token again.
     pub fn hang_up_informer(&self) {
         if let Some(child) = &self.informer {
@@ -87,6 +92,26 @@ impl Network {
         run(&format!("ip -n {name} link set lo up"))?;
         Ok(network)
     }
+
+    /// Runs a command line (without a shell) at the far end.
+    ///
+    /// # Errors
+    /// It fails.
+    pub fn at_far_end(&self, line: &str) -> Result<()> {
+        run(&format!("ip netns exec {} {line}", self.name))
+    }
+
+    /// The network card at this end.
+    #[must_use]
+    pub fn card(&self) -> String {
+        format!("{}a", self.name)
+    }
+
+    /// The network card at the far end.
+    #[must_use]
+    pub fn far_card(&self) -> String {
+        format!("{}b", self.name)
+    }
 }
 
 impl Drop for Network {
@@ -97,7 +122,11 @@ impl Drop for Network {
     }
 }
 
-fn run(line: &str) -> Result<()> {
+/// Runs a command line without a shell, with the places where a system's tools are; what it says is its error.
+///
+/// # Errors
+/// The program is not there or fails.
+pub fn run(line: &str) -> Result<()> {
     let mut words = line.split_whitespace();
     let program = words.next().context("a program")?;
     let path = format!("{}:/usr/sbin:/sbin", std::env::var("PATH").unwrap_or_default());

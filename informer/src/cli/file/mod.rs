@@ -74,7 +74,7 @@ pub(crate) fn read_bounded(path: &Path, most: u64) -> Result<String, Error> {
 }
 
 /// JSON by its name or its first character, else TOML.
-fn parse(path: &Path, text: &str, folder: &Path) -> Result<Task, Error> {
+pub(crate) fn parse(path: &Path, text: &str, folder: &Path) -> Result<Task, Error> {
     let json = match path.extension().and_then(|end| end.to_str()) {
         Some("json") => true,
         Some("toml") => false,

@@ -1,4 +1,5 @@
 use super::*;
+use proto::bounds;
 use tonic::Code;
 
 #[tokio::test]
@@ -142,6 +143,24 @@ async fn a_watch_of_everything_begins_now() {
     let id = world.submit("after").await;
     let task = timeout(PATIENCE, watch.message()).await.expect("in time").unwrap().unwrap();
     assert_eq!((task.id, task.name.as_str()), (id, "after"));
+}
+
+#[tokio::test]
+async fn watched_tasks_are_bounded_over_all_watches() {
+    let mut world = World::new().await;
+    let request = v1::WatchRequest { ids: vec![world.submit("watched").await; bounds::WATCH_IDS] };
+    let mut watches = Vec::new();
+    let refused = loop {
+        match world.client.watch(request.clone()).await {
+            Ok(watch) => watches.push(watch.into_inner()),
+            Err(status) => break status,
+        }
+    };
+    let room = bounds::WATCHED_TASKS / bounds::WATCH_IDS;
+    assert_eq!((watches.len(), code(&refused).as_str()), (room, "watchers"));
+    watches.pop();
+    let again = async { while world.client.watch(request.clone()).await.is_err() {} };
+    timeout(PATIENCE, again).await.expect("one that leaves makes room");
 }
 
 #[tokio::test]

@@ -127,6 +127,20 @@ fn an_array_survives_a_restart_half_way() {
 }
 
 #[test]
+fn the_total_time_of_an_array_is_its_members_also_after_a_restart() {
+    let mut world = World::new();
+    let timeouts = Some(v1::Timeouts { total_ms: 10 * BEAT, ..Default::default() });
+    let array = world.submit_array(store::Facts { timeouts, ..once() }, 2, None);
+    let batch = world.commit();
+    let now = Now { mono_ms: 500, wall_ms: world.now.wall_ms + 60_000, entropy: 3 };
+    let config = Config { epoch: 2, commit_seq: world.seq, ..config() };
+    world.machine = Machine::new(config, now, batch.tasks.iter().map(TaskChange::whole), batch.sidecars, []);
+    world.now = now;
+    world.pass(BEAT);
+    assert_eq!(world.state(array), v1::TaskState::Ready, "no member has begun, so no time has run out");
+}
+
+#[test]
 fn a_failed_member_is_tried_again_by_itself_and_then_counted() {
     let mut world = World::new();
     let array = world.submit_array(facts(), 2, None);

@@ -116,12 +116,35 @@ fn who_fetches_inputs_does_not_hold_the_window_of_a_fresh_sidecar() {
 }
 
 #[test]
+fn what_runs_on_over_a_new_agent_leaves_room_for_one_more_try() {
+    let mut world = World::new();
+    let first = world.link(1, 1, 8, vec![]);
+    let mut here = Vec::new();
+    for _ in 0..3 {
+        world.submit(facts());
+        let attempt = world.one_assigned();
+        world.started(first, attempt);
+        here.push(held(attempt, running(0)));
+    }
+    world.tell(Event::LinkClosed { session: first });
+    for _ in 0..5 {
+        world.submit(facts());
+    }
+    let agent = Hello { incarnation: 2, ..World::hello(1, 8) };
+    let second = world.link_as(agent, 2, here);
+    let next = world.one_assigned();
+    world.started(second, next);
+    assert_eq!(world.assigned().len(), 4, "it has shown that it can start something, and has eight slots");
+}
+
+#[test]
 fn three_spawn_failures_of_different_tasks_quarantine() {
     let mut world = World::new();
     let session = world.link(1, 1, 1, vec![]);
     let spawn = v1::Ending { reason: v1::Reason::Spawn.into(), machine_fault: true, ..Default::default() };
     for _ in 0..3 {
-        world.submit(store::Facts { retry: Some(v1::Retry { max_attempts: 1, ..Default::default() }), ..facts() });
+        let retry = v1::Retry { no_infrastructure_retry: true, ..Default::default() };
+        world.submit(store::Facts { retry: Some(retry), ..facts() });
         let attempt = world.one_assigned();
         world.report(session, attempt, Report::Ended(Box::new(spawn.clone())));
         world.effects.clear();
@@ -135,6 +158,27 @@ fn three_spawn_failures_of_different_tasks_quarantine() {
         world.beat(session, 1);
     }
     assert_eq!(world.assigned().len(), 1, "after its rest it is tried again");
+}
+
+#[test]
+fn what_a_machine_lacks_is_not_the_tasks_to_pay_for() {
+    let mut world = World::new();
+    let session = world.link(1, 1, 1, vec![]);
+    let once = store::Facts { retry: Some(v1::Retry { max_attempts: 1, ..Default::default() }), ..facts() };
+    let task = world.submit(once);
+    let attempt = world.one_assigned();
+    let spawn = v1::Ending { reason: v1::Reason::Spawn.into(), machine_fault: true, ..Default::default() };
+    world.report(session, attempt, Report::Ended(Box::new(spawn.clone())));
+    let again = world.one_assigned();
+    assert_eq!((again.0.task, again.0.number), (task, 2));
+    let own = v1::Ending { machine_fault: false, ..spawn };
+    world.report(session, again, Report::Ended(Box::new(own)));
+    let row = world.row(task);
+    assert_eq!(
+        (row.state(), row.own_failures),
+        (v1::TaskState::Failed, 1),
+        "a program that is not there is its own affair"
+    );
 }
 
 #[test]

@@ -54,6 +54,18 @@ fn after_three_missed_beats_another_sidecar_gets_it() {
 }
 
 #[test]
+fn a_service_whose_silent_copy_ended_goes_on_with_its_replacement() {
+    let restart = v1::RestartPolicy::default();
+    let (mut world, task, original, second) = lost(store::Facts { restart: Some(restart), ..facts() });
+    let replacement = world.one_assigned();
+    world.link(1, 3, 1, vec![held(original, HeldState::Ended(Box::new(exit(0))))]);
+    assert_eq!(world.verdicts(), [Decision::Acknowledged]);
+    assert_eq!(world.state(task), v1::TaskState::Assigned, "what runs in its place is the restart");
+    world.started(second, replacement);
+    assert_eq!(world.state(task), v1::TaskState::Running);
+}
+
+#[test]
 fn an_original_that_finished_first_wins_and_its_replacement_is_stopped() {
     let (mut world, task, original, second) = lost(facts());
     let replacement = world.one_assigned();
@@ -101,6 +113,8 @@ fn a_stop_task_is_replaced_only_after_lease_and_grace() {
     assert_eq!(world.assigned(), [], "its old copy may still be dying");
     assert_eq!(world.state(task), v1::TaskState::Waiting);
     world.pass(config().fence_grace_ms);
+    assert_eq!(world.assigned(), [], "the old copy's clock may run slower by one in a hundred");
+    world.pass((config().lease_ms + config().fence_grace_ms) / 100 + 1);
     let replacement = world.one_assigned();
     world.started(second, replacement);
     world.link(1, 3, 1, vec![held(original, HeldState::Ended(Box::new(exit(0))))]);
@@ -170,6 +184,50 @@ fn unknown_attempts_are_set_aside() {
 }
 
 #[test]
+fn an_assignment_that_never_arrived_is_sent_again_although_another_of_its_number_is_there() {
+    let mut world = World::new();
+    let first = world.link(1, 1, 1, vec![]);
+    world.submit(facts());
+    let (attempt, fence) = world.one_assigned();
+    world.tell(Event::LinkClosed { session: first });
+    world.effects.clear();
+    world.link(1, 2, 1, vec![held((attempt, Fence { epoch: 0, n: 9 }), running(0))]);
+    assert_eq!(world.one_assigned(), (attempt, fence));
+}
+
+#[test]
+fn what_an_older_backup_set_aside_goes_on_where_it_is_known_again() {
+    let mut world = World::new();
+    let first = world.link(1, 1, 1, vec![]);
+    let task = world.submit(facts());
+    let original = world.one_assigned();
+    world.started(first, original);
+    world.tell(Event::LinkClosed { session: first });
+    world.effects.clear();
+    world.link(1, 2, 1, vec![held(original, HeldState::SetAside)]);
+    assert_eq!(world.verdicts(), [Decision::Keep]);
+    assert_eq!(world.state(task), v1::TaskState::Running);
+}
+
+#[test]
+fn what_a_restored_store_does_not_list_is_set_aside_each_time_it_is_told() {
+    let mut world = World::new();
+    let first = world.link(1, 1, 1, vec![]);
+    let task = world.submit(facts());
+    let (attempt, fence) = world.one_assigned();
+    world.started(first, (attempt, fence));
+    let younger = (AttemptId { task, number: attempt.number + 3 }, Fence { epoch: 7, n: 1 });
+    for session in 2..5 {
+        world.effects.clear();
+        world.link(2, session, 1, vec![held(younger, running(0))]);
+        assert_eq!(world.verdicts(), [Decision::SetAside], "link {session}");
+    }
+    world.effects.clear();
+    world.link(2, 5, 1, vec![held(younger, HeldState::Ended(Box::new(exit(0))))]);
+    assert_eq!(world.verdicts(), [Decision::SetAside], "its end is kept, too");
+}
+
+#[test]
 fn the_newer_incarnation_wins() {
     let mut world = World::new();
     let newer = Hello { incarnation: 2, ..World::hello(1, 1) };
@@ -226,6 +284,34 @@ fn a_restart_finds_everything_again() {
     assert_eq!((next.task, fence.epoch), (ready_task, 2));
     world.started(again, (next, fence));
     assert_eq!(world.row(running_task).state(), v1::TaskState::Succeeded);
+}
+
+#[test]
+fn after_a_restart_a_sidecar_whose_task_runs_on_gets_more() {
+    let mut world = World::new();
+    let session = world.link(1, 1, 2, vec![]);
+    world.submit(facts());
+    let attempt = world.one_assigned();
+    world.started(session, attempt);
+    let batch = world.commit();
+    world.machine = Machine::new(
+        Config { epoch: 2, commit_seq: world.seq, ..config() },
+        world.now,
+        batch.tasks.iter().map(TaskChange::whole),
+        batch.sidecars,
+        [],
+    );
+    world.reports.clear();
+    world.effects.clear();
+    let again = world.link(1, 9, 2, vec![held(attempt, running(0))]);
+    world.submit(facts());
+    let second = world.one_assigned();
+    world.started(again, second);
+    // The same when the agent restarts: its incarnation is another, and so is its window.
+    let next = Hello { incarnation: 2, ..World::hello(1, 3) };
+    world.link_as(next, 10, vec![held(attempt, running(0)), held(second, running(0))]);
+    world.submit(facts());
+    assert_eq!(world.assigned().len(), 1);
 }
 
 #[test]
@@ -318,4 +404,34 @@ fn a_sidecar_that_is_closed_gets_nothing_whatever_ends_there() {
     assert_eq!(world.assigned(), []);
     world.beat(session, 1);
     assert_eq!(world.assigned().len(), 1);
+}
+
+#[test]
+fn a_clock_that_was_set_back_prolongs_no_wait_of_ours() {
+    let mut world = World::new();
+    let timeouts = Some(v1::Timeouts { queue_ms: 5 * BEAT, ..Default::default() });
+    let queued = world.submit(store::Facts { timeouts, ..facts() });
+    let retry = v1::Retry { backoff_ms: BEAT, backoff_cap_ms: BEAT, ..Default::default() };
+    let session = world.link(1, 1, 1, vec![]);
+    let backing_off = world.submit(store::Facts { retry: Some(retry), priority: 1, ..facts() });
+    let rows = [queued, backing_off].map(|task| world.row(task));
+    world.tell(Event::LinkClosed { session });
+    let set_back = Now { mono_ms: 500, wall_ms: world.now.wall_ms - 100 * BEAT, entropy: 3 };
+    let waiting = store::TaskRow {
+        state: v1::TaskState::Waiting.into(),
+        not_before_unix_ms: world.now.wall_ms + BEAT,
+        attempts: vec![store::AttemptRow { number: 1, state: v1::AttemptState::Failed.into(), ..row_of(1) }],
+        ..rows[1].clone()
+    };
+    let ready = store::TaskRow { state: v1::TaskState::Ready.into(), attempts: vec![], ..rows[0].clone() };
+    world.machine = Machine::new(Config { epoch: 2, ..config() }, set_back, [ready, waiting], [], []);
+    world.now = set_back;
+    world.pass(BEAT);
+    assert_eq!(world.state(backing_off), v1::TaskState::Ready, "a back-off has its longest time");
+    world.pass(4 * BEAT);
+    assert_eq!(world.state(queued), v1::TaskState::Failed, "a wait for room counts from the start at the latest");
+}
+
+fn row_of(sidecar: u128) -> store::AttemptRow {
+    store::AttemptRow { sidecar: SidecarId::from_u128(sidecar).to_string(), ..Default::default() }
 }

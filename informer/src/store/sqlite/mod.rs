@@ -9,6 +9,8 @@
 mod bench;
 mod body;
 mod check;
+#[cfg(test)]
+mod damage;
 mod fault;
 mod item;
 mod list;

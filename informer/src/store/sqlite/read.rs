@@ -23,8 +23,8 @@ pub(super) struct Reader {
     path: PathBuf,
 }
 
-/// A task's row and its facts as stored.
-type Raw = (Vec<u8>, Vec<u8>);
+/// A task's id, its row and its facts as stored.
+type Raw = (Vec<u8>, Vec<u8>, Vec<u8>);
 
 /// Everything that lives, in the order of ids: four ranges of the indexes, merged on the way.
 const LIVE: &str = "
@@ -39,34 +39,42 @@ impl Reader {
         Ok(Self { db: open::connect_to_read(path)?, path: path.to_owned() })
     }
 
-    /// All answers of a statement.
+    /// All answers of a statement about a table.
     fn all<T>(
         &self,
+        table: &str,
         sql: &str,
         params: impl Params,
         take: impl FnMut(&rusqlite::Row<'_>) -> rusqlite::Result<T>,
     ) -> Result<Vec<T>, Error> {
         let read = || -> rusqlite::Result<Vec<T>> { self.db.prepare_cached(sql)?.query_map(params, take)?.collect() };
-        read().map_err(|error| self.failed(error))
+        read().map_err(|error| self.failed_in(table, error))
     }
 
     fn one<T>(
         &self,
+        table: &str,
         sql: &str,
         params: impl Params,
         take: impl FnOnce(&rusqlite::Row<'_>) -> rusqlite::Result<T>,
     ) -> Result<Option<T>, Error> {
         let read = || self.db.prepare_cached(sql)?.query_row(params, take).optional();
-        read().map_err(|error| self.failed(error))
+        read().map_err(|error| self.failed_in(table, error))
     }
 
     fn decode<M: Message + Default>(&self, what: &str, body: &[u8]) -> Result<M, Error> {
         M::decode(body).map_err(|error| damaged(&self.path, what, error))
     }
 
-    fn task(&self, (body, facts): &Raw) -> Result<TaskRow, Error> {
-        let row: TaskRow = self.decode("a row of tasks", body)?;
+    fn task(&self, (id, body, facts): &Raw) -> Result<TaskRow, Error> {
+        let row = self.named(id, body)?;
         Ok(TaskRow { facts: Some(self.decode("facts of tasks", facts)?), ..row })
+    }
+
+    /// A task's row, which must be the one that stands under this id.
+    fn named(&self, id: &[u8], body: &[u8]) -> Result<TaskRow, Error> {
+        let row: TaskRow = self.decode("a row of tasks", body)?;
+        if row.id == id { Ok(row) } else { Err(damaged(&self.path, "a row of tasks", "it tells of another task")) }
     }
 
     /// A row of a list; `None` if the filter does not take it. The cheap questions come first.
@@ -88,7 +96,7 @@ impl Reader {
             }
             facts = Some(decoded);
         }
-        let mut row: TaskRow = self.decode("a row of tasks", blob(2)?)?;
+        let mut row = self.named(blob(0)?, blob(2)?)?;
         if !filter.takes_row(&row) {
             return Ok(None);
         }
@@ -102,28 +110,40 @@ impl Reader {
     fn failed(&self, error: rusqlite::Error) -> Error {
         explain("read", &self.path, error)
     }
+
+    /// The same of a row of this table: a value that is not of its column's kind is damage too.
+    fn failed_in(&self, table: &str, error: rusqlite::Error) -> Error {
+        use rusqlite::Error as E;
+        match error {
+            E::FromSqlConversionFailure(..) | E::InvalidColumnType(..) | E::Utf8Error(..) => {
+                damaged(&self.path, &format!("a row of {table}"), error)
+            }
+            error => self.failed(error),
+        }
+    }
 }
 
 impl Read for Reader {
     fn live(&mut self, after: Option<TaskId>, limit: usize) -> Result<Vec<TaskRow>, Error> {
         let after = after.map_or_else(Vec::new, |task| task.to_bytes().to_vec());
-        let rows = self.all(LIVE, params![after, int(limit as u64)], |row| Ok((row.get(1)?, row.get(2)?)))?;
+        let rows = self
+            .all("tasks", LIVE, params![after, int(limit as u64)], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
         rows.iter().map(|row| self.task(row)).collect()
     }
 
     fn sidecars(&mut self) -> Result<Vec<SidecarRow>, Error> {
-        let rows: Vec<Vec<u8>> = self.all("SELECT body FROM sidecars ORDER BY id", [], |row| row.get(0))?;
+        let rows: Vec<Vec<u8>> = self.all("sidecars", "SELECT body FROM sidecars ORDER BY id", [], |row| row.get(0))?;
         rows.iter().map(|body| self.decode("a row of sidecars", body)).collect()
     }
 
     fn get(&mut self, task: TaskId) -> Result<Option<TaskRow>, Error> {
         let id = task.to_bytes();
         let sql = if is_member(&id) {
-            "SELECT body, facts FROM members WHERE id = ?1"
+            "SELECT id, body, facts FROM members WHERE id = ?1"
         } else {
-            "SELECT body, facts FROM tasks WHERE id = ?1"
+            "SELECT id, body, facts FROM tasks WHERE id = ?1"
         };
-        let row: Option<Raw> = self.one(sql, [&*id], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        let row: Option<Raw> = self.one("tasks", sql, [&*id], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
         row.map(|row| self.task(&row)).transpose()
     }
 
@@ -154,7 +174,7 @@ impl Read for Reader {
     fn history(&mut self, task: TaskId, after_seq: u64, limit: u32) -> Result<Vec<HistoryRow>, Error> {
         let sql = "SELECT seq, unix_ms, kind, attempt, detail FROM history
                    WHERE task = ?1 AND seq > ?2 ORDER BY seq LIMIT ?3";
-        self.all(sql, params![&*task.to_bytes(), int(after_seq), limit], |row| {
+        self.all("history", sql, params![&*task.to_bytes(), int(after_seq), limit], |row| {
             Ok(HistoryRow {
                 seq: uint(row.get(0)?),
                 unix_ms: uint(row.get(1)?),
@@ -178,7 +198,8 @@ impl Read for Reader {
     }
 
     fn executors(&mut self) -> Result<Vec<Executor>, Error> {
-        let rows: Vec<Vec<u8>> = self.all("SELECT body FROM executors ORDER BY type", [], |row| row.get(0))?;
+        let rows: Vec<Vec<u8>> =
+            self.all("executors", "SELECT body FROM executors ORDER BY type", [], |row| row.get(0))?;
         rows.iter().map(|body| self.decode("a row of executors", body)).collect()
     }
 
@@ -195,10 +216,9 @@ impl Read for Reader {
 
     fn key(&mut self, key: &str) -> Result<Option<KeyHit>, Error> {
         let sql = "SELECT task, digest FROM task_keys WHERE key = ?1";
-        let Some((task, digest)) = self.one(sql, [key], |row| Ok((row.get(0)?, row.get(1)?)))? else {
-            return Ok(None);
-        };
-        let (task, digest): Raw = (task, digest);
+        let found =
+            self.one("task_keys", sql, [key], |row| Ok((row.get::<_, Vec<u8>>(0)?, row.get::<_, Vec<u8>>(1)?)))?;
+        let Some((task, digest)) = found else { return Ok(None) };
         let hit = TaskId::from_bytes(&task).zip(digest.try_into().ok());
         let hit = hit.ok_or_else(|| damaged(&self.path, "a row of task_keys", "an id of the wrong length"))?;
         Ok(Some(KeyHit { task: hit.0, digest: hit.1 }))

@@ -2,6 +2,7 @@
 
 use super::fault::explain;
 use super::v2;
+use crate::failpoint;
 use crate::store::Error;
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 use std::path::Path;
@@ -88,7 +89,9 @@ pub(super) fn migrate_to(db: &mut Connection, path: &Path, from: u32, to: u32) -
         let tx = db.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
         step(&tx, path)?;
         tx.pragma_update(None, "user_version", version).map_err(failed)?;
+        failpoint::hit("mid-migration");
         tx.commit().map_err(failed)?;
+        failpoint::hit("after-migration");
     }
     Ok(())
 }

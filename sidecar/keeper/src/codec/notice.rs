@@ -38,6 +38,15 @@ pub(super) fn reason(value: u8) -> Result<EndReason, Error> {
     REASONS.get(usize::from(value)).copied().ok_or(Error::Value { field: "reason", value })
 }
 
+/// Version and pid in a `Welcome` of any version, however it goes on; `None`: it is none.
+pub fn decode_welcome(body: &[u8]) -> Option<(u32, u32)> {
+    let mut fields = Fields::new(body);
+    if fields.u8().ok()? != WELCOME {
+        return None;
+    }
+    Some((fields.u32().ok()?, fields.u32().ok()?))
+}
+
 /// The body of a notice.
 pub fn encode_notice(notice: &Notice) -> Vec<u8> {
     let mut out;

@@ -172,3 +172,16 @@ fn a_frame_beyond_the_bound_ends_the_stream() {
     reader.feed(&(MAX_FRAME_BYTES as u32 + 1).to_le_bytes());
     assert_eq!(reader.take(), Err(Error::TooLong { bytes: MAX_FRAME_BYTES + 1 }));
 }
+
+/// Agents and keepers of all versions rely on these bytes: they are how one has the other replaced.
+#[test]
+fn what_every_version_must_understand_is_as_it_was() {
+    assert_eq!(encode_request(&Request::Hello { version: 0x0102 }), [1, 2, 1, 0, 0]);
+    assert_eq!(encode_request(&Request::Upgrade { exe: "/k".into() }), [5, 2, 0, 0, 0, b'/', b'k']);
+    let welcome = Notice::Welcome { version: 7, pid: 9, fencing: Fencing::Strong, limits: Limits::CgroupV2 };
+    let body = encode_notice(&welcome);
+    assert_eq!(body[..9], [1, 7, 0, 0, 0, 9, 0, 0, 0]);
+    assert_eq!(decode_welcome(&body[..9]), Some((7, 9)));
+    assert_eq!(decode_welcome(&[&body[..], b"and more"].concat()), Some((7, 9)));
+    assert_eq!((decode_welcome(&body[..8]), decode_welcome(&[7, 0, 0])), (None, None));
+}

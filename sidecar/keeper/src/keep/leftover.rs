@@ -64,6 +64,10 @@ impl Keeper {
             return false;
         }
         self.world.groups.clear_seat(&leftover.seat);
+        if record.damaged {
+            let (path, at) = (dir.join(record::FILE), record.valid_bytes);
+            eprintln!("keeper: record {}: damaged at byte {at}; what follows there is not believed", path.display());
+        }
         let settled = if record.end.is_some() { record::mark_swept(&dir) } else { record::mark_lost(&dir) };
         match settled {
             Ok(Some(record)) => self.settle(&leftover.name, &record),

@@ -17,7 +17,7 @@ use crate::monitor;
 
 /// Attempts one monitor runs before it is replaced: whatever a fork may gather in that time (a leaked descriptor, a grown heap) ends
 /// with it, and a fork per thousand costs nothing.
-const MAX_SERVED: u32 = 1000;
+pub(super) const MAX_SERVED: u32 = 1000;
 
 /// One monitor.
 pub(super) struct Slot {

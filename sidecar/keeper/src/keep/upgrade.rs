@@ -2,6 +2,9 @@
 //!
 //! What cannot be read from the records goes along in a memfd, one line per thing, so that an older or newer image skips what it
 //! does not know. The agent's connection is closed; it connects again (the listening socket never closes) and meets the new keeper.
+//!
+//! Monitors are forks of the image before. One that runs an attempt goes on, and ends with it; an idle one ends at once, so that whatever
+//! starts from now on runs under the new program.
 
 use std::ffi::{CString, NulError};
 use std::fmt::Write as _;
@@ -18,7 +21,7 @@ use keeper::wire::ListedState;
 use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::io::{FdFlags, fcntl_setfd};
 
-use super::slot::Slot;
+use super::slot::{MAX_SERVED, Slot};
 use super::{Attempt, Keeper, Leaving};
 use crate::cgroup::Seat;
 use crate::daemon::{self, Owned};
@@ -101,19 +104,20 @@ impl Keeper {
         self.warm = resumed.warm;
         self.leaving = resumed.leaving;
         self.world.open_files = resumed.open_files.unwrap_or(self.world.open_files);
-        for slot in resumed.slots {
+        for mut slot in resumed.slots {
+            // It exits when its channel closes, and clears its seat itself.
+            let Some(name) = slot.attempt.clone() else { continue };
+            slot.served = MAX_SERVED;
             let token = self.take_token();
             if let Err(error) = self.watch_fd(&slot.link.fd(), token) {
                 eprintln!("keeper: a monitor's channel cannot be watched: {error}");
                 continue;
             }
-            if let Some(name) = &slot.attempt {
-                let record = record::read(&self.attempt_dir(name)).unwrap_or_default();
-                let obeys = record.spec.as_ref().filter(|spec| life::obeys_lease(spec));
-                let fence_grace_ns = obeys.map(|spec| life::fence_grace_ms(spec).saturating_mul(1_000_000));
-                let state = record.spawned.map_or(ListedState::Starting, ListedState::Running);
-                self.attempts.insert(name.clone(), Attempt { state, token: Some(token), fence_grace_ns });
-            }
+            let record = record::read(&self.attempt_dir(&name)).unwrap_or_default();
+            let obeys = record.spec.as_ref().filter(|spec| life::obeys_lease(spec));
+            let fence_grace_ns = obeys.map(|spec| life::fence_grace_ms(spec).saturating_mul(1_000_000));
+            let state = record.spawned.map_or(ListedState::Starting, ListedState::Running);
+            self.attempts.insert(name, Attempt { state, token: Some(token), fence_grace_ns });
             self.slots.insert(token, slot);
             // Whole frames may have been handed on unread.
             self.on_slot(token);

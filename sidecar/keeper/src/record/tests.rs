@@ -55,8 +55,34 @@ fn a_life_is_read_back_and_every_torn_tail_counts_as_absent() {
     for cut in 0..bytes.len() {
         std::fs::write(dir.0.join(FILE), &bytes[..cut]).unwrap();
         let record = read(&dir.0).unwrap();
-        assert!(record.end.is_none() && record.valid_bytes <= cut as u64);
+        assert!(record.end.is_none() && record.valid_bytes <= cut as u64 && !record.damaged);
     }
+}
+
+#[test]
+fn no_flipped_bit_makes_another_end_and_damage_is_told_from_a_torn_tail() {
+    let dir = Dir::new("bits");
+    let writer = dir.create();
+    writer.spawned(&process(2), None).unwrap();
+    writer.exit(&end(), true).unwrap();
+    drop(writer);
+    let whole = read(&dir.0).unwrap();
+    let bytes = std::fs::read(dir.0.join(FILE)).unwrap();
+    for bit in 0..8 * bytes.len() {
+        let mut bytes = bytes.clone();
+        bytes[bit / 8] ^= 1 << (bit % 8);
+        std::fs::write(dir.0.join(FILE), &bytes).unwrap();
+        let record = read(&dir.0).unwrap();
+        // A length that became greater looks like a frame that was cut short.
+        assert!(record.end.is_none() && record != whole, "bit {bit}: {record:?}");
+        assert!(record.damaged || record.valid_bytes < bytes.len() as u64, "bit {bit}");
+        let settled = mark_lost(&dir.0).unwrap().unwrap();
+        assert!(settled.lost && read(&dir.0).unwrap().state() == ListedState::Lost, "bit {bit}");
+    }
+    // In the middle, with a good end behind it.
+    let middle = whole.valid_bytes as usize / 2;
+    std::fs::write(dir.0.join(FILE), [&bytes[..middle], &[!bytes[middle]], &bytes[middle + 1..]].concat()).unwrap();
+    assert!(read(&dir.0).unwrap().damaged);
 }
 
 #[test]

@@ -15,6 +15,8 @@
 
 mod arguments;
 mod complaint;
+#[cfg(feature = "decoders")]
+pub(crate) mod decoders;
 mod ffmpeg;
 mod format;
 mod manifest;

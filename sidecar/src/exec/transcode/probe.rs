@@ -184,7 +184,7 @@ async fn media(path: &Path, options: &[&str]) -> Result<Output, Failure> {
     ffmpeg::probe("ffprobe", args).await
 }
 
-fn parse(output: &Output) -> Result<Media, Failure> {
+pub(super) fn parse(output: &Output) -> Result<Media, Failure> {
     let media: Media = serde_json::from_slice(&output.stdout)
         .map_err(|error| Failure::new(Exit::Ffmpeg, format!("ffprobe's answer cannot be read: {error}")))?;
     Ok(Media { guessed: output.complaints.guessed_duration(), ..media })

@@ -4,18 +4,15 @@
 //! |---|---|
 //! | [`contender`] | everything that starts processes, seen alike; the rounds over all of them |
 //! | [`bare`], [`ours`], [`peer`] | the contenders |
-//! | [`logical`] | sidecars without processes |
 //! | [`throughput`], [`latency`], [`submit`], [`dispatch`], [`memory`], [`scale`], [`peers`] | one section each |
 //!
 //! `docs/measurements/README.md` says what each section measures.
 
 mod bare;
-mod client;
 mod contender;
 mod dispatch;
 mod durable;
 mod latency;
-mod logical;
 mod memory;
 mod ours;
 mod peer;
@@ -29,6 +26,7 @@ mod usage;
 
 use anyhow::{Result, bail};
 use std::path::Path;
+use tests::{client, logical};
 
 /// How much is measured.
 #[derive(Debug, Clone, Copy)]

@@ -8,7 +8,7 @@ use proto::v1::sidecar_link_client::SidecarLinkClient;
 use proto::v1::sidecar_message::Message as Said;
 use proto::{bounds, id::SidecarId, v1};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_stream::wrappers::ReceiverStream;
@@ -25,7 +25,7 @@ const BACKOFF_MS: u64 = 100;
 const BACKOFF_CAP_MS: u64 = 2_500;
 
 /// Sidecars of one informer. Dropping it ends their links.
-pub(crate) struct Fleet {
+pub struct Fleet {
     open: watch::Sender<bool>,
     /// Tasks whose end is durable at the informer.
     pub ended: watch::Receiver<u64>,
@@ -45,7 +45,10 @@ struct Link {
 
 impl Fleet {
     /// So many links of so many slots, each over a connection of its own; they take nothing until opened. Waits until all beat.
-    pub(crate) async fn link(url: &str, links: usize, slots: u32) -> Result<Self> {
+    ///
+    /// # Errors
+    /// The URL is none.
+    pub async fn link(url: &str, links: usize, slots: u32) -> Result<Self> {
         let endpoint = Endpoint::from_shared(url.to_owned())?.tcp_nodelay(true).connect_timeout(Duration::from_secs(5));
         let (open, _) = watch::channel(false);
         let (ended, ended_seen) = watch::channel(0);
@@ -66,12 +69,15 @@ impl Fleet {
     }
 
     /// Lets all of them take work, or no more.
-    pub(crate) fn open(&self, open: bool) {
+    pub fn open(&self, open: bool) {
         self.open.send_replace(open);
     }
 
     /// Waits until so many have ended.
-    pub(crate) async fn wait_ended(&mut self, count: u64) -> Result<()> {
+    ///
+    /// # Errors
+    /// They have not within [`LONGEST`].
+    pub async fn wait_ended(&mut self, count: u64) -> Result<()> {
         let done = tokio::time::timeout(LONGEST, self.ended.wait_for(|ended| *ended >= count)).await;
         let ended = done.map(|seen| seen.map(|ended| *ended));
         match ended {
@@ -183,7 +189,7 @@ impl Link {
 }
 
 fn report(out: &mpsc::Sender<v1::SidecarMessage>, assign: &v1::Assign, reports: &mut u64) -> Result<()> {
-    let now = crate::stamps::now_ns() / 1_000_000;
+    let now = unix_ms();
     let started = v1::Started { pid: 1, unix_ms: now, ..Default::default() };
     let ended = v1::Ending { exit_code: Some(0), started_unix_ms: now, ended_unix_ms: now, ..Default::default() };
     for what in [What::Accepted(v1::Accepted {}), What::Started(started), What::Ended(ended)] {
@@ -193,6 +199,10 @@ fn report(out: &mpsc::Sender<v1::SidecarMessage>, assign: &v1::Assign, reports: 
         out.try_send(said(Said::Report(report)))?;
     }
     Ok(())
+}
+
+fn unix_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
 }
 
 fn said(message: Said) -> v1::SidecarMessage {

@@ -1,4 +1,4 @@
-//! The API as the benchmarks use it.
+//! The API as benchmarks and floods use it.
 
 use anyhow::{Result, bail, ensure};
 use proto::v1::informer_client::InformerClient;
@@ -7,7 +7,7 @@ use tokio_stream::StreamExt as _;
 use tonic::transport::{Channel, Endpoint};
 
 /// A client of the API.
-pub(crate) type Api = InformerClient<Channel>;
+pub type Api = InformerClient<Channel>;
 
 /// States that are not terminal.
 fn live() -> Vec<i32> {
@@ -17,35 +17,47 @@ fn live() -> Vec<i32> {
 
 /// A runtime with one thread: a client that took both processors would measure itself. Not the caller's own thread, because somebody has
 /// to answer the informer's pings while other contenders have their turn.
-pub(crate) fn runtime() -> Result<tokio::runtime::Runtime> {
+///
+/// # Errors
+/// No thread can be had.
+pub fn runtime() -> Result<tokio::runtime::Runtime> {
     Ok(tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?)
 }
 
 /// One connection.
-pub(crate) async fn connect(url: &str) -> Result<Api> {
+///
+/// # Errors
+/// Nobody listens there.
+pub async fn connect(url: &str) -> Result<Api> {
     let channel = Endpoint::from_shared(url.to_owned())?.tcp_nodelay(true).connect().await?;
     Ok(InformerClient::new(channel).max_decoding_message_size(bounds::MESSAGE_BYTES))
 }
 
 /// A task that runs a command.
-pub(crate) fn spec(name: &str, argv: &[&str]) -> v1::TaskSpec {
+#[must_use]
+pub fn spec(name: &str, argv: &[&str]) -> v1::TaskSpec {
     let command = v1::Command { argv: argv.iter().map(|argument| (*argument).to_owned()).collect() };
     let kind = Some(v1::task_spec::Kind::Command(command));
     v1::TaskSpec { name: name.to_owned(), kind, ..Default::default() }
 }
 
 /// A task that is never run, because no sidecar is there or a logical one ends it.
-pub(crate) fn idle_spec(name: &str) -> v1::TaskSpec {
+#[must_use]
+pub fn idle_spec(name: &str) -> v1::TaskSpec {
     spec(name, &["/bin/true"])
 }
 
 /// A submit without a key.
-pub(crate) fn request(spec: v1::TaskSpec) -> v1::SubmitRequest {
+#[must_use]
+pub fn request(spec: v1::TaskSpec) -> v1::SubmitRequest {
     v1::SubmitRequest { spec: Some(spec), key: String::new() }
 }
 
 /// Submits many by client stream, as few batches as the bound allows; all are stored when it returns.
-pub(crate) async fn submit_all(
+///
+/// # Errors
+/// A submit is refused, or the connection ends.
+pub async fn submit_all(
     api: &mut Api,
     count: usize,
     spec: impl Fn(usize) -> v1::TaskSpec + Send + Clone + 'static,
@@ -68,7 +80,10 @@ pub(crate) async fn submit_all(
 }
 
 /// Submits an array, with items if there are any; stored, whole, when it returns.
-pub(crate) async fn submit_array(api: &mut Api, name: &str, count: u32, items: Vec<String>) -> Result<String> {
+///
+/// # Errors
+/// As [`submit_all`].
+pub async fn submit_array(api: &mut Api, name: &str, count: u32, items: Vec<String>) -> Result<String> {
     /// Items of one message: with short ones far below its bound.
     const ITEMS: usize = 10_000;
     let named = if items.is_empty() { count } else { 0 };
@@ -82,7 +97,10 @@ pub(crate) async fn submit_array(api: &mut Api, name: &str, count: u32, items: V
 }
 
 /// Waits until no task of this name is live.
-pub(crate) async fn wait_ended(api: &mut Api, name: &str) -> Result<()> {
+///
+/// # Errors
+/// The connection ends.
+pub async fn wait_ended(api: &mut Api, name: &str) -> Result<()> {
     // The newest ones end last, or nearly so: waiting for a few hundred is waiting for all, and costs the informer next to nothing.
     let request = v1::ListRequest { states: live(), name: name.to_owned(), page_size: 200, ..Default::default() };
     loop {
@@ -99,7 +117,10 @@ pub(crate) async fn wait_ended(api: &mut Api, name: &str) -> Result<()> {
 }
 
 /// Every task of this name succeeded; the CPU time of all of them, µs.
-pub(crate) async fn spent_us(api: &mut Api, name: &str, count: usize) -> Result<f64> {
+///
+/// # Errors
+/// One of them did not succeed; there are not so many.
+pub async fn spent_us(api: &mut Api, name: &str, count: usize) -> Result<f64> {
     let mut request = v1::ListRequest { name: name.to_owned(), page_size: bounds::PAGE, ..Default::default() };
     let (mut seen, mut spent) = (0, 0);
     loop {
