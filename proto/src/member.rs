@@ -21,15 +21,30 @@ pub fn fill(spec: &mut v1::TaskSpec, index: u32) {
     }
 }
 
-/// A place that all members of an array of this template would put a file to.
+/// A place to which two members of an array of this template might put a file: one without the index, or two that differ in digits
+/// beside it only, like `a{index}` and `a1{index}`.
 #[must_use]
 pub fn shared_destination(spec: &v1::TaskSpec) -> Option<&str> {
     let transcoded = match &spec.kind {
         Some(v1::task_spec::Kind::Transcode(transcode)) => Some(transcode.output.as_str()),
         _ => None,
     };
+    let mut shapes = std::collections::BTreeSet::new();
     let mut places = spec.outputs.iter().map(|output| output.destination.as_str()).chain(transcoded);
-    places.find(|place| !place.contains(PLACE))
+    places.find(|place| !place.contains(PLACE) || !shapes.insert(shape(place)))
+}
+
+/// The place with every run of digits and indices as one `#`: two that can be equal for any indices have one shape.
+fn shape(place: &str) -> String {
+    let mut shape = String::new();
+    for c in place.replace(PLACE, "0").chars() {
+        match c {
+            '0'..='9' if shape.ends_with('#') => {}
+            '0'..='9' => shape.push('#'),
+            other => shape.push(other),
+        }
+    }
+    shape
 }
 
 #[cfg(test)]
@@ -53,6 +68,18 @@ mod tests {
         assert_eq!((&*spec.inputs[0].source, &*spec.outputs[0].destination), ("/in/7.csv", "/out/7/a-7"));
         assert_eq!(spec.outputs[0].path, "{index}", "what a task writes below TASK_OUTPUTS is its own affair");
         assert_eq!(shared_destination(&spec), Some("/out/7/a-7"));
+    }
+
+    #[test]
+    fn no_two_members_meet_through_two_outputs() {
+        let of = |destinations: [&str; 2]| {
+            let output = |place: &str| v1::Output { destination: place.into(), ..Default::default() };
+            let spec = v1::TaskSpec { outputs: destinations.map(output).into(), ..Default::default() };
+            shared_destination(&spec).map(str::to_owned)
+        };
+        assert_eq!(of(["/d/z{index}.txt", "/d/z1{index}.txt"]).as_deref(), Some("/d/z1{index}.txt"));
+        assert_eq!(of(["/d/1/{index}", "/d/{index}/1"]).as_deref(), Some("/d/{index}/1"));
+        assert_eq!(of(["/d/{index}.txt", "/d/{index}.log"]), None);
     }
 
     #[test]

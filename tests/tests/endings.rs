@@ -73,3 +73,18 @@ fn dev_leaves_nothing_running() -> Result<()> {
     let left = || processes_with(dev.as_os_str().as_encoded_bytes());
     wait_for("nothing of its directory runs", || left().is_empty().then_some(()))
 }
+
+#[test]
+fn limits_of_one_task_are_not_the_next_ones() -> Result<()> {
+    let mut world = World::empty()?;
+    world.start_informer(&[])?;
+    // One slot: the same monitor and the same control group serve all of them.
+    world.start_sidecar(0, &["--slots", "1"], &[])?;
+    world.wait_linked(1)?;
+    for limits in [&["--memory-limit", "20MiB"][..], &["--memory-limit", "50MiB"], &["--pids-limit", "50"], &[]] {
+        let run = world.informer(&[&["run", "--tries", "1"], limits, &["--", "true"]].concat())?;
+        let told = String::from_utf8_lossy(&run.stderr).into_owned();
+        assert_eq!(run.status.code(), Some(0), "{limits:?}: {told}");
+    }
+    Ok(())
+}

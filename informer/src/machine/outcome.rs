@@ -197,10 +197,6 @@ impl Machine {
         if task.is_service() {
             return self.on_service_exit(cx, id, ending, false);
         }
-        if spawn_failed {
-            // The machine lacked what any task needs there, a descriptor or a process: that is not the task's to pay for.
-            return self.on_infrastructure_failure(cx, id, ending);
-        }
         task.own_failures += 1;
         let (failures, allowed) = (task.own_failures, retry::max_attempts(&task.alike.facts));
         if !retriable || failures >= allowed {

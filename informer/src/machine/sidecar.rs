@@ -222,7 +222,9 @@ impl Sidecar {
 
     /// Nothing could be started here. Returns whether that was one too many.
     pub(super) fn on_spawn_failed(&mut self, now_ms: u64, attempt: AttemptId) -> bool {
-        self.window = 1;
+        // What is here already may stay for ever; beside it, one is tried.
+        let others = u32::try_from(self.taken.len()).unwrap_or(u32::MAX);
+        self.window = others.saturating_add(1).min(self.slots.max(1));
         self.spawn_failures.retain(|(at, other)| at + QUARANTINE_MS > now_ms && other.task != attempt.task);
         self.spawn_failures.push_back((now_ms, attempt));
         if self.spawn_failures.len() < SPAWN_FAILURES {

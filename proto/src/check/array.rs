@@ -26,8 +26,10 @@ pub fn array(head: &v1::ArrayHead) -> Result<(), Faults> {
     if head.count > 1
         && let Some(destination) = head.spec.as_ref().and_then(member::shared_destination)
     {
-        let problem = format!("every member would put its own file to {}", shown(destination));
-        faults.add("array.spec", problem, format!("write {} where a member's index belongs", member::PLACE));
+        let problem = format!("every member would put a file to {}, or two to one place", shown(destination));
+        let remedy =
+            format!("write {} where a member's index belongs, and tell outputs apart by a letter", member::PLACE);
+        faults.add("array.spec", problem, remedy);
     }
     faults.into_result()
 }

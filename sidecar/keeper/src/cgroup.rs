@@ -190,12 +190,16 @@ impl Groups {
             if !make(&dir) {
                 return Err(io::Error::other(format!("cannot make the cgroup {}", dir.display())));
             }
-            // A recycled group remembers its last limit, so "none" is written, too.
+            if file.starts_with("memory") {
+                // A recycled group remembers its last limits, and refuses one of memory above that of memory and swap.
+                let _ = put(&dir.join(SWAP_V1), "-1");
+            }
+            // For the same reason "none" is written, too.
             set(&dir, file, &value)?;
             group.procs.push(OpenOptions::new().write(true).open(dir.join("cgroup.procs"))?);
             if file.starts_with("memory") {
                 // Swap would only turn the limit into slowness; the file is absent where swap is not accounted.
-                let _ = put(&dir.join("memory.memsw.limit_in_bytes"), &value);
+                let _ = put(&dir.join(SWAP_V1), &value);
                 group.oom = Some(OomCounter::new(dir.join("memory.oom_control")));
             }
         }
@@ -213,6 +217,9 @@ fn limit_v2(dir: &Path, spec: &Spec) -> io::Result<LimitGroup> {
     let procs = OpenOptions::new().write(true).open(dir.join("cgroup.procs"))?;
     Ok(LimitGroup { procs: vec![procs], oom: Some(OomCounter::new(dir.join("memory.events"))) })
 }
+
+/// The limit of memory and swap together, of cgroup v1.
+const SWAP_V1: &str = "memory.memsw.limit_in_bytes";
 
 /// The kernel refuses less than a millisecond per period.
 fn quota_us(spec: &Spec) -> u64 {

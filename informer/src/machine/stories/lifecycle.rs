@@ -143,7 +143,7 @@ fn three_spawn_failures_of_different_tasks_quarantine() {
     let session = world.link(1, 1, 1, vec![]);
     let spawn = v1::Ending { reason: v1::Reason::Spawn.into(), machine_fault: true, ..Default::default() };
     for _ in 0..3 {
-        let retry = v1::Retry { no_infrastructure_retry: true, ..Default::default() };
+        let retry = v1::Retry { max_attempts: 1, ..Default::default() };
         world.submit(store::Facts { retry: Some(retry), ..facts() });
         let attempt = world.one_assigned();
         world.report(session, attempt, Report::Ended(Box::new(spawn.clone())));
@@ -161,24 +161,18 @@ fn three_spawn_failures_of_different_tasks_quarantine() {
 }
 
 #[test]
-fn what_a_machine_lacks_is_not_the_tasks_to_pay_for() {
+fn a_failed_spawn_does_not_shut_a_sidecar_whose_other_task_runs_on() {
     let mut world = World::new();
-    let session = world.link(1, 1, 1, vec![]);
-    let once = store::Facts { retry: Some(v1::Retry { max_attempts: 1, ..Default::default() }), ..facts() };
-    let task = world.submit(once);
-    let attempt = world.one_assigned();
+    let session = world.link(1, 1, 4, vec![]);
+    world.submit(facts());
+    let runs = world.one_assigned();
+    world.started(session, runs);
+    world.submit(facts());
+    let fails = world.one_assigned();
     let spawn = v1::Ending { reason: v1::Reason::Spawn.into(), machine_fault: true, ..Default::default() };
-    world.report(session, attempt, Report::Ended(Box::new(spawn.clone())));
-    let again = world.one_assigned();
-    assert_eq!((again.0.task, again.0.number), (task, 2));
-    let own = v1::Ending { machine_fault: false, ..spawn };
-    world.report(session, again, Report::Ended(Box::new(own)));
-    let row = world.row(task);
-    assert_eq!(
-        (row.state(), row.own_failures),
-        (v1::TaskState::Failed, 1),
-        "a program that is not there is its own affair"
-    );
+    world.report(session, fails, Report::Ended(Box::new(spawn)));
+    world.submit(facts());
+    assert_eq!(world.assigned().len(), 1, "beside the one that runs, one more may be tried");
 }
 
 #[test]
