@@ -69,6 +69,8 @@ impl World {
         let n = COUNTER.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         // Of one length, so that no world's name begins another's: processes are found by it.
         let dir = std::env::temp_dir().join(format!("informer-test-{}-{n:04}", std::process::id()));
+        // Left by a test that was killed, and had the process id that this one has now.
+        let _ = std::fs::remove_dir_all(&dir);
         std::fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
         let world = Self {
             dir,
