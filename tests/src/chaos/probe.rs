@@ -146,6 +146,10 @@ pub struct Act {
     pub at: Duration,
 }
 
+/// Closes every line. The kernel copies a line that crosses a page in two steps: a reader may see the first of them alone, and a process
+/// killed between them leaves it so. Such a line was not done.
+const WHOLE: &str = " ;";
+
 impl Act {
     fn parse(line: &str) -> Option<Self> {
         let words: Vec<&str> = line.split(' ').collect();
@@ -171,14 +175,18 @@ impl Act {
     }
 }
 
-/// All acts so far, in the order of their writing. A line that is no act counts as a fault of this harness.
+/// All acts so far, in the order of their writing. A whole line that is no act counts as a fault of this harness.
 ///
 /// # Panics
 /// A line cannot be read.
 #[must_use]
 pub fn acts(dir: &Path) -> Vec<Act> {
-    let text = std::fs::read_to_string(dir.join(ACTS)).unwrap_or_default();
-    text.lines().map(|line| Act::parse(line).unwrap_or_else(|| panic!("no act: {line:?}"))).collect()
+    read(&std::fs::read_to_string(dir.join(ACTS)).unwrap_or_default())
+}
+
+fn read(text: &str) -> Vec<Act> {
+    let whole = text.lines().filter_map(|line| line.strip_suffix(WHOLE));
+    whole.map(|line| Act::parse(line).unwrap_or_else(|| panic!("no act: {line:?}"))).collect()
 }
 
 /// The main processes of probes of this directory that run now, by name and attempt, with their numbers here.
@@ -214,10 +222,12 @@ impl Running {
     }
 
     fn act(&mut self, word: &str, detail: &str) -> Result<()> {
-        let mut line = format!("{word} {} {} {} {}", self.name, self.attempt, self.pid, now().as_nanos());
+        // It begins with an end of line: what stands before it may be the torn line of another.
+        let mut line = format!("\n{word} {} {} {} {}", self.name, self.attempt, self.pid, now().as_nanos());
         if !detail.is_empty() {
             let _ = write!(line, " {detail}");
         }
+        line.push_str(WHOLE);
         line.push('\n');
         Ok(self.acts.write_all(line.as_bytes())?)
     }
@@ -338,6 +348,16 @@ mod tests {
         assert_eq!(Act::parse("end k 1 7 5 3").map(|act| act.what), Some(What::End(3)));
         assert_eq!(Act::parse("end k 1 7"), None);
         assert_eq!(Act::parse("begin k 1 7 5"), None);
+    }
+
+    #[test]
+    fn a_line_that_was_not_written_whole_was_not_done() {
+        let text = "\nstart k 1 7 5 3.9 ;\n\ntick k 1 \nend k 1 7 6 3 ;\n\nstart strays-";
+        let acts: Vec<What> = read(text).into_iter().map(|act| act.what).collect();
+        assert_eq!(acts, [What::Start(3, 9), What::End(3)]);
+        // Torn within its closing mark, too.
+        assert_eq!(read("\nend k 1 7 6 3 "), []);
+        assert_eq!(read("\nend k 1 7 6 3"), []);
     }
 
     #[test]
