@@ -25,6 +25,8 @@ pub(super) struct Estimates {
     /// Names by when they were last used.
     used: BTreeMap<u64, Arc<str>>,
     clock: u64,
+    /// Mean over the tasks of all names, ms.
+    mean_ms: Option<u64>,
 }
 
 #[derive(Debug)]
@@ -40,6 +42,7 @@ impl Estimates {
     /// with.
     pub(super) fn learn(&mut self, name: &str, sidecar: SidecarId, ran_ms: u64) -> Option<u64> {
         self.clock += 1;
+        self.mean_ms = Some(self.mean_ms.map_or(ran_ms, |mean| (mean * (MEAN_WEIGHT - 1) + ran_ms) / MEAN_WEIGHT));
         let Some(known) = self.names.get_mut(name) else {
             self.remember(name, ran_ms);
             return None;
@@ -59,6 +62,11 @@ impl Estimates {
             None => {}
         }
         Some(shown)
+    }
+
+    /// What a task is taken for that nothing is known of, ms: as long as tasks are on the whole, or nothing before the first has ended.
+    pub(super) fn usual_ms(&self) -> u64 {
+        self.mean_ms.unwrap_or(0)
     }
 
     fn remember(&mut self, name: &str, mean_ms: u64) {
@@ -109,6 +117,16 @@ mod tests {
         assert!((3_200..5_000).contains(&expected("encode", slow)), "{}", expected("encode", slow));
         assert_eq!(expected("copy", slow), 100);
         assert_eq!(expected("copy", fast), 100, "where it never ran it is expected to take the mean");
+    }
+
+    #[test]
+    fn a_new_name_is_taken_for_a_usual_one() {
+        let mut estimates = Estimates::default();
+        assert_eq!(estimates.usual_ms(), 0);
+        for n in 0..100 {
+            estimates.learn(&format!("name-{n}"), SidecarId::from_u128(1), if n % 2 == 0 { 100 } else { 300 });
+        }
+        assert!((150..=250).contains(&estimates.usual_ms()), "{}", estimates.usual_ms());
     }
 
     #[test]

@@ -233,8 +233,10 @@ impl Machine {
         }
         let attempt = AttemptId { task: task_id, number: task.next_attempt };
         let name = &task.own.name;
-        let expected_ms = self.estimates.expected_ms(name, sidecar_id, sidecar.speed_permille).unwrap_or(0);
-        let size = task.alike.facts.cpu_millis.max(1).saturating_mul(expected_ms.clamp(1, SHARE_MS));
+        let expected_ms = self.estimates.expected_ms(name, sidecar_id, sidecar.speed_permille);
+        // Whoever names each of his tasks anew has no larger share for it.
+        let share_ms = expected_ms.unwrap_or(self.estimates.usual_ms()).clamp(1, SHARE_MS);
+        let size = task.alike.facts.cpu_millis.max(1).saturating_mul(share_ms);
         self.shared.owners.serve(task.alike.lane.owner, size);
         task.push_attempt(Attempt {
             number: attempt.number,
@@ -247,7 +249,7 @@ impl Machine {
             started_unix_ms: 0,
             ended_unix_ms: 0,
             progress: None,
-            expected_ms: if task.is_service() { 0 } else { expected_ms },
+            expected_ms: if task.is_service() { 0 } else { expected_ms.unwrap_or(0) },
         });
         task.state = State::Assigned;
         sidecar.take(attempt, taken(task));
