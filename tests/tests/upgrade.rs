@@ -7,6 +7,9 @@ use serde_json::Value;
 use tests::world::builds::{Gated, own};
 use tests::world::{World, alive, wait_for};
 
+/// Where root is not to be had, a fence is weak, and such a task would wait for a better one.
+const EXCLUSIVE: &[&str] = &["--exclusive", "--accept-weak-fencing"];
+
 /// An informer, and a box with installed programs of this build.
 fn installed() -> Result<World> {
     let mut world = World::empty()?;
@@ -86,7 +89,7 @@ fn a_killed_agent_is_followed_by_the_new_build_and_by_the_one_after_it() -> Resu
 fn an_upgraded_keeper_stops_what_its_predecessor_started() -> Result<()> {
     let mut world = installed()?;
     let keeper = world.keeper(0).context("a keeper runs")?;
-    let tasks = [Gated::start(&world, "a", 1, &[])?, Gated::start(&world, "b", 1, &["--exclusive"])?];
+    let tasks = [Gated::start(&world, "a", 1, &[])?, Gated::start(&world, "b", 1, EXCLUSIVE)?];
     world.install(&own())?;
     world.restart_agent(0)?;
     world.wait_upgraded(0, keeper)?;
