@@ -55,8 +55,8 @@ const DEFAULT_WARM: u32 = 1;
 const QUIET_NS: u64 = 50_000_000;
 /// Beyond the wanted number, idle monitors stay this long: a burst is often followed by another.
 const TRIM_NS: u64 = 5_000_000_000;
-/// After the lease's deadline and its grace a monitor has had its chance; it is stopped or gone. Enough for a healthy one to be
-/// scheduled, little against the drift the lease allows for.
+/// After the lease's deadline and its grace a monitor has had its chance; it is stopped, or very late. Enough for a healthy one to be
+/// scheduled, little against the drift the lease allows for. Who comes later is ended by its keeper, which says the same of its attempt.
 const FENCE_SLACK_NS: u64 = 20_000_000;
 
 /// What an attempt is to the keeper.
@@ -66,6 +66,8 @@ struct Attempt {
     token: Option<u64>,
     /// Nanoseconds between the lease's deadline and KILL, for attempts that obey it.
     fence_grace_ns: Option<u64>,
+    /// Its monitor was killed here for the lease's end.
+    condemned: bool,
 }
 
 /// Whether the keeper is on its way out.

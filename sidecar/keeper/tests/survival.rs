@@ -192,8 +192,33 @@ fn a_stopped_monitor_does_not_outlive_the_lease() {
     agent.start("a", fenced(&format!("{STRAY} trap '' TERM; echo > ready; while :; do sleep 0.05; done")));
     bed.wait_for_file("a", "ready");
     signal(monitor_of(&bed, "a"), libc::SIGSTOP);
-    agent.lost("a");
+    // Whoever ended it: it was its lease that did.
+    assert_eq!(agent.ended("a").reason, EndReason::Fenced);
     assert_eq!(bed.tasks(), Vec::<u32>::new());
+}
+
+#[test]
+fn a_keepers_successor_knows_whom_it_ended_for_the_lease() {
+    let mut bed = Bed::new();
+    let mut agent = bed.agent();
+    for name in ["condemned", "killed"] {
+        agent.start(name, fenced("echo > ready; while :; do sleep 0.05; done"));
+        bed.wait_for_file(name, "ready");
+    }
+    let monitors = ["condemned", "killed"].map(|name| monitor_of(&bed, name));
+    kill9(agent.keeper);
+    drop(agent);
+    record::condemn(&bed.attempt("condemned")).unwrap();
+    monitors.map(kill9);
+    bed.wait_until_empty();
+    let mut agent = bed.agent();
+    match agent.listed("condemned") {
+        Some(ListedState::Ended(end)) => assert_eq!(end.reason, EndReason::Fenced),
+        _ => assert_eq!(agent.ended("condemned").reason, EndReason::Fenced),
+    }
+    if agent.listed("killed") != Some(ListedState::Lost) {
+        agent.lost("killed");
+    }
 }
 
 #[test]

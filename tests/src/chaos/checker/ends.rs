@@ -94,10 +94,7 @@ fn codes(evidence: &Evidence, task: &v1::Task, job: &Job, verdict: &mut Verdict)
         }
         match reason(attempt) {
             Reason::Signal => verdict.violated(7, &format!("{who} was killed by nobody: {:?}", attempt.ending)),
-            // A `stop` attempt whose monitor comes late to the lease's end is ended by the keeper, which leaves no code either.
-            Reason::Lost
-                if !evidence.monitors_harmed && !job.probe.alone && evidence.started(&job.key, attempt.number) =>
-            {
+            Reason::Lost if !evidence.monitors_harmed && evidence.started(&job.key, attempt.number) => {
                 verdict.lost(7, &format!("{who} is lost, and its monitor was left alone: {:?}", attempt.ending));
             }
             _ => {}

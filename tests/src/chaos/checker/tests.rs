@@ -198,10 +198,7 @@ fn a_process_that_stays_is_seen() {
 #[test]
 fn another_exit_code_and_a_lost_process_are_seen() {
     caught(7, (1, 0), |evidence| evidence.acts[4].what = What::End(4));
-    caught(7, (1, 0), |evidence| {
-        evidence.monitors_harmed = false;
-        evidence.jobs[0].probe.alone = false;
-    });
+    caught(7, (1, 0), |evidence| evidence.monitors_harmed = false);
     caught(7, (0, 0), |evidence| {
         evidence.tasks[0].attempts[0].ending = Some(Ending { reason: Reason::Signal.into(), ..Ending::default() });
     });
