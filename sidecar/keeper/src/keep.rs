@@ -233,12 +233,16 @@ impl Keeper {
         }
     }
 
-    /// Something was removed from the data directory: if it is the directory itself, there is nobody left to keep for.
+    /// Something was removed from the data directory: if it is the directory itself, or that of the attempts, there is nobody left to
+    /// keep for.
     fn on_watch(&mut self) {
         let mut buffer = [0u8; 4096];
         while rustix::io::read(&self.watch, &mut buffer).is_ok_and(|count| count > 0) {}
-        if !self.vanished && !self.owned.is_in_place(&self.world.data_dir) {
-            eprintln!("keeper: {} is gone; stopping what runs", self.world.data_dir.display());
+        if self.vanished {
+            return;
+        }
+        if let Some(path) = self.owned.lost(&self.world.data_dir) {
+            eprintln!("keeper: {} is gone; stopping what runs", path.display());
             self.vanished = true;
             self.stop_all(Some(0));
             // No line will ever be found to an orphan: its socket went with the directory, and so did its record.

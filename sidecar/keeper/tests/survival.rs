@@ -400,6 +400,20 @@ fn a_vanished_directory_ends_everything() {
 }
 
 #[test]
+fn vanished_attempts_end_everything() {
+    let mut bed = Bed::new();
+    let mut agent = bed.agent();
+    agent.start("a", sh(&format!("{STRAY} trap '' TERM; echo > ready; while :; do sleep 0.05; done")));
+    bed.wait_for_file("a", "ready");
+    let attempts = bed.dir.join(record::ATTEMPTS);
+    until("the removal", || std::fs::remove_dir_all(&attempts).is_ok().then_some(()));
+    until("no keeper left", || bed.keepers().is_empty().then_some(()));
+    bed.wait_until_empty();
+    // The next one begins anew.
+    assert_eq!(bed.agent().run("b", sh("exit 1")).code, Some(1));
+}
+
+#[test]
 fn an_idle_keeper_leaves_and_one_with_an_agent_or_an_attempt_stays() {
     let mut bed = Bed::with_idle_ms(100);
     let mut agent = bed.agent();
