@@ -123,6 +123,7 @@ pub(super) fn hello(sidecar: SidecarId, wire: v1::Hello) -> Hello {
     Hello {
         sidecar,
         incarnation: wire.incarnation,
+        start: wire.start,
         host: check::line(&wire.host),
         version: check::line(&wire.version),
         labels: wire.labels,

@@ -190,6 +190,8 @@ pub struct Hello {
     pub sidecar: SidecarId,
     /// Grows with each start of the agent; the newer one wins.
     pub incarnation: u64,
+    /// Drawn at each start of the agent, so that two copies of one incarnation are told apart; 0: it is too old to tell.
+    pub start: u64,
     /// Host name, for people.
     pub host: String,
     /// Version of the sidecar, for people.

@@ -41,6 +41,8 @@ pub(super) struct Taken {
 #[derive(Debug, Clone)]
 pub(super) struct Sidecar {
     pub incarnation: u64,
+    /// Of the agent's process; 0: it did not tell.
+    pub start: u64,
     pub host: String,
     pub version: String,
     pub labels: BTreeMap<String, String>,
@@ -87,6 +89,7 @@ impl Sidecar {
     /// What is told again in each hello.
     pub(super) fn introduce(&mut self, hello: &Hello) {
         self.incarnation = hello.incarnation;
+        self.start = hello.start;
         self.host.clone_from(&hello.host);
         self.version.clone_from(&hello.version);
         self.labels.clone_from(&hello.labels);
@@ -98,6 +101,12 @@ impl Sidecar {
         self.limit = 0;
     }
 
+    /// Whether this is another process of the same incarnation: its data directory was copied before its last start.
+    pub(super) fn is_copy(&self, hello: &Hello) -> bool {
+        let both_tell = self.start != 0 && hello.start != 0;
+        self.incarnation == hello.incarnation && both_tell && self.start != hello.start
+    }
+
     /// From its durable form; silent until it is heard, its silence counted from `now_ms`.
     pub(super) fn from_row(row: store::SidecarRow, now_ms: u64) -> Self {
         let drain = match row.drain() {
@@ -106,6 +115,7 @@ impl Sidecar {
         };
         Self {
             incarnation: row.incarnation,
+            start: row.start,
             host: row.host,
             version: row.version,
             labels: row.labels,
@@ -150,6 +160,7 @@ impl Sidecar {
             lost: self.link == Link::Lost,
             version: self.version.clone(),
             drain: self.drain.into(),
+            start: self.start,
         }
     }
 

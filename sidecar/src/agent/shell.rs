@@ -66,6 +66,8 @@ pub(super) struct Outside {
     pub embedded: Embedded,
     pub reports: Reports,
     pub keeperless: bool,
+    /// Of this process and no other.
+    pub start: u64,
 }
 
 /// How an attempt is started.
@@ -421,7 +423,10 @@ impl Shell {
             }
             Effect::StoreLog { attempt, fence } => return self.store_log(now, attempt, fence),
             Effect::Purge { attempt } => self.job(Job::Purge(attempt)),
-            Effect::GiveUp { message } => return Err(Error::Superseded(message)),
+            Effect::GiveUp { code, message } => {
+                let other_has_it = matches!(&code[..], "superseded" | "copy");
+                return Err(if other_has_it { Error::Superseded(message) } else { Error::Refused(message) });
+            }
             Effect::Complain(complaint) => tracing::warn!("{complaint}"),
         }
         Ok(())
@@ -563,6 +568,7 @@ impl Shell {
             protocol_max: proto::PROTOCOL_MAX,
             sidecar: self.meta.sidecar.to_string(),
             incarnation: self.meta.incarnation,
+            start: self.outside.start,
             host: self.this_machine.host.clone(),
             boot_id: self.this_machine.boot_id.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),

@@ -180,6 +180,8 @@ pub enum Heard {
     },
     /// It will not talk to this sidecar.
     Refuse {
+        /// One word for programs.
+        code: String,
         /// Told to the operator.
         message: String,
         /// Never come back with this incarnation.

@@ -69,7 +69,7 @@ impl Machine {
             Heard::Publish { attempt, fence } => self.on_publish(attempt, fence, effects),
             Heard::Ack { seq } => self.on_ack(link, seq, effects),
             Heard::Drain { on, stop_running } => self.on_drain(now, on, stop_running, effects),
-            Heard::Refuse { message, is_final } => self.on_refuse(link, message, is_final, effects),
+            Heard::Refuse { code, message, is_final } => self.on_refuse(link, code, message, is_final, effects),
         }
     }
 
@@ -242,12 +242,12 @@ impl Machine {
         }
     }
 
-    fn on_refuse(&mut self, link: LinkId, message: String, is_final: bool, effects: &mut Vec<Effect>) {
+    fn on_refuse(&mut self, link: LinkId, code: String, message: String, is_final: bool, effects: &mut Vec<Effect>) {
         self.on_link_closed(link);
         effects.push(Effect::CloseLink { link, why: "the informer refused it" });
         if is_final {
             self.mode = Mode::Superseded;
-            effects.push(Effect::GiveUp { message });
+            effects.push(Effect::GiveUp { code, message });
         }
     }
 

@@ -529,7 +529,11 @@ fn a_superseded_agent_takes_no_work_and_leaves_its_tasks_alone() {
     let (mut world, one) = (World::linked(2), attempt(1, 1));
     world.assign(one, 1);
     world.notice(one, Notice::Spawned(started()));
-    let effects = world.hear(Heard::Refuse { message: "a newer incarnation is linked".into(), is_final: true });
+    let effects = world.hear(Heard::Refuse {
+        code: "superseded".into(),
+        message: "a newer incarnation is linked".into(),
+        is_final: true,
+    });
     assert!(matches!(effects[..], [Effect::CloseLink { .. }, Effect::GiveUp { .. }]));
     assert_eq!(world.machine.next_wakeup(), Some(world.machine.lease_deadline_ms()), "no beat is due");
 }

@@ -242,6 +242,40 @@ fn the_newer_incarnation_wins() {
 }
 
 #[test]
+fn of_two_copies_of_a_sidecar_the_first_has_the_id() {
+    let mut world = World::new();
+    let copy = |start| Hello { start, ..World::hello(1, 1) };
+    world.link_as(copy(7), 1, vec![]);
+    world.effects.clear();
+    world.link_as(copy(8), 2, vec![]);
+    let [Effect::CloseLink { session: SessionId(2), refuse }] = world.effects.as_slice() else {
+        panic!("the second is refused: {:?}", world.effects)
+    };
+    assert_eq!((&refuse.code[..], refuse.r#final), ("copy", true));
+    // The same process again, one that is too old to tell, and one that was started since.
+    for (session, hello) in [(3, copy(7)), (4, copy(0)), (5, Hello { incarnation: 2, ..copy(9) })] {
+        let session = world.link_as(hello, session, vec![]);
+        assert_eq!(world.machine.session_of(&SidecarId::from_u128(1).to_string()), Some(session));
+    }
+}
+
+#[test]
+fn a_copy_is_told_apart_after_a_restart_of_the_informer_too() {
+    let mut world = World::new();
+    let copy = |start| Hello { start, ..World::hello(1, 1) };
+    world.link_as(copy(7), 1, vec![]);
+    let batch = world.commit();
+    world.machine = Machine::new(Config { epoch: 2, ..config() }, world.now, [], batch.sidecars, []);
+    world.effects.clear();
+    world.link_as(copy(8), 2, vec![]);
+    assert!(
+        matches!(&world.effects[..], [Effect::CloseLink { refuse, .. }] if refuse.code == "copy"),
+        "{:?}",
+        world.effects
+    );
+}
+
+#[test]
 fn a_winner_lost_before_it_published_yields() {
     let mut world = World::new();
     let session = world.link(1, 1, 1, vec![]);
