@@ -179,6 +179,7 @@ fn beat(session: SessionId, mut wire: v1::Beat) -> Result<Event, Faults> {
         load: wire.load.unwrap_or_default(),
         credit: wire.credit,
         held: wire.held,
+        apart: wire.apart.unwrap_or_default(),
         closed: wire.closed,
         progress: attempts.into_iter().zip(progress).collect(),
     })

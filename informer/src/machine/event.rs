@@ -106,6 +106,8 @@ pub enum Event {
         credit: u32,
         /// Unfinished attempts it held when it counted the credit.
         held: u32,
+        /// What those take that it does not know of: they were set aside.
+        apart: v1::Resources,
         /// It takes nothing new, whatever ends there.
         closed: bool,
         /// What advanced since the last beat.

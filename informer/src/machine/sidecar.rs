@@ -65,6 +65,8 @@ pub(super) struct Sidecar {
     /// Most attempts it says it would hold (those it held plus its credit). Nothing before its first beat: only an acknowledged
     /// beat earns it the lease without which it may start nothing.
     pub limit: u32,
+    /// What attempts take there that were set aside. Their slots are in `limit`.
+    pub apart: v1::Resources,
     /// Slow start: most attempts it may hold now.
     pub window: u32,
     /// Of what is taken, attempts that tell how their inputs come in. They stand outside the window: it is there for a machine on
@@ -133,6 +135,7 @@ impl Sidecar {
             reported_seq: 0,
             load: v1::Load::default(),
             limit: 0,
+            apart: v1::Resources::default(),
             window: 1,
             preparing: BTreeSet::new(),
             speed_permille: 1000,

@@ -148,6 +148,7 @@ pub(super) fn beat(session: SessionId, seq: u64, credit: u32) -> Event {
         load: v1::Load::default(),
         credit,
         held: 0,
+        apart: v1::Resources::default(),
         closed: false,
         progress: Vec::new(),
     }

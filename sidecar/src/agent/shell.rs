@@ -388,8 +388,9 @@ impl Shell {
                 }
                 self.send(link, Message::Report(*report));
             }
-            Effect::SendBeat { link, beat } => {
+            Effect::SendBeat { link, mut beat } => {
                 self.outside.metrics.on_beat();
+                beat.apart = self.apart();
                 self.send(link, Message::Beat(*beat));
                 // A full queue means that the work thread has enough to do; the next beat tells older figures.
                 let _dropped = self.outside.work.try_send(Order::Beaten { next_ms: now.boot_ms + self.beat_ms });
@@ -430,6 +431,15 @@ impl Shell {
             Effect::Complain(complaint) => tracing::warn!("{complaint}"),
         }
         Ok(())
+    }
+
+    /// What attempts ask for that the informer does not count, so that it does not give it away; `None`: there are none.
+    fn apart(&self) -> Option<v1::Resources> {
+        let asked = |attempt| self.outside.assignments.get(attempt).and_then(|assign| assign.spec.as_ref()?.resources);
+        self.machine.apart().filter_map(asked).reduce(|sum, more| v1::Resources {
+            cpu_millis: sum.cpu_millis.saturating_add(more.cpu_millis),
+            memory_bytes: sum.memory_bytes.saturating_add(more.memory_bytes),
+        })
     }
 
     fn store_log(&mut self, now: Now, attempt: AttemptId, fence: Fence) -> Result<(), Error> {

@@ -168,6 +168,8 @@ pub struct Machine {
     uploads: Uploads,
     tally: Tally,
     unfinished: u32,
+    /// Of these, the ones that the informer does not count.
+    apart: u32,
     busy: u32,
     next_order: u64,
     gone: BTreeSet<AttemptId>,
@@ -185,8 +187,9 @@ pub struct Machine {
     /// The disk is not full.
     room: bool,
     progressed: BTreeSet<AttemptId>,
-    /// Whether new work is welcome, as the last beat of this link told it, and as it was after the last event.
-    told_open: Option<bool>,
+    /// Whether new work is welcome, and how many attempts are apart, as the last beat of this link told it.
+    told_room: Option<(bool, u32)>,
+    /// Whether new work is welcome, as it was after the last event.
     open: bool,
     lease_end_seen_ms: u64,
     /// How often each arm of the table was taken, for the simulation.
@@ -208,6 +211,7 @@ impl Machine {
             uploads: Uploads::default(),
             tally: Tally::default(),
             unfinished: 0,
+            apart: 0,
             busy: 0,
             next_order: 1,
             gone: BTreeSet::new(),
@@ -223,7 +227,7 @@ impl Machine {
             load: v1::Load::default(),
             room: true,
             progressed: BTreeSet::new(),
-            told_open: None,
+            told_room: None,
             open: false,
             lease_end_seen_ms: 0,
             #[cfg(feature = "seeded-bugs")]
@@ -305,6 +309,14 @@ impl Machine {
     #[must_use]
     pub fn stage(&self, attempt: AttemptId) -> Option<&Stage> {
         self.attempts.get(&attempt).map(|held| &held.stage)
+    }
+
+    /// Unfinished attempts that the informer does not count: what they take is told with each beat.
+    pub fn apart(&self) -> impl Iterator<Item = AttemptId> + '_ {
+        let apart = |(id, attempt): (&AttemptId, &Attempt)| attempt.is_apart().then_some(*id);
+        // Hardly ever is there one, and a beat shall not look at each attempt for nothing.
+        let attempts = (self.apart > 0).then_some(&self.attempts);
+        attempts.into_iter().flatten().filter_map(apart)
     }
 
     /// Attempts with a process, as far as is known.
@@ -439,6 +451,15 @@ impl Machine {
         self.attempts.insert(id, attempt);
     }
 
+    /// What the informer wants of an attempt, or was told of it, changes; the books follow.
+    fn amend(&mut self, id: AttemptId, change: impl FnOnce(&mut Attempt)) {
+        if let Some(attempt) = self.attempts.get_mut(&id) {
+            self.apart -= u32::from(attempt.is_apart());
+            change(attempt);
+            self.apart += u32::from(attempt.is_apart());
+        }
+    }
+
     fn remove(&mut self, id: AttemptId) {
         if let Some(attempt) = self.attempts.remove(&id) {
             self.unbook(id, &attempt);
@@ -450,6 +471,7 @@ impl Machine {
 
     fn book(&mut self, id: AttemptId, attempt: &Attempt) {
         self.unfinished += u32::from(attempt.stage.is_unfinished());
+        self.apart += u32::from(attempt.is_apart());
         self.busy += u32::from(attempt.stage.is_busy());
         self.tally.stages[attempt.stage.index()] += 1;
         match attempt.stage {
@@ -472,6 +494,7 @@ impl Machine {
 
     fn unbook(&mut self, id: AttemptId, attempt: &Attempt) {
         self.unfinished -= u32::from(attempt.stage.is_unfinished());
+        self.apart -= u32::from(attempt.is_apart());
         self.busy -= u32::from(attempt.stage.is_busy());
         self.tally.stages[attempt.stage.index()] -= 1;
         self.waiting.remove(&(attempt.order, id));
@@ -541,11 +564,12 @@ impl Machine {
     /// Ends an attempt for a reason that lies outside it.
     fn stop(&mut self, now: Now, id: AttemptId, why: v1::Reason, effects: &mut Vec<Effect>) {
         let ignored = self.has(Bug::IgnoreStop);
-        let Some(attempt) = self.attempts.get_mut(&id) else { return };
-        if !attempt.stage.is_held() {
-            return;
-        }
-        attempt.wish = Wish::Stop(why);
+        self.amend(id, |attempt| {
+            if attempt.stage.is_held() {
+                attempt.wish = Wish::Stop(why);
+            }
+        });
+        let Some(attempt) = self.attempts.get(&id).filter(|attempt| attempt.stage.is_held()) else { return };
         match attempt.stage {
             Stage::Accepting | Stage::Accepted => {
                 let ending = never_started(now, why, "stopped before it started");

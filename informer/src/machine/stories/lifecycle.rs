@@ -102,7 +102,16 @@ fn who_fetches_inputs_does_not_hold_the_window_of_a_fresh_sidecar() {
     let note = "fetching inputs: 12 of 40 MiB".to_owned();
     let progress = vec![(attempt.0, v1::Progress { note: note.clone(), ..Default::default() })];
     let load = v1::Load::default();
-    world.tell(Event::BeatReceived { session, seq: 2, load, credit: 7, held: 1, closed: false, progress });
+    world.tell(Event::BeatReceived {
+        session,
+        seq: 2,
+        load,
+        credit: 7,
+        held: 1,
+        apart: v1::Resources::default(),
+        closed: false,
+        progress,
+    });
     let next = world.one_assigned();
     assert_ne!(next.0.task, slow, "the other one need not wait for a slow server");
     assert_eq!(world.machine.progress(slow).map(|progress| progress.note.as_str()), Some(note.as_str()));

@@ -158,6 +158,7 @@ impl World {
             load,
             credit: limit,
             held: 0,
+            apart: v1::Resources::default(),
             closed: false,
             progress: Vec::new(),
         });
