@@ -104,7 +104,7 @@ pub enum Event {
         load: v1::Load,
         /// Attempts it would take now, over those it holds.
         credit: u32,
-        /// Unfinished attempts it held when it counted the credit.
+        /// Unfinished attempts it held when it counted the credit, as far as this informer knows of them.
         held: u32,
         /// What those take that it does not know of: they were set aside.
         apart: v1::Resources,

@@ -535,7 +535,11 @@ impl Shell {
             base_env: &self.base_env,
             fence_grace_ms,
         };
-        let mut spec = exec::plan(&plan).map_err(failed)?;
+        let mut spec = exec::plan(&plan).map_err(|error| match error {
+            // No other machine would do better.
+            exec::Error::EmptyArgv { .. } | exec::Error::Transcode(_) => refused(Refusal::Task, error),
+            _ => failed(error),
+        })?;
         spec.note = note::write(&assign);
         spec.files.extend(input);
         Ok(Planned::Process(Box::new(spec)))
