@@ -30,11 +30,13 @@
 //! | `outbox` | reports: order, window, acknowledgement |
 //! | `uploads` | logs that go up after the end, and what is purged when |
 //! | `tally` | what is counted for those who watch |
+//! | `books` | counters and indices over the attempts |
 //! | `check` | every invariant, recomputed |
 //! | `arms` | how often each arm of the table was taken, for the simulation |
 
 #[cfg(feature = "seeded-bugs")]
 mod arms;
+mod books;
 mod check;
 mod effect;
 mod event;
@@ -311,14 +313,6 @@ impl Machine {
         self.attempts.get(&attempt).map(|held| &held.stage)
     }
 
-    /// Unfinished attempts that the informer does not count: what they take is told with each beat.
-    pub fn apart(&self) -> impl Iterator<Item = AttemptId> + '_ {
-        let apart = |(id, attempt): (&AttemptId, &Attempt)| attempt.is_apart().then_some(*id);
-        // Hardly ever is there one, and a beat shall not look at each attempt for nothing.
-        let attempts = (self.apart > 0).then_some(&self.attempts);
-        attempts.into_iter().flatten().filter_map(apart)
-    }
-
     /// Attempts with a process, as far as is known.
     pub fn running(&self) -> impl Iterator<Item = AttemptId> + '_ {
         self.attempts.iter().filter(|(_, attempt)| attempt.stage == Stage::Running).map(|(id, _)| *id)
@@ -441,68 +435,6 @@ impl Machine {
         self.attempts.insert(id, attempt);
         self.queue_reports(id);
         true
-    }
-
-    fn insert(&mut self, id: AttemptId, attempt: Attempt) {
-        if let Some(old) = self.attempts.remove(&id) {
-            self.unbook(id, &old);
-        }
-        self.book(id, &attempt);
-        self.attempts.insert(id, attempt);
-    }
-
-    /// What the informer wants of an attempt, or was told of it, changes; the books follow.
-    fn amend(&mut self, id: AttemptId, change: impl FnOnce(&mut Attempt)) {
-        if let Some(attempt) = self.attempts.get_mut(&id) {
-            self.apart -= u32::from(attempt.is_apart());
-            change(attempt);
-            self.apart += u32::from(attempt.is_apart());
-        }
-    }
-
-    fn remove(&mut self, id: AttemptId) {
-        if let Some(attempt) = self.attempts.remove(&id) {
-            self.unbook(id, &attempt);
-            self.progressed.remove(&id);
-            self.dirty.remove(&id);
-            self.deletes.insert(id);
-        }
-    }
-
-    fn book(&mut self, id: AttemptId, attempt: &Attempt) {
-        self.unfinished += u32::from(attempt.stage.is_unfinished());
-        self.apart += u32::from(attempt.is_apart());
-        self.busy += u32::from(attempt.stage.is_busy());
-        self.tally.stages[attempt.stage.index()] += 1;
-        match attempt.stage {
-            Stage::Accepting | Stage::Accepted => {
-                self.waiting.insert((attempt.order, id));
-            }
-            Stage::Retired(copy) => {
-                self.retired.insert((attempt.order, id));
-                self.retired_bytes += attempt.log_bytes;
-                match copy {
-                    LogCopy::Wanted => self.uploads.owe(id, attempt.order),
-                    LogCopy::Unwanted | LogCopy::Stored => {
-                        self.spare.insert((attempt.order, id));
-                    }
-                }
-            }
-            _ => {}
-        }
-    }
-
-    fn unbook(&mut self, id: AttemptId, attempt: &Attempt) {
-        self.unfinished -= u32::from(attempt.stage.is_unfinished());
-        self.apart -= u32::from(attempt.is_apart());
-        self.busy -= u32::from(attempt.stage.is_busy());
-        self.tally.stages[attempt.stage.index()] -= 1;
-        self.waiting.remove(&(attempt.order, id));
-        if self.retired.remove(&(attempt.order, id)) {
-            self.retired_bytes -= attempt.log_bytes;
-            self.spare.remove(&(attempt.order, id));
-            self.uploads.forget(id);
-        }
     }
 
     /// Remembers an attempt that must not start any more although it is not held.

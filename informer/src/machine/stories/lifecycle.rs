@@ -186,7 +186,7 @@ fn what_a_machine_lacks_is_not_the_tasks_to_pay_for() {
     let mut world = World::new();
     let session = world.link(1, 1, 1, vec![]);
     let retry = v1::Retry { max_attempts: 1, max_infrastructure: 2, ..Default::default() };
-    let task = world.submit(store::Facts { retry: Some(retry), ..facts() });
+    let task = world.submit(store::Facts { retry: Some(retry.clone()), ..facts() });
     let spawn = v1::Ending { reason: v1::Reason::Spawn.into(), machine_fault: true, ..Default::default() };
     for number in 1..=3 {
         let attempt = world.one_assigned();

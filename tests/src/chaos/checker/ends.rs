@@ -113,7 +113,10 @@ fn charges(evidence: &Evidence, task: &v1::Task, job: &Job, verdict: &mut Verdic
     if let Ends::Badly { tries } = job.ends {
         let failed = attempts_in(task, AttemptState::Failed).filter(|attempt| reason(attempt) == Reason::ExitCode);
         let failed = failed.count();
-        if failed > tries as usize {
+        // It ended by its own code: then it has had each of its tries, and no loss was one of them.
+        let by_itself = task.state() == TaskState::Failed
+            && task.ending.as_ref().is_some_and(|ending| ending.reason() == Reason::ExitCode);
+        if failed > tries as usize || (by_itself && failed < tries as usize) {
             verdict.violated(13, &format!("{}: {failed} tries of {tries}", job.key));
         }
     }

@@ -242,6 +242,16 @@ fn a_loss_that_is_charged_is_seen() {
         evidence.histories.get_mut(ID).expect("a history")[0].detail = "own failure 1 of 2".to_owned();
     });
     caught(13, (0, 0), |evidence| {
+        // Its second try was a loss, and it was given no third.
+        evidence.jobs[0].ends = Ends::Badly { tries: 2 };
+        evidence.tasks[0].set_state(TaskState::Failed);
+        evidence.tasks[0].ending = ended(3, Reason::ExitCode);
+        evidence.tasks[0].attempts[1] = attempt(2, AttemptState::Failed, ended(3, Reason::ExitCode));
+        evidence.acts[4].what = What::End(3);
+        evidence.events.retain(|event| !matches!(event.told, Told::Ended { .. }));
+        evidence.files.clear();
+    });
+    caught(13, (0, 0), |evidence| {
         let lost = Ending { reason: Reason::Lost.into(), ..Ending::default() };
         evidence.tasks[0].set_state(TaskState::Failed);
         evidence.tasks[0].ending = Some(lost.clone());
