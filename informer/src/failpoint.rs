@@ -28,8 +28,17 @@ pub(crate) fn hit(_name: &str) {}
 #[cfg(feature = "seeded-bugs")]
 #[allow(clippy::disallowed_methods, reason = "a test sets it for one process")]
 pub(crate) fn bug() -> Option<crate::machine::Bug> {
-    use crate::machine::Bug::{AcceptTwice, ChargeLoss, ForgetKey, LeakSlot, NeverReplace, NoFenceWait, Overcommit};
+    use crate::machine::Bug as B;
     let name = std::env::var("INFORMER_BUG").ok()?;
-    let bugs = [AcceptTwice, ChargeLoss, ForgetKey, LeakSlot, NeverReplace, NoFenceWait, Overcommit];
+    let bugs = [
+        B::AcceptTwice,
+        B::ChargeLoss,
+        B::ForgetKey,
+        B::IgnoreDigest,
+        B::LeakSlot,
+        B::NeverReplace,
+        B::NoFenceWait,
+        B::Overcommit,
+    ];
     bugs.into_iter().find(|bug| format!("{bug:?}") == name)
 }

@@ -409,13 +409,21 @@ impl Drop for World {
 ///
 /// # Errors
 /// Nothing within [`DEADLINE`].
-pub fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> Result<T> {
+pub fn wait_for<T>(what: &str, look: impl FnMut() -> Option<T>) -> Result<T> {
+    wait_within(DEADLINE, what, look)
+}
+
+/// Looks until there is something to see, or for so long.
+///
+/// # Errors
+/// Nothing within that time.
+pub fn wait_within<T>(limit: Duration, what: &str, mut look: impl FnMut() -> Option<T>) -> Result<T> {
     let start = Instant::now();
     loop {
         if let Some(seen) = look() {
             return Ok(seen);
         }
-        ensure!(start.elapsed() < DEADLINE, "waited {DEADLINE:?} in vain until {what}");
+        ensure!(start.elapsed() < limit, "waited {limit:?} in vain until {what}");
         std::thread::sleep(LOOK_AGAIN);
     }
 }

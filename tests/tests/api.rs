@@ -320,7 +320,7 @@ fn a_fresh_sidecar_starts_slowly_and_a_failing_one_is_quarantined() -> Result<()
     let film = world.dir().join("film.toml");
     std::fs::write(&film, "[transcode]\ninput = \"a.mp4\"\noutput = \"b.mp4\"\npreset = \"h264\"\n")?;
     for _ in 0..3 {
-        world.informer(&["run", "-f", &film.to_string_lossy()])?;
+        world.submit(&["-f", &film.to_string_lossy()])?;
     }
     wait_for("it is quarantined", || (sidecar(&world)?["state"] == "quarantined").then_some(()))?;
     let id = world.submit(&["--", "/bin/true"])?;

@@ -39,6 +39,26 @@ fn a_sidecar_whose_directory_is_emptied_ends_and_another_does_the_work() -> Resu
 }
 
 #[test]
+fn a_sidecar_whose_attempts_are_removed_ends_and_begins_anew() -> Result<()> {
+    let mut world = World::with_sidecars(1)?;
+    let dir = world.dir().to_owned();
+    let script = format!("echo $$ > {}; exec sleep 1000000", dir.join("first").display());
+    let lost = world.submit(&["--tries", "1", "--", "sh", "-c", &script])?;
+    world.wait_state(&lost, &["running"])?;
+    wait_for("it says so", || world.lines("first").first().map(drop))?;
+    let attempts = dir.join("sidecar-0/attempts");
+    wait_for("all of it is removed", || std::fs::remove_dir_all(&attempts).is_ok().then_some(()))?;
+    assert_ended(&mut world, "sidecar-0/attempts", "first")?;
+    world.informer(&["cancel", &lost])?;
+
+    world.start_sidecar(0, &[], &[])?;
+    world.wait_linked(1)?;
+    let id = world.submit(&["--", "true"])?;
+    world.wait_state(&id, &["succeeded"])?;
+    Ok(())
+}
+
+#[test]
 fn a_sidecar_whose_directory_is_moved_ends() -> Result<()> {
     let mut world = World::with_sidecars(1)?;
     let dir = world.dir().to_owned();

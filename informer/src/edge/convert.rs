@@ -123,6 +123,7 @@ pub(super) fn hello(sidecar: SidecarId, wire: v1::Hello) -> Hello {
     Hello {
         sidecar,
         incarnation: wire.incarnation,
+        start: wire.start,
         host: check::line(&wire.host),
         version: check::line(&wire.version),
         labels: wire.labels,
@@ -178,6 +179,7 @@ fn beat(session: SessionId, mut wire: v1::Beat) -> Result<Event, Faults> {
         load: wire.load.unwrap_or_default(),
         credit: wire.credit,
         held: wire.held,
+        apart: wire.apart.unwrap_or_default(),
         closed: wire.closed,
         progress: attempts.into_iter().zip(progress).collect(),
     })

@@ -15,6 +15,8 @@ pub(super) struct Beat {
     pub load: v1::Load,
     /// Most attempts it would hold.
     pub limit: u32,
+    /// What is taken there that is not in these books.
+    pub apart: v1::Resources,
     pub progress: Vec<(AttemptId, v1::Progress)>,
 }
 
@@ -27,6 +29,7 @@ impl Machine {
         sidecar.link = Link::Up { session, suspect: false };
         sidecar.load = beat.load;
         sidecar.limit = beat.limit;
+        sidecar.apart = beat.apart;
         for (attempt_id, progress) in beat.progress {
             let attempt = self.tasks.get_mut(&attempt_id.task).and_then(|task| task.attempt_mut(attempt_id.number));
             if let Some(attempt) = attempt.filter(|attempt| attempt.sidecar == id && attempt.occupies()) {

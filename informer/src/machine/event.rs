@@ -104,8 +104,10 @@ pub enum Event {
         load: v1::Load,
         /// Attempts it would take now, over those it holds.
         credit: u32,
-        /// Unfinished attempts it held when it counted the credit.
+        /// Unfinished attempts it held when it counted the credit, as far as this informer knows of them.
         held: u32,
+        /// What those take that it does not know of: they were set aside.
+        apart: v1::Resources,
         /// It takes nothing new, whatever ends there.
         closed: bool,
         /// What advanced since the last beat.
@@ -190,6 +192,8 @@ pub struct Hello {
     pub sidecar: SidecarId,
     /// Grows with each start of the agent; the newer one wins.
     pub incarnation: u64,
+    /// Drawn at each start of the agent, so that two copies of one incarnation are told apart; 0: it is too old to tell.
+    pub start: u64,
     /// Host name, for people.
     pub host: String,
     /// Version of the sidecar, for people.

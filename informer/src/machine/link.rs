@@ -61,6 +61,14 @@ impl Machine {
             );
             return Some(v1::Refuse { code: "superseded".to_owned(), message, r#final: true });
         }
+        if let Some(first) = known.filter(|sidecar| sidecar.is_copy(hello)) {
+            let message = format!(
+                "sidecar {} was linked before by another process, on {}, that was started as often as this one: one of their data \
+                 directories is a copy; stop this sidecar, and remove ledger.db from its directory if it shall be one of its own",
+                hello.sidecar, first.host
+            );
+            return Some(v1::Refuse { code: "copy".to_owned(), message, r#final: true });
+        }
         if known.is_none() && self.sidecars.len() >= bounds::SIDECARS {
             let message = format!("{} sidecars are known, which is the bound", bounds::SIDECARS);
             return Some(v1::Refuse { code: "full".to_owned(), message, r#final: false });

@@ -110,10 +110,18 @@ impl Machine {
             }
             Verdict::Own { retriable } => self.on_own_failure(cx, id, ending, retriable),
             Verdict::Infrastructure => {
-                self.set_phase(id, Phase::Lost);
+                let not_spawned = ending.reason() == v1::Reason::Spawn;
+                // What could not be started there is rather tried elsewhere; so is what failed by itself.
+                self.set_phase(id, if not_spawned { Phase::Failed } else { Phase::Lost });
+                if not_spawned {
+                    self.on_spawn_failed(cx, id);
+                }
                 let replaced = self.tasks.get(&id.task).is_some_and(|task| task.waits()) || self.has_rival(id);
                 if was_missing && replaced {
                     return; // The loss was charged when it was presumed.
+                }
+                if not_spawned && self.tasks.get(&id.task).is_some_and(|task| task.is_service()) {
+                    return self.on_service_exit(cx, id, ending, false);
                 }
                 self.on_infrastructure_failure(cx, id, ending);
             }
@@ -188,11 +196,7 @@ impl Machine {
     }
 
     fn on_own_failure(&mut self, cx: &mut Cx<'_>, id: AttemptId, ending: v1::Ending, retriable: bool) {
-        let spawn_failed = ending.reason() == v1::Reason::Spawn && ending.machine_fault;
         self.set_phase(id, Phase::Failed);
-        if spawn_failed {
-            self.on_spawn_failed(cx, id);
-        }
         let Some(task) = self.tasks.get_mut(&id.task) else { return };
         if task.is_service() {
             return self.on_service_exit(cx, id, ending, false);

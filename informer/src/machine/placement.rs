@@ -55,8 +55,11 @@ impl Machine {
             let free = all.saturating_sub(taken);
             (asked > free).then_some(Unfit::Full { what, free, all, asked })
         };
-        full("millicpu", sidecar.cpu_millis, sidecar.taken_cpu_millis, class.cpu_millis)
-            .or_else(|| full("bytes", sidecar.memory_bytes, sidecar.taken_memory_bytes, class.memory_bytes))
+        let apart = sidecar.apart;
+        let taken_cpu_millis = sidecar.taken_cpu_millis.saturating_add(apart.cpu_millis);
+        let taken_memory_bytes = sidecar.taken_memory_bytes.saturating_add(apart.memory_bytes);
+        full("millicpu", sidecar.cpu_millis, taken_cpu_millis, class.cpu_millis)
+            .or_else(|| full("bytes", sidecar.memory_bytes, taken_memory_bytes, class.memory_bytes))
     }
 
     /// Why a class does not fit this sidecar, whatever runs there.

@@ -96,22 +96,24 @@ impl Machine {
         self.on_end(cx, id, ending(v1::Reason::Refused, why));
     }
 
-    /// The machine could spawn nothing: the sidecar starts slowly again, and after three different tasks in a minute it rests.
+    /// The machine could spawn nothing: the sidecar starts slowly again, and after three different tasks within one rest it rests. Whose
+    /// budget pays for it makes no difference here.
     pub(super) fn on_spawn_failed(&mut self, cx: &mut Cx<'_>, id: AttemptId) {
         let Some(sidecar_id) = self.tasks.get(&id.task).and_then(|task| task.attempt(id.number)).map(|a| a.sidecar)
         else {
             return;
         };
         let Some(sidecar) = self.sidecars.get_mut(&sidecar_id) else { return };
-        if sidecar.on_spawn_failed(cx.now.mono_ms, id) {
-            self.timers.arm(Timer::Quarantine(sidecar_id), cx.now.mono_ms + super::sidecar::QUARANTINE_MS);
+        let rest_ms = super::sidecar::QUARANTINE_BEATS * self.config.beat_ms;
+        if sidecar.on_spawn_failed(cx.now.mono_ms, rest_ms, id) {
+            self.timers.arm(Timer::Quarantine(sidecar_id), cx.now.mono_ms + rest_ms);
         }
         self.refresh(sidecar_id);
     }
 
     pub(super) fn on_quarantine_over(&mut self, id: proto::id::SidecarId) {
         if let Some(sidecar) = self.sidecars.get_mut(&id) {
-            sidecar.quarantined = false;
+            sidecar.on_rested();
         }
         self.refresh(id);
     }

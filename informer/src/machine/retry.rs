@@ -20,6 +20,8 @@ pub(super) fn judge(facts: &store::Facts, ending: &v1::Ending) -> Verdict {
     match ending.reason() {
         R::Unspecified if ending.exit_code == Some(0) => Verdict::Success,
         R::Lost | R::Drained | R::Fenced | R::Refused => Verdict::Infrastructure,
+        // Its machine lacked what any task needs there: a descriptor, a process, room for a record, a program of ours.
+        R::Spawn if ending.machine_fault => Verdict::Infrastructure,
         // Somebody stopped it whom this informer did not ask: an order of an earlier one that is forgotten.
         R::Cancelled | R::Revoked => Verdict::Infrastructure,
         R::ExitCode | R::Unspecified => Verdict::Own { retriable: code_is_retriable(facts, ending.exit_code) },
@@ -138,5 +140,9 @@ mod tests {
             let ending = v1::Ending { reason: reason.into(), ..Default::default() };
             assert_eq!(judge(&store::Facts::default(), &ending), Verdict::Infrastructure);
         }
+        let spawn = v1::Ending { reason: v1::Reason::Spawn.into(), ..Default::default() };
+        assert_eq!(judge(&store::Facts::default(), &spawn), Verdict::Own { retriable: true }, "what the task named");
+        let of_machine = v1::Ending { machine_fault: true, ..spawn };
+        assert_eq!(judge(&store::Facts::default(), &of_machine), Verdict::Infrastructure);
     }
 }

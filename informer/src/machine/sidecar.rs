@@ -14,11 +14,13 @@ use proto::id::{AttemptId, SidecarId, TaskId};
 use proto::{store, v1};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-/// Spawn failures of different tasks, with no proper run between them, that quarantine a sidecar.
+/// Spawn failures of different tasks, with no proper run between them, that quarantine a sidecar. One task may be the cause of its own
+/// failures, however they look; two may be of one kind.
 pub(super) const SPAWN_FAILURES: usize = 3;
-/// The time within which they must fall, and how long the quarantine lasts, ms. Long enough to outlive a full disk's first
-/// clean-up, short enough that a mended sidecar is back before anybody asks.
-pub(super) const QUARANTINE_MS: u64 = 60_000;
+/// The time within which they must fall, and how long the quarantine lasts, in beats: with the default beat a minute. Long enough to
+/// outlive a full disk's first clean-up, short enough that a mended sidecar is back before anybody asks. Twice as long, it would leave a
+/// machine idle that lacked something for a moment; a task that is tried once in a rest outlives several of them.
+pub(super) const QUARANTINE_BEATS: u64 = 12;
 /// Weight of one finished task in a sidecar's learned speed: 1/8, so that about ten tasks decide.
 const SPEED_WEIGHT: u64 = 8;
 
@@ -41,6 +43,8 @@ pub(super) struct Taken {
 #[derive(Debug, Clone)]
 pub(super) struct Sidecar {
     pub incarnation: u64,
+    /// Of the agent's process; 0: it did not tell.
+    pub start: u64,
     pub host: String,
     pub version: String,
     pub labels: BTreeMap<String, String>,
@@ -63,6 +67,8 @@ pub(super) struct Sidecar {
     /// Most attempts it says it would hold (those it held plus its credit). Nothing before its first beat: only an acknowledged
     /// beat earns it the lease without which it may start nothing.
     pub limit: u32,
+    /// What attempts take there that were set aside. Their slots are in `limit`.
+    pub apart: v1::Resources,
     /// Slow start: most attempts it may hold now.
     pub window: u32,
     /// Of what is taken, attempts that tell how their inputs come in. They stand outside the window: it is there for a machine on
@@ -73,6 +79,8 @@ pub(super) struct Sidecar {
     /// When and for which task nothing could be spawned; emptied by a proper run.
     pub spawn_failures: VecDeque<(u64, AttemptId)>,
     pub quarantined: bool,
+    /// It has rested and shown nothing since: one more failure and it rests again.
+    pub on_trial: bool,
     /// The informer's own books: what occupies it.
     pub taken: BTreeMap<AttemptId, Taken>,
     pub taken_cpu_millis: u64,
@@ -87,6 +95,7 @@ impl Sidecar {
     /// What is told again in each hello.
     pub(super) fn introduce(&mut self, hello: &Hello) {
         self.incarnation = hello.incarnation;
+        self.start = hello.start;
         self.host.clone_from(&hello.host);
         self.version.clone_from(&hello.version);
         self.labels.clone_from(&hello.labels);
@@ -98,6 +107,12 @@ impl Sidecar {
         self.limit = 0;
     }
 
+    /// Whether this is another process of the same incarnation: its data directory was copied before its last start.
+    pub(super) fn is_copy(&self, hello: &Hello) -> bool {
+        let both_tell = self.start != 0 && hello.start != 0;
+        self.incarnation == hello.incarnation && both_tell && self.start != hello.start
+    }
+
     /// From its durable form; silent until it is heard, its silence counted from `now_ms`.
     pub(super) fn from_row(row: store::SidecarRow, now_ms: u64) -> Self {
         let drain = match row.drain() {
@@ -106,6 +121,7 @@ impl Sidecar {
         };
         Self {
             incarnation: row.incarnation,
+            start: row.start,
             host: row.host,
             version: row.version,
             labels: row.labels,
@@ -123,11 +139,13 @@ impl Sidecar {
             reported_seq: 0,
             load: v1::Load::default(),
             limit: 0,
+            apart: v1::Resources::default(),
             window: 1,
             preparing: BTreeSet::new(),
             speed_permille: 1000,
             spawn_failures: VecDeque::new(),
             quarantined: false,
+            on_trial: false,
             taken: BTreeMap::new(),
             taken_cpu_millis: 0,
             taken_memory_bytes: 0,
@@ -150,6 +168,7 @@ impl Sidecar {
             lost: self.link == Link::Lost,
             version: self.version.clone(),
             drain: self.drain.into(),
+            start: self.start,
         }
     }
 
@@ -218,16 +237,23 @@ impl Sidecar {
     /// alone does not show that: a transcode's own process starts before it finds that there is no ffmpeg.
     pub(super) fn on_ran(&mut self) {
         self.spawn_failures.clear();
+        self.on_trial = false;
     }
 
-    /// Nothing could be started here. Returns whether that was one too many.
-    pub(super) fn on_spawn_failed(&mut self, now_ms: u64, attempt: AttemptId) -> bool {
+    /// Its quarantine is over.
+    pub(super) fn on_rested(&mut self) {
+        self.quarantined = false;
+        self.on_trial = true;
+    }
+
+    /// Nothing could be started here. Returns whether that was one too many: then it rests.
+    pub(super) fn on_spawn_failed(&mut self, now_ms: u64, rest_ms: u64, attempt: AttemptId) -> bool {
         // What is here already may stay for ever; beside it, one is tried.
         let others = u32::try_from(self.taken.len()).unwrap_or(u32::MAX);
         self.window = others.saturating_add(1).min(self.slots.max(1));
-        self.spawn_failures.retain(|(at, other)| at + QUARANTINE_MS > now_ms && other.task != attempt.task);
+        self.spawn_failures.retain(|(at, other)| at + rest_ms > now_ms && other.task != attempt.task);
         self.spawn_failures.push_back((now_ms, attempt));
-        if self.spawn_failures.len() < SPAWN_FAILURES {
+        if self.quarantined || (self.spawn_failures.len() < SPAWN_FAILURES && !self.on_trial) {
             return false;
         }
         self.spawn_failures.clear();

@@ -102,6 +102,7 @@ pub(super) fn hello(slots: u32) -> Hello {
     Hello {
         sidecar: SidecarId::from_u128(1),
         incarnation: 1,
+        start: 0,
         host: "box".into(),
         version: "1".into(),
         labels: BTreeMap::new(),
@@ -147,6 +148,7 @@ pub(super) fn beat(session: SessionId, seq: u64, credit: u32) -> Event {
         load: v1::Load::default(),
         credit,
         held: 0,
+        apart: v1::Resources::default(),
         closed: false,
         progress: Vec::new(),
     }

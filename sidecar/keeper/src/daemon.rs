@@ -46,6 +46,14 @@ pub(crate) struct Owned {
     pub(crate) lock: File,
     pub(crate) listener: UnixListener,
     dir: File,
+    /// Held open, so that nothing that is made in its place has its number.
+    attempts: File,
+}
+
+/// The two directories.
+fn open_dirs(data_dir: &Path) -> Result<(File, File), Error> {
+    let open = |path: &Path| File::open(path).map_err(system(format!("open {}", path.display())));
+    Ok((open(data_dir)?, open(&data_dir.join(record::ATTEMPTS))?))
 }
 
 impl Owned {
@@ -63,15 +71,15 @@ impl Owned {
             }
             other => other.map_err(system(format!("lock {}", path.display())))?,
         }
-        let dir = File::open(data_dir).map_err(system(format!("open {}", data_dir.display())))?;
+        let (dir, attempts) = open_dirs(data_dir)?;
         let listener = listen(&dir).map_err(system(format!("listen on {}/{}", data_dir.display(), launch::SOCKET)))?;
-        Ok(Self { lock, listener, dir })
+        Ok(Self { lock, listener, dir, attempts })
     }
 
     /// Goes on with what the process image before this one held.
     pub(crate) fn resume(data_dir: &Path, lock: File, listener: UnixListener) -> Result<Self, Error> {
-        let dir = File::open(data_dir).map_err(system(format!("open {}", data_dir.display())))?;
-        Ok(Self { lock, listener, dir })
+        let (dir, attempts) = open_dirs(data_dir)?;
+        Ok(Self { lock, listener, dir, attempts })
     }
 
     /// Writes our pid into the lock file, for people; the lock is what counts.
@@ -79,11 +87,15 @@ impl Owned {
         let _ = self.lock.set_len(0).and_then(|()| writeln!(self.lock, "{}", std::process::id()));
     }
 
-    /// Whether the directory still holds our lock file under its path.
-    pub(crate) fn is_in_place(&self, data_dir: &Path) -> bool {
-        let ours = self.lock.metadata();
-        let there = std::fs::metadata(data_dir.join(launch::LOCK));
-        matches!((ours, there), (Ok(ours), Ok(there)) if (ours.dev(), ours.ino()) == (there.dev(), there.ino()))
+    /// The first of our lock file and `attempts/` that is no longer under its path: without the one the directory is another's, without
+    /// the other nothing that runs has a record.
+    pub(crate) fn lost(&self, data_dir: &Path) -> Option<PathBuf> {
+        let moved = |(ours, path): &(&File, PathBuf)| {
+            let there = std::fs::metadata(path);
+            !matches!((ours.metadata(), there), (Ok(ours), Ok(there)) if (ours.dev(), ours.ino()) == (there.dev(), there.ino()))
+        };
+        let held = [(&self.lock, data_dir.join(launch::LOCK)), (&self.attempts, data_dir.join(record::ATTEMPTS))];
+        held.into_iter().find(moved).map(|(_, path)| path)
     }
 
     /// Takes the socket away, before the lock is released with this process.

@@ -55,8 +55,8 @@ const DEFAULT_WARM: u32 = 1;
 const QUIET_NS: u64 = 50_000_000;
 /// Beyond the wanted number, idle monitors stay this long: a burst is often followed by another.
 const TRIM_NS: u64 = 5_000_000_000;
-/// After the lease's deadline and its grace a monitor has had its chance; it is stopped or gone. Enough for a healthy one to be
-/// scheduled, little against the drift the lease allows for.
+/// After the lease's deadline and its grace a monitor has had its chance; it is stopped, or very late. Enough for a healthy one to be
+/// scheduled, little against the drift the lease allows for. Who comes later is ended by its keeper, which says the same of its attempt.
 const FENCE_SLACK_NS: u64 = 20_000_000;
 
 /// What an attempt is to the keeper.
@@ -66,6 +66,8 @@ struct Attempt {
     token: Option<u64>,
     /// Nanoseconds between the lease's deadline and KILL, for attempts that obey it.
     fence_grace_ns: Option<u64>,
+    /// Its monitor was killed here for the lease's end.
+    condemned: bool,
 }
 
 /// Whether the keeper is on its way out.
@@ -231,12 +233,16 @@ impl Keeper {
         }
     }
 
-    /// Something was removed from the data directory: if it is the directory itself, there is nobody left to keep for.
+    /// Something was removed from the data directory: if it is the directory itself, or that of the attempts, there is nobody left to
+    /// keep for.
     fn on_watch(&mut self) {
         let mut buffer = [0u8; 4096];
         while rustix::io::read(&self.watch, &mut buffer).is_ok_and(|count| count > 0) {}
-        if !self.vanished && !self.owned.is_in_place(&self.world.data_dir) {
-            eprintln!("keeper: {} is gone; stopping what runs", self.world.data_dir.display());
+        if self.vanished {
+            return;
+        }
+        if let Some(path) = self.owned.lost(&self.world.data_dir) {
+            eprintln!("keeper: {} is gone; stopping what runs", path.display());
             self.vanished = true;
             self.stop_all(Some(0));
             // No line will ever be found to an orphan: its socket went with the directory, and so did its record.

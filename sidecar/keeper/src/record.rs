@@ -2,8 +2,11 @@
 //!
 //! ```text
 //! spec ──▶ spawned ──▶ (trimmed …) ──▶ exit ──▶ (swept)        written by the monitor, which holds the file locked
-//!   └──────────┴───────────────▶ lost                           written by a keeper that found the lock released
+//!   └──────────┴───────────────▶ lost | exit (fenced)           written by a keeper that found the lock released
 //! ```
+//!
+//! A keeper that ends a monitor at the end of the lease says so before, in a file beside the record ([`condemn`]): so whoever finds the
+//! lock released knows that the attempt was fenced, and not lost.
 //!
 //! A frame is `u32` length, `u32` CRC-32 of what follows, a kind byte and a body. A torn last frame counts as absent. No frame
 //! is fsynced: a record must survive the death of any process, and after a power loss the attempt is lost anyway.
@@ -20,10 +23,12 @@ use crate::codec;
 use crate::sys;
 use crate::wire::{End, ListedState, ProcessId, Spec};
 
-pub use file::{Writer, mark_lost, mark_swept};
+pub use file::{Writer, condemn, is_condemned, mark_fenced, mark_lost, mark_swept};
 
 /// Name of the record inside an attempt's directory.
 pub const FILE: &str = "record";
+/// Name of the mark beside it: its keeper ends its monitor, for the lease is over.
+const CONDEMNED: &str = "fenced";
 /// Name of the directory of attempts inside the data directory.
 pub const ATTEMPTS: &str = "attempts";
 /// Name of the directory inside the data directory where an agent puts directories of attempts together before their start.

@@ -192,8 +192,33 @@ fn a_stopped_monitor_does_not_outlive_the_lease() {
     agent.start("a", fenced(&format!("{STRAY} trap '' TERM; echo > ready; while :; do sleep 0.05; done")));
     bed.wait_for_file("a", "ready");
     signal(monitor_of(&bed, "a"), libc::SIGSTOP);
-    agent.lost("a");
+    // Whoever ended it: it was its lease that did.
+    assert_eq!(agent.ended("a").reason, EndReason::Fenced);
     assert_eq!(bed.tasks(), Vec::<u32>::new());
+}
+
+#[test]
+fn a_keepers_successor_knows_whom_it_ended_for_the_lease() {
+    let mut bed = Bed::new();
+    let mut agent = bed.agent();
+    for name in ["condemned", "killed"] {
+        agent.start(name, fenced("echo > ready; while :; do sleep 0.05; done"));
+        bed.wait_for_file(name, "ready");
+    }
+    let monitors = ["condemned", "killed"].map(|name| monitor_of(&bed, name));
+    kill9(agent.keeper);
+    drop(agent);
+    record::condemn(&bed.attempt("condemned")).unwrap();
+    monitors.map(kill9);
+    bed.wait_until_empty();
+    let mut agent = bed.agent();
+    match agent.listed("condemned") {
+        Some(ListedState::Ended(end)) => assert_eq!(end.reason, EndReason::Fenced),
+        _ => assert_eq!(agent.ended("condemned").reason, EndReason::Fenced),
+    }
+    if agent.listed("killed") != Some(ListedState::Lost) {
+        agent.lost("killed");
+    }
 }
 
 #[test]
@@ -372,6 +397,20 @@ fn a_vanished_directory_ends_everything() {
     until("the removal", || std::fs::remove_dir_all(&bed.dir).is_ok().then_some(()));
     until("no keeper left", || bed.keepers().is_empty().then_some(()));
     bed.wait_until_empty();
+}
+
+#[test]
+fn vanished_attempts_end_everything() {
+    let mut bed = Bed::new();
+    let mut agent = bed.agent();
+    agent.start("a", sh(&format!("{STRAY} trap '' TERM; echo > ready; while :; do sleep 0.05; done")));
+    bed.wait_for_file("a", "ready");
+    let attempts = bed.dir.join(record::ATTEMPTS);
+    until("the removal", || std::fs::remove_dir_all(&attempts).is_ok().then_some(()));
+    until("no keeper left", || bed.keepers().is_empty().then_some(()));
+    bed.wait_until_empty();
+    // The next one begins anew.
+    assert_eq!(bed.agent().run("b", sh("exit 1")).code, Some(1));
 }
 
 #[test]

@@ -59,8 +59,9 @@ pub(crate) use armed::{arm, fire, reach};
 /// The deliberate mistake that `SIDECAR_BUG` names, so that the suite over real processes can be shown to catch it.
 #[cfg(feature = "seeded-bugs")]
 pub(crate) fn bug() -> Option<crate::machine::Bug> {
-    use crate::machine::Bug::{AckBeforeLedger, ForgetOutbox, IgnoreLease, PurgeBeforeAck, StartTwice};
+    use crate::machine::Bug as B;
     let name = std::env::var("SIDECAR_BUG").ok()?;
-    let bugs = [AckBeforeLedger, ForgetOutbox, IgnoreLease, PurgeBeforeAck, StartTwice];
-    bugs.into_iter().find(|bug| format!("{bug:?}") == name)
+    let of_link = [B::AckBeforeLedger, B::ForgetOutbox, B::IgnoreLease, B::PurgeBeforeAck, B::PurgeBeforeStored];
+    let of_processes = [B::ForgetRunning, B::IgnoreStop, B::PublishUnasked, B::StartTwice];
+    of_link.into_iter().chain(of_processes).find(|bug| format!("{bug:?}") == name)
 }

@@ -133,8 +133,14 @@ impl Shared {
         let notice = match prepared {
             Ok(()) => Notice::Prepared,
             Err(error) => {
-                let refusal = if matches!(error, InputError::Output(_)) { Refusal::Task } else { Refusal::Input };
-                Notice::Refused { refusal, message: error.to_string() }
+                let message = error.to_string();
+                let refusal = match error {
+                    InputError::Output(_) => Refusal::Task,
+                    // No input would come in here now, whoever's it is.
+                    _ if exec::tells_of_lack(&message) => Refusal::Failed,
+                    _ => Refusal::Input,
+                };
+                Notice::Refused { refusal, message }
             }
         };
         {

@@ -212,7 +212,10 @@ pub enum Error {
         /// What is gone.
         path: PathBuf,
     },
-    /// A newer incarnation has the id.
+    /// The informer speaks another protocol, or the like.
+    #[error("the informer will not have this sidecar: {0}; its tasks are left alone")]
+    Refused(String),
+    /// Another process has the id: started again, this one would take it away from that one, and be superseded in turn.
     #[error(
         "the informer will not have this sidecar: {0}; its tasks are left alone. If its data directory was copied, remove the copy's ledger.db"
     )]
@@ -326,6 +329,7 @@ pub(crate) async fn serve(
         embedded,
         reports,
         keeperless: within.keeperless,
+        start: fresh_start()?,
     };
     // Nobody may want to know.
     let _begun = begun.send(meta.sidecar);
@@ -455,9 +459,19 @@ fn dirs(options: &Options, keeperless: bool) -> Result<Dirs, Error> {
     Ok(Dirs { data, exe, keeper_exe })
 }
 
-fn fresh_id() -> Result<SidecarId, Error> {
-    let mut bytes = [0; 16];
+fn random<const LENGTH: usize>() -> Result<[u8; LENGTH], Error> {
+    let mut bytes = [0; LENGTH];
     getrandom(&mut bytes, GetRandomFlags::empty()).map_err(io::Error::from).map_err(system("read random bytes"))?;
+    Ok(bytes)
+}
+
+/// What tells this process from one on a copy of its data directory, which may have the same id and incarnation. 0 would tell nothing.
+fn fresh_start() -> Result<u64, Error> {
+    Ok(u64::from_ne_bytes(random()?).max(1))
+}
+
+fn fresh_id() -> Result<SidecarId, Error> {
+    let bytes = random()?;
     Ok(SidecarId::from_u128(uuid::Builder::from_random_bytes(bytes).into_uuid().as_u128()))
 }
 

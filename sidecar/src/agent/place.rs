@@ -3,22 +3,22 @@
 use super::Error;
 use super::shell::Input;
 use crate::ledger;
-use std::fs::{File, metadata};
+use std::fs::{DirBuilder, File, metadata};
 use std::io;
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::sync::mpsc;
 
-/// Between two looks: a fraction of a beat, so that few tasks are taken in vain; each look is four `stat`s.
+/// Between two looks: a fraction of a beat, so that few tasks are taken in vain; each look is five `stat`s.
 const LOOK: Duration = Duration::from_secs(1);
 
 /// The paths that must go on naming what they named at the start.
 #[derive(Debug)]
 pub(super) struct Place {
     pins: Vec<(PathBuf, (u64, u64))>,
-    /// Keeps its number from being given to a directory made in its place; the files are held open by lock and ledger.
-    _dir: File,
+    /// Keep their numbers from being given to directories made in their place; the files are held open by lock and ledger.
+    _dirs: [File; 2],
 }
 
 fn identity(path: &Path) -> io::Result<(u64, u64)> {
@@ -26,13 +26,17 @@ fn identity(path: &Path) -> io::Result<(u64, u64)> {
 }
 
 impl Place {
-    /// The directory as it is now, with lock and ledger open. The ledger's files are not opened here: closing them would drop the locks
+    /// The directory as it is now, with that of the attempts, lock and ledger open. The ledger's files are not opened here: closing them would drop the locks
     /// that SQLite has on them.
     pub(super) fn pin(data: &Path) -> io::Result<Self> {
         let dir = File::open(data)?;
-        let paths = std::iter::once(data.to_owned()).chain(ledger::FILES.map(|file| data.join(file)));
+        let attempts = data.join(keeper::record::ATTEMPTS);
+        // Its keeper may not have come to it yet, or be in another container.
+        DirBuilder::new().recursive(true).mode(0o700).create(&attempts)?;
+        let held = File::open(&attempts)?;
+        let paths = [data.to_owned(), attempts].into_iter().chain(ledger::FILES.map(|file| data.join(file)));
         let pins = paths.map(|path| identity(&path).map(|id| (path, id))).collect::<io::Result<_>>()?;
-        Ok(Self { pins, _dir: dir })
+        Ok(Self { pins, _dirs: [dir, held] })
     }
 
     /// The first path that names nothing or something else. An answer that says neither (a sick disk) is no finding.
@@ -77,10 +81,19 @@ mod tests {
         let place = Place::pin(&data).expect("all there");
         assert_eq!(place.lost(), None);
         let first = data.join(ledger::FILES[0]);
+        std::fs::hard_link(&first, data.join("kept")).expect("a second name");
         std::fs::remove_file(&first).expect("removed");
         assert_eq!(place.lost(), Some(&*first));
         File::create(&first).expect("made again");
         assert_eq!(place.lost(), Some(&*first), "another file of the same name");
+        std::fs::remove_file(&first).expect("removed");
+        std::fs::hard_link(data.join("kept"), &first).expect("put back");
+        assert_eq!(place.lost(), None);
+        let attempts = data.join(keeper::record::ATTEMPTS);
+        std::fs::remove_dir(&attempts).expect("removed");
+        assert_eq!(place.lost(), Some(&*attempts));
+        std::fs::create_dir(&attempts).expect("made again");
+        assert_eq!(place.lost(), Some(&*attempts), "another directory of the same name");
         let moved = data.with_extension("moved");
         std::fs::rename(&data, &moved).expect("moved");
         assert_eq!(place.lost(), Some(&*data));

@@ -66,6 +66,8 @@ pub(super) struct Outside {
     pub embedded: Embedded,
     pub reports: Reports,
     pub keeperless: bool,
+    /// Of this process and no other.
+    pub start: u64,
 }
 
 /// How an attempt is started.
@@ -386,8 +388,9 @@ impl Shell {
                 }
                 self.send(link, Message::Report(*report));
             }
-            Effect::SendBeat { link, beat } => {
+            Effect::SendBeat { link, mut beat } => {
                 self.outside.metrics.on_beat();
+                beat.apart = self.apart();
                 self.send(link, Message::Beat(*beat));
                 // A full queue means that the work thread has enough to do; the next beat tells older figures.
                 let _dropped = self.outside.work.try_send(Order::Beaten { next_ms: now.boot_ms + self.beat_ms });
@@ -421,10 +424,22 @@ impl Shell {
             }
             Effect::StoreLog { attempt, fence } => return self.store_log(now, attempt, fence),
             Effect::Purge { attempt } => self.job(Job::Purge(attempt)),
-            Effect::GiveUp { message } => return Err(Error::Superseded(message)),
+            Effect::GiveUp { code, message } => {
+                let other_has_it = matches!(&code[..], "superseded" | "copy");
+                return Err(if other_has_it { Error::Superseded(message) } else { Error::Refused(message) });
+            }
             Effect::Complain(complaint) => tracing::warn!("{complaint}"),
         }
         Ok(())
+    }
+
+    /// What attempts ask for that the informer does not count, so that it does not give it away; `None`: there are none.
+    fn apart(&self) -> Option<v1::Resources> {
+        let asked = |attempt| self.outside.assignments.get(attempt).and_then(|assign| assign.spec.as_ref()?.resources);
+        self.machine.apart().filter_map(asked).reduce(|sum, more| v1::Resources {
+            cpu_millis: sum.cpu_millis.saturating_add(more.cpu_millis),
+            memory_bytes: sum.memory_bytes.saturating_add(more.memory_bytes),
+        })
     }
 
     fn store_log(&mut self, now: Now, attempt: AttemptId, fence: Fence) -> Result<(), Error> {
@@ -520,7 +535,11 @@ impl Shell {
             base_env: &self.base_env,
             fence_grace_ms,
         };
-        let mut spec = exec::plan(&plan).map_err(failed)?;
+        let mut spec = exec::plan(&plan).map_err(|error| match error {
+            // No other machine would do better.
+            exec::Error::EmptyArgv { .. } | exec::Error::Transcode(_) => refused(Refusal::Task, error),
+            _ => failed(error),
+        })?;
         spec.note = note::write(&assign);
         spec.files.extend(input);
         Ok(Planned::Process(Box::new(spec)))
@@ -563,6 +582,7 @@ impl Shell {
             protocol_max: proto::PROTOCOL_MAX,
             sidecar: self.meta.sidecar.to_string(),
             incarnation: self.meta.incarnation,
+            start: self.outside.start,
             host: self.this_machine.host.clone(),
             boot_id: self.this_machine.boot_id.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),

@@ -86,7 +86,7 @@ pub(super) fn word(message: v1::InformerMessage) -> Result<Word, Error> {
         Message::Callback(callback) => Word::Callback(attempt(callback.attempt.as_ref(), "a callback")?, callback.body),
         Message::Refuse(refuse) => {
             let message = format!("{} ({})", refuse.message, refuse.code);
-            Word::Heard(Heard::Refuse { message, is_final: refuse.r#final })
+            Word::Heard(Heard::Refuse { code: refuse.code, message, is_final: refuse.r#final })
         }
     })
 }

@@ -342,7 +342,7 @@ impl Work {
         };
         let notice = match notice {
             N::Spawned { process, .. } => machine::Notice::Spawned(self.on_spawned(attempt, process)),
-            N::Refused { why, message, .. } => machine::Notice::Refused { refusal: refusal(why), message },
+            N::Refused { why, message, .. } => machine::Notice::Refused { refusal: refusal(why, &message), message },
             N::Ended { end, .. } => {
                 super::failpoint::reach("after-end");
                 machine::Notice::Ended(self.on_ended(attempt, &end)?)
@@ -402,12 +402,15 @@ fn lost(message: &str) -> Box<v1::Ending> {
     Box::new(v1::Ending { reason, message: message.to_owned(), ended_unix_ms, ..Default::default() })
 }
 
-const fn refusal(why: Refusal) -> machine::Refusal {
+fn refusal(why: Refusal, message: &str) -> machine::Refusal {
     match why {
+        // What the task asks for cannot be, here or elsewhere.
+        Refusal::Invalid => machine::Refusal::Task,
+        Refusal::System if exec::tells_of_wrong_limits(message) => machine::Refusal::Task,
         Refusal::Exists => machine::Refusal::Exists,
         Refusal::NoLease => machine::Refusal::NoLease,
         Refusal::Terminating => machine::Refusal::Terminating,
-        Refusal::System | Refusal::Invalid => machine::Refusal::Failed,
+        Refusal::System => machine::Refusal::Failed,
     }
 }
 

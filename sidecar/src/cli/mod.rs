@@ -4,7 +4,7 @@ mod progress;
 mod run;
 mod status;
 
-use crate::config;
+use crate::{agent, config};
 use clap::{Parser, Subcommand};
 use std::io::IsTerminal as _;
 use std::path::PathBuf;
@@ -44,6 +44,9 @@ enum Verb {
     },
 }
 
+/// The id belongs to another process, so that starting again mends nothing: the unit in `examples/systemd` heeds it.
+const EXIT_SUPERSEDED: u8 = 3;
+
 /// Parses the arguments and does what they say.
 #[must_use]
 pub fn main() -> ExitCode {
@@ -63,7 +66,10 @@ pub fn main() -> ExitCode {
                 Some(config::Error::Faults(faults)) => eprintln!("{faults}"),
                 _ => eprintln!("sidecar: {error}"),
             }
-            ExitCode::FAILURE
+            match error.downcast_ref::<agent::Error>() {
+                Some(agent::Error::Superseded(_)) => ExitCode::from(EXIT_SUPERSEDED),
+                _ => ExitCode::FAILURE,
+            }
         }
     }
 }

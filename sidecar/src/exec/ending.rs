@@ -46,7 +46,7 @@ pub fn ending(attempt_dir: &Path, spec: &v1::TaskSpec, end: &End) -> v1::Ending 
         ended_unix_ms: end.ended_wall_ms,
         ran_ms: end.ran_ms,
         outputs: verdict.outputs,
-        machine_fault: verdict.reason == Reason::Spawn && !verdict.never_ran && is_machine_fault(end),
+        machine_fault: verdict.reason == Reason::Spawn && !verdict.never_ran && is_machine_fault(spec, end),
     }
 }
 
@@ -71,8 +71,39 @@ pub fn staged(
 
 /// Whether nothing was spawned for a reason that would meet other tasks too. A program or a directory that is not there is what
 /// this task named; quarantining the sidecar for it would let one misspelt command stop everybody's work.
-fn is_machine_fault(end: &End) -> bool {
-    end.reason != EndReason::SpawnFailed || !["execve ", "chdir "].iter().any(|call| end.message.starts_with(call))
+fn is_machine_fault(spec: &v1::TaskSpec, end: &End) -> bool {
+    let named = ["execve ", "chdir "].iter().any(|call| end.message.starts_with(call));
+    if end.reason != EndReason::SpawnFailed || !named {
+        return true;
+    }
+    let limited = spec.limits.is_some_and(|limits| limits.memory_bytes > 0);
+    match os_error(&end.message) {
+        // It may be no more than its own limit that is too small for its program.
+        Some(libc::ENOMEM) => !limited,
+        Some(libc::EAGAIN | libc::EIO) => true,
+        Some(errno) => is_lack(errno),
+        None => false,
+    }
+}
+
+/// Whether an error is of what a machine has too little of: descriptors, memory, room on its disk.
+const fn is_lack(errno: i32) -> bool {
+    matches!(errno, libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::ENOSPC | libc::EDQUOT)
+}
+
+/// The system's number in a message that ends with the system's words.
+fn os_error(message: &str) -> Option<i32> {
+    message.rsplit_once("(os error ")?.1.split_once(')')?.0.parse().ok()
+}
+
+/// Whether a message ends with words of the system that say what this machine lacks.
+pub(crate) fn tells_of_lack(message: &str) -> bool {
+    os_error(message).is_some_and(is_lack)
+}
+
+/// Whether the keeper refused a start for the limits that the task asks for: a value that no kernel takes.
+pub(crate) fn tells_of_wrong_limits(message: &str) -> bool {
+    message.starts_with("limits: ") && matches!(os_error(message), Some(libc::EINVAL | libc::ERANGE))
 }
 
 struct Verdict {

@@ -36,6 +36,7 @@ pub mod transcode;
 pub mod typed;
 
 pub use ending::{ending, staged};
+pub(crate) use ending::{tells_of_lack, tells_of_wrong_limits};
 pub use environment::base_env;
 pub use progress::Progress;
 pub use publish::{discard, publish};

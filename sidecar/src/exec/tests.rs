@@ -273,3 +273,32 @@ fn a_newer_attempts_fence_stops_all_renames_and_two_names_of_one_file_are_told()
     assert!(matches!(same, outputs::Error::Same { .. }), "{same}");
     assert_eq!(fs::read_dir(dir.0.join("out")).expect("a directory").count(), 4, "outputs and fences");
 }
+
+#[test]
+fn what_a_machine_lacks_is_told_from_what_a_task_names() {
+    let dir = Path::new("/nowhere");
+    let told = |spec: &v1::TaskSpec, message: &str| {
+        let end = End { reason: EndReason::SpawnFailed, message: message.to_owned(), ..End::default() };
+        ending(dir, spec, &end).machine_fault
+    };
+    let (plain, limited) = (
+        v1::TaskSpec::default(),
+        v1::TaskSpec { limits: Some(v1::Limits { memory_bytes: 1 << 20, ..Default::default() }), ..Default::default() },
+    );
+    for errno in [libc::EMFILE, libc::ENFILE, libc::ENOMEM, libc::EAGAIN, libc::ENOSPC] {
+        let error = std::io::Error::from_raw_os_error(errno);
+        assert!(told(&plain, &format!("execve /bin/true: {error}")), "{error}");
+        assert!(told(&plain, &format!("clone: {error}")), "{error}");
+    }
+    for errno in [libc::ENOENT, libc::EACCES, libc::ENOTDIR, libc::ENOEXEC, libc::E2BIG] {
+        let error = std::io::Error::from_raw_os_error(errno);
+        assert!(!told(&plain, &format!("execve /no/such: {error}")), "{error}");
+        assert!(!told(&plain, &format!("chdir /no/such: {error}")), "{error}");
+    }
+    let memory = std::io::Error::from_raw_os_error(libc::ENOMEM);
+    assert!(!told(&limited, &format!("execve /bin/true: {memory}")), "its own limit may be too small for it");
+    assert!(tells_of_lack("input a: cannot copy /a: No space left on device (os error 28)"));
+    assert!(!tells_of_lack("input a: connection refused (os error 111)") && !tells_of_lack("input a: (os error x)"));
+    assert!(tells_of_wrong_limits("limits: writing 9 to /m: Invalid argument (os error 22)"));
+    assert!(!tells_of_wrong_limits("limits: writing 9 to /m: Device or resource busy (os error 16)"));
+}

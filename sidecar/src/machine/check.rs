@@ -24,6 +24,10 @@ fn books(machine: &Machine) -> Result<(), String> {
             machine.unfinished, machine.busy
         ));
     }
+    let apart = machine.attempts.values().filter(|attempt| attempt.is_apart()).count();
+    if apart != machine.apart as usize {
+        return Err(format!("{apart} attempts are not counted by the informer, but {} are booked so", machine.apart));
+    }
     let index = |wanted: &dyn Fn(&Stage) -> bool| {
         let chosen = machine.attempts.iter().filter(|(_, attempt)| wanted(&attempt.stage));
         chosen.map(|(id, attempt)| (attempt.order, *id)).collect::<std::collections::BTreeSet<_>>()

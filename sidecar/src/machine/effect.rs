@@ -86,6 +86,8 @@ pub enum Effect {
     },
     /// End the agent with an error, leaving tasks alone.
     GiveUp {
+        /// One word for programs.
+        code: String,
         /// For the operator.
         message: String,
     },

@@ -180,6 +180,8 @@ pub enum Heard {
     },
     /// It will not talk to this sidecar.
     Refuse {
+        /// One word for programs.
+        code: String,
         /// Told to the operator.
         message: String,
         /// Never come back with this incarnation.
@@ -218,7 +220,7 @@ pub enum Refusal {
     Terminating,
     /// This sidecar lacks what the attempt needs just now; another one, or a later try, may have it.
     NotHere,
-    /// It cannot be started here: a wrong plan, or the system has no room.
+    /// It cannot be started here now, and nor could another: the system lacks what a start takes.
     Failed,
     /// An input could not be brought into its directory.
     Input,

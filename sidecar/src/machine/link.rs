@@ -26,7 +26,7 @@ impl Machine {
         self.link = LinkState::Down;
         self.lease.on_link_closed();
         self.outbox.on_link_closed();
-        self.told_open = None;
+        self.told_room = None;
     }
 
     /// Hello and inventory. They wait for the keeper's first listing: an inventory from the ledger alone could omit what runs.
@@ -39,6 +39,8 @@ impl Machine {
         for attempt in self.attempts.values_mut() {
             attempt.told = None;
         }
+        // Until it has judged them, the informer may not count them.
+        self.apart = self.unfinished;
         let told = |attempt: &Attempt| !(self.has(Bug::ForgetOutbox) && matches!(attempt.stage, Stage::Ended(_)));
         let held = self.attempts.iter().filter(|(_, it)| told(it)).filter_map(|(id, it)| it.inventory(*id)).collect();
         effects.push(Effect::SendHello { link, held });
@@ -69,7 +71,7 @@ impl Machine {
             Heard::Publish { attempt, fence } => self.on_publish(attempt, fence, effects),
             Heard::Ack { seq } => self.on_ack(link, seq, effects),
             Heard::Drain { on, stop_running } => self.on_drain(now, on, stop_running, effects),
-            Heard::Refuse { message, is_final } => self.on_refuse(link, message, is_final, effects),
+            Heard::Refuse { code, message, is_final } => self.on_refuse(link, code, message, is_final, effects),
         }
     }
 
@@ -94,35 +96,36 @@ impl Machine {
         effects: &mut Vec<Effect>,
     ) {
         use v1::verdict::Decision;
-        let Some(attempt) = self.attempts.get_mut(&id) else {
+        let Some(attempt) = self.attempts.get(&id) else {
             effects.push(Effect::Complain(Complaint::NotHeld { attempt: id, told: "heed a verdict" }));
             return;
         };
+        let (was_set_aside, fence) = (attempt.wish == Wish::SetAside, attempt.fence);
         if decision == Decision::SetAside {
             effects.push(Effect::Complain(Complaint::SetAside { attempt: id }));
-            attempt.wish = Wish::SetAside;
+            self.amend(id, |attempt| attempt.wish = Wish::SetAside);
             self.dirty.insert(id);
             self.withdraw_reports(id);
             return;
         }
-        if attempt.wish == Wish::SetAside {
-            attempt.wish = Wish::Run;
+        if was_set_aside {
             self.dirty.insert(id);
         }
-        attempt.told.get_or_insert_default();
+        self.amend(id, |attempt| {
+            attempt.wish = if was_set_aside { Wish::Run } else { attempt.wish };
+            attempt.told.get_or_insert_default();
+        });
+        let unfinished = self.attempts.get(&id).is_some_and(|attempt| attempt.stage.is_unfinished());
         match decision {
             Decision::Keep | Decision::Unspecified | Decision::SetAside => {}
             Decision::Stop => self.stop(now, id, why, effects),
             // The end of this attempt is stored there. If it still has a process, that is a copy nobody waits for.
-            Decision::Acknowledged if attempt.stage.is_unfinished() => self.stop(now, id, v1::Reason::Revoked, effects),
+            Decision::Acknowledged if unfinished => self.stop(now, id, v1::Reason::Revoked, effects),
             Decision::Acknowledged => {
                 self.withdraw_reports(id);
                 self.retire(id, effects);
             }
-            Decision::Publish => {
-                let fence = attempt.fence;
-                self.on_publish(id, fence, effects);
-            }
+            Decision::Publish => self.on_publish(id, fence, effects),
         }
         self.queue_reports(id);
     }
@@ -242,12 +245,12 @@ impl Machine {
         }
     }
 
-    fn on_refuse(&mut self, link: LinkId, message: String, is_final: bool, effects: &mut Vec<Effect>) {
+    fn on_refuse(&mut self, link: LinkId, code: String, message: String, is_final: bool, effects: &mut Vec<Effect>) {
         self.on_link_closed(link);
         effects.push(Effect::CloseLink { link, why: "the informer refused it" });
         if is_final {
             self.mode = Mode::Superseded;
-            effects.push(Effect::GiveUp { message });
+            effects.push(Effect::GiveUp { code, message });
         }
     }
 
@@ -270,7 +273,7 @@ impl Machine {
 
     /// A changed limit is told before the next beat is due; single starts and ends are in the informer's own books.
     pub(super) fn has_news(&self) -> bool {
-        self.told_open.is_some_and(|told| told != self.open)
+        self.told_room.is_some_and(|told| told != (self.open, self.apart))
     }
 
     pub(super) fn beat_if_due(&mut self, now: Now, effects: &mut Vec<Effect>) {
@@ -278,9 +281,10 @@ impl Machine {
         if now.boot_ms < self.lease.next_beat_ms(self.has_news()) {
             return;
         }
-        let held = self.unfinished;
-        let credit = if self.open { self.config.slots.saturating_sub(held) } else { 0 };
-        self.told_open = Some(self.open);
+        // What the informer counts and what it may add are together what it may hold here: slots, less what it does not know of.
+        let held = self.unfinished - self.apart;
+        let credit = if self.open { self.config.slots.saturating_sub(self.unfinished) } else { 0 };
+        self.told_room = Some((self.open, self.apart));
         // What waits for the informer's verdict is told after it: a service's health may not change again for a year.
         let may_tell = |id: &AttemptId| self.attempts.get(id).is_some_and(|attempt| attempt.told.is_some());
         let told: Vec<_> = self.progressed.iter().copied().filter(may_tell).take(bounds::BEAT_PROGRESS).collect();
@@ -292,7 +296,9 @@ impl Machine {
             }
         }
         let seq = self.lease.on_beat(now.boot_ms);
-        let beat = v1::Beat { seq, load: Some(self.load), credit, held, closed: !self.open, progress };
+        let closed = !self.open;
+        // What the apart ones take is in their assignments, which the shell has.
+        let beat = v1::Beat { seq, load: Some(self.load), credit, held, closed, progress, apart: None };
         effects.push(Effect::SendBeat { link, beat: Box::new(beat) });
     }
 }

@@ -30,11 +30,13 @@
 //! | `outbox` | reports: order, window, acknowledgement |
 //! | `uploads` | logs that go up after the end, and what is purged when |
 //! | `tally` | what is counted for those who watch |
+//! | `books` | counters and indices over the attempts |
 //! | `check` | every invariant, recomputed |
 //! | `arms` | how often each arm of the table was taken, for the simulation |
 
 #[cfg(feature = "seeded-bugs")]
 mod arms;
+mod books;
 mod check;
 mod effect;
 mod event;
@@ -168,6 +170,8 @@ pub struct Machine {
     uploads: Uploads,
     tally: Tally,
     unfinished: u32,
+    /// Of these, the ones that the informer does not count.
+    apart: u32,
     busy: u32,
     next_order: u64,
     gone: BTreeSet<AttemptId>,
@@ -185,8 +189,9 @@ pub struct Machine {
     /// The disk is not full.
     room: bool,
     progressed: BTreeSet<AttemptId>,
-    /// Whether new work is welcome, as the last beat of this link told it, and as it was after the last event.
-    told_open: Option<bool>,
+    /// Whether new work is welcome, and how many attempts are apart, as the last beat of this link told it.
+    told_room: Option<(bool, u32)>,
+    /// Whether new work is welcome, as it was after the last event.
     open: bool,
     lease_end_seen_ms: u64,
     /// How often each arm of the table was taken, for the simulation.
@@ -208,6 +213,7 @@ impl Machine {
             uploads: Uploads::default(),
             tally: Tally::default(),
             unfinished: 0,
+            apart: 0,
             busy: 0,
             next_order: 1,
             gone: BTreeSet::new(),
@@ -223,7 +229,7 @@ impl Machine {
             load: v1::Load::default(),
             room: true,
             progressed: BTreeSet::new(),
-            told_open: None,
+            told_room: None,
             open: false,
             lease_end_seen_ms: 0,
             #[cfg(feature = "seeded-bugs")]
@@ -431,57 +437,6 @@ impl Machine {
         true
     }
 
-    fn insert(&mut self, id: AttemptId, attempt: Attempt) {
-        if let Some(old) = self.attempts.remove(&id) {
-            self.unbook(id, &old);
-        }
-        self.book(id, &attempt);
-        self.attempts.insert(id, attempt);
-    }
-
-    fn remove(&mut self, id: AttemptId) {
-        if let Some(attempt) = self.attempts.remove(&id) {
-            self.unbook(id, &attempt);
-            self.progressed.remove(&id);
-            self.dirty.remove(&id);
-            self.deletes.insert(id);
-        }
-    }
-
-    fn book(&mut self, id: AttemptId, attempt: &Attempt) {
-        self.unfinished += u32::from(attempt.stage.is_unfinished());
-        self.busy += u32::from(attempt.stage.is_busy());
-        self.tally.stages[attempt.stage.index()] += 1;
-        match attempt.stage {
-            Stage::Accepting | Stage::Accepted => {
-                self.waiting.insert((attempt.order, id));
-            }
-            Stage::Retired(copy) => {
-                self.retired.insert((attempt.order, id));
-                self.retired_bytes += attempt.log_bytes;
-                match copy {
-                    LogCopy::Wanted => self.uploads.owe(id, attempt.order),
-                    LogCopy::Unwanted | LogCopy::Stored => {
-                        self.spare.insert((attempt.order, id));
-                    }
-                }
-            }
-            _ => {}
-        }
-    }
-
-    fn unbook(&mut self, id: AttemptId, attempt: &Attempt) {
-        self.unfinished -= u32::from(attempt.stage.is_unfinished());
-        self.busy -= u32::from(attempt.stage.is_busy());
-        self.tally.stages[attempt.stage.index()] -= 1;
-        self.waiting.remove(&(attempt.order, id));
-        if self.retired.remove(&(attempt.order, id)) {
-            self.retired_bytes -= attempt.log_bytes;
-            self.spare.remove(&(attempt.order, id));
-            self.uploads.forget(id);
-        }
-    }
-
     /// Remembers an attempt that must not start any more although it is not held.
     fn remember_gone(&mut self, id: AttemptId) {
         if self.gone.insert(id) {
@@ -541,11 +496,12 @@ impl Machine {
     /// Ends an attempt for a reason that lies outside it.
     fn stop(&mut self, now: Now, id: AttemptId, why: v1::Reason, effects: &mut Vec<Effect>) {
         let ignored = self.has(Bug::IgnoreStop);
-        let Some(attempt) = self.attempts.get_mut(&id) else { return };
-        if !attempt.stage.is_held() {
-            return;
-        }
-        attempt.wish = Wish::Stop(why);
+        self.amend(id, |attempt| {
+            if attempt.stage.is_held() {
+                attempt.wish = Wish::Stop(why);
+            }
+        });
+        let Some(attempt) = self.attempts.get(&id).filter(|attempt| attempt.stage.is_held()) else { return };
         match attempt.stage {
             Stage::Accepting | Stage::Accepted => {
                 let ending = never_started(now, why, "stopped before it started");

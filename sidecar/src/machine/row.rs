@@ -141,6 +141,11 @@ impl Attempt {
         }
     }
 
+    /// It occupies this sidecar, and the informer does not count it: it has set it aside, or has not judged it in this link.
+    pub(super) fn is_apart(&self) -> bool {
+        self.stage.is_unfinished() && (self.told.is_none() || self.wish == Wish::SetAside)
+    }
+
     /// Whether there is a fact for this step.
     pub(super) fn reached(&self, step: Step) -> bool {
         match (step, &self.stage) {

@@ -23,6 +23,8 @@ pub(super) struct World {
     pub ledger: std::collections::BTreeMap<AttemptId, Row>,
     batch: u64,
     beat: u64,
+    /// Held and credit of the last beat.
+    room: (u32, u32),
 }
 
 impl World {
@@ -34,6 +36,7 @@ impl World {
             ledger: std::collections::BTreeMap::new(),
             batch: 0,
             beat: 0,
+            room: (0, 0),
         }
     }
 
@@ -69,6 +72,7 @@ impl World {
         for effect in &effects {
             if let Effect::SendBeat { beat, .. } = effect {
                 self.beat = beat.seq;
+                self.room = (beat.held, beat.credit);
             }
         }
         effects.retain(|effect| !matches!(effect, Effect::SendBeat { .. }));
@@ -198,16 +202,16 @@ fn a_full_disk_closes_the_sidecar_and_costs_the_oldest_acknowledged_logs() {
     world.machine = Machine::new(config, rows);
     world.tell(Event::KeeperConnected { listing: vec![] });
     world.relink();
-    assert_eq!(world.machine.told_open, Some(true));
+    assert_eq!(world.machine.told_room, Some((true, 0)));
     let effects = world.tell(Event::DiskSeen { room: false });
     assert_eq!(effects, [Effect::Purge { attempt: one }]);
     world.pass(50);
-    assert_eq!(world.machine.told_open, Some(false), "told before the next beat is due");
+    assert_eq!(world.machine.told_room, Some((false, 0)), "told before the next beat is due");
     assert_eq!(world.tell(Event::DiskSeen { room: false }), [Effect::Purge { attempt: two }]);
     assert_eq!(world.tell(Event::DiskSeen { room: false }), []);
     world.tell(Event::DiskSeen { room: true });
     world.pass(50);
-    assert_eq!(world.machine.told_open, Some(true));
+    assert_eq!(world.machine.told_room, Some((true, 0)));
 }
 
 #[test]
@@ -447,6 +451,25 @@ fn what_is_set_aside_runs_on_in_silence() {
 }
 
 #[test]
+fn what_is_set_aside_keeps_its_slot() {
+    let (mut world, one, two) = (World::linked(3), attempt(1, 1), attempt(2, 1));
+    for (n, id) in [(1, one), (2, two)] {
+        world.assign(id, n);
+        world.notice(id, Notice::Spawned(started()));
+    }
+    world.relink();
+    assert_eq!(world.room, (0, 1), "until they are judged, only the third slot is free");
+    world.verdict(one, Decision::Keep);
+    world.verdict(two, Decision::SetAside);
+    world.pass(50);
+    assert_eq!(world.room, (1, 1), "told at once: two slots are the informer's");
+    assert_eq!(world.machine.apart().collect::<Vec<_>>(), [two]);
+    world.notice(two, Notice::Ended(exit(0)));
+    world.pass(50);
+    assert_eq!((world.room, world.machine.apart().count()), ((1, 2), 0), "and that the third is, too");
+}
+
+#[test]
 fn a_restarted_agent_starts_an_accepted_attempt_only_with_a_verdict() {
     let (mut world, one) = (World::linked(1), attempt(1, 1));
     world.tell(Event::KeeperGone);
@@ -529,7 +552,11 @@ fn a_superseded_agent_takes_no_work_and_leaves_its_tasks_alone() {
     let (mut world, one) = (World::linked(2), attempt(1, 1));
     world.assign(one, 1);
     world.notice(one, Notice::Spawned(started()));
-    let effects = world.hear(Heard::Refuse { message: "a newer incarnation is linked".into(), is_final: true });
+    let effects = world.hear(Heard::Refuse {
+        code: "superseded".into(),
+        message: "a newer incarnation is linked".into(),
+        is_final: true,
+    });
     assert!(matches!(effects[..], [Effect::CloseLink { .. }, Effect::GiveUp { .. }]));
     assert_eq!(world.machine.next_wakeup(), Some(world.machine.lease_deadline_ms()), "no beat is due");
 }

@@ -11,7 +11,7 @@ use super::probe::{self, Act, What};
 use super::recorder::{Recorder, Told};
 use super::{Outcome, Round, now};
 use crate::files::names;
-use crate::world::{DEADLINE, World, parent, processes_with, wait_for};
+use crate::world::{DEADLINE, World, parent, processes_with, wait_for, wait_within};
 use anyhow::{Context as _, Result, anyhow, ensure};
 use proto::dial::Dial;
 use proto::v1;
@@ -30,6 +30,9 @@ const FOLLOWED: usize = 3;
 const SLOTS: &str = "4";
 /// The longest hesitation before a harm that comes at a random moment.
 const HESITATE_MS: u64 = 80;
+/// How long what comes about in milliseconds is waited for where a deliberate mistake may keep it from coming about at all: the mistake
+/// has shown by then, and nothing else is judged.
+const MISTAKEN: Duration = Duration::from_millis(1500);
 /// Between two looks at what has no event of its own.
 const LOOK_AGAIN: Duration = Duration::from_millis(15);
 /// The beat of a round, as `serve` takes it and as a duration. A lease is three of them.
@@ -56,6 +59,7 @@ pub struct Flow {
     pub probes: PathBuf,
     boxes: usize,
     timed: bool,
+    patience: Duration,
     submitters: Vec<JoinHandle<Result<()>>>,
     others: Vec<JoinHandle<Result<()>>>,
     over: Arc<AtomicBool>,
@@ -126,6 +130,7 @@ impl Flow {
             jobs: Arc::new(jobs),
             monitors_harmed: false,
             timed: round.timed,
+            patience: if round.bug.is_some() { MISTAKEN } else { DEADLINE },
             submitters: Vec::new(),
             others: Vec::new(),
             over: Arc::default(),
@@ -274,9 +279,10 @@ impl Flow {
         }
         let mark = self.probes.as_os_str().as_encoded_bytes().to_vec();
         // What is late shows in the evidence.
-        let _late = wait_for("no probe is left", || processes_with(&mark).is_empty().then_some(()));
-        let _late = wait_for("books are closed", || self.books_are_closed().then_some(()));
-        let _late = wait_for("nothing is beside the outputs", || self.outputs_are_clean().then_some(()));
+        let _late = wait_within(self.patience, "no probe is left", || processes_with(&mark).is_empty().then_some(()));
+        let _late = wait_within(self.patience, "books are closed", || self.books_are_closed().then_some(()));
+        let _late =
+            wait_within(self.patience, "nothing is beside the outputs", || self.outputs_are_clean().then_some(()));
         let evidence = self.evidence(hung)?;
         let verdict = checker::judge(&evidence);
         if !verdict.violations.is_empty() {
@@ -314,7 +320,7 @@ impl Flow {
     fn wait_terminal(&self) -> Result<()> {
         for (key, id) in self.recorder.acknowledged() {
             let mut last = None;
-            wait_for(&format!("{key} has ended"), || {
+            wait_within(self.patience, &format!("{key} has ended"), || {
                 last = self.client.task(&id);
                 last.as_ref().is_some_and(|task| is_terminal(task.state())).then_some(())
             })
@@ -378,7 +384,7 @@ impl Flow {
     fn log(&self, task: &v1::Task, attempt: &v1::Attempt) -> Option<Vec<client::Chunk>> {
         let read = || self.client.log(&task.id, attempt.number);
         let whole = matches!(attempt.state(), v1::AttemptState::Succeeded | v1::AttemptState::Failed);
-        if whole { wait_for("a log is read", read).ok() } else { read() }
+        if whole { wait_within(self.patience, "a log is read", read).ok() } else { read() }
     }
 
     /// Writes down what was found, for a person.

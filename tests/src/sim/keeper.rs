@@ -329,7 +329,7 @@ impl World {
         }
         let plan = self.truth.plan_process(attempt);
         if let Some(refusal) = plan.refusal {
-            if matches!(refusal, Refusal::Failed | Refusal::Task | Refusal::Input) {
+            if matches!(refusal, Refusal::Task | Refusal::Input) {
                 self.truth.on_fault(attempt.task);
             }
             self.notice(n, attempt, refuse(refusal));

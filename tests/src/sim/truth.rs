@@ -380,7 +380,8 @@ impl Truth {
 /// It is not the task's own fault.
 pub(super) fn is_infrastructure(ending: &v1::Ending) -> bool {
     use v1::Reason as R;
-    matches!(ending.reason(), R::Lost | R::Drained | R::Fenced | R::Refused | R::Cancelled | R::Revoked)
+    let of_machine = ending.reason() == R::Spawn && ending.machine_fault;
+    of_machine || matches!(ending.reason(), R::Lost | R::Drained | R::Fenced | R::Refused | R::Cancelled | R::Revoked)
 }
 
 fn draw_ending(rng: &mut Rng, plan: &TaskPlan, runs_ms: u64) -> v1::Ending {

@@ -46,7 +46,7 @@ pub(super) fn heard(message: v1::InformerMessage, truth: &Truth, old: bool) -> O
             Heard::Publish { attempt: id(m.attempt), fence: m.fence.map(Fence::from).unwrap_or_default() }
         }
         Message::Ack(m) => Heard::Ack { seq: m.seq },
-        Message::Refuse(m) => Heard::Refuse { message: m.message, is_final: m.r#final },
+        Message::Refuse(m) => Heard::Refuse { code: m.code, message: m.message, is_final: m.r#final },
         Message::Drain(_) if old => return None,
         Message::Drain(m) => Heard::Drain { on: m.on, stop_running: m.stop_running },
         Message::Ping(_) | Message::Log(_) | Message::Executors(_) | Message::Callback(_) => return None,

@@ -149,6 +149,7 @@ impl Workbox {
         Hello {
             sidecar: self.id,
             incarnation: self.ledger.incarnation,
+            start: if self.plan.old { 0 } else { self.ledger.incarnation },
             host: format!("box{}", self.id.as_u128()),
             version: "simulated".to_owned(),
             labels: [("zone".to_owned(), self.plan.zone.to_owned())].into(),
@@ -513,7 +514,7 @@ impl World {
                 }
                 self.inside(n, 20, Inside::Purged { life, attempt });
             }
-            Effect::GiveUp { message } => return self.on_given_up(n, &message),
+            Effect::GiveUp { message, .. } => return self.on_given_up(n, &message),
             Effect::Complain(complaint) => self.on_complaint(n, &complaint),
         }
         Ok(())

@@ -153,8 +153,16 @@ fn a_failed_member_is_tried_again_by_itself_and_then_counted() {
             world.effects.retain(|effect| matches!(effect, Effect::SendAssign { .. }));
             world.machine.apply(world.now, Event::PongReceived { session }, &mut world.effects);
             let load = v1::Load::default();
-            let beat =
-                Event::BeatReceived { session, seq: 2, load, credit: 4, held: 0, closed: false, progress: vec![] };
+            let beat = Event::BeatReceived {
+                session,
+                seq: 2,
+                load,
+                credit: 4,
+                held: 0,
+                apart: v1::Resources::default(),
+                closed: false,
+                progress: vec![],
+            };
             world.tell(beat);
         }
     }

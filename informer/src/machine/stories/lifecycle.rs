@@ -102,7 +102,16 @@ fn who_fetches_inputs_does_not_hold_the_window_of_a_fresh_sidecar() {
     let note = "fetching inputs: 12 of 40 MiB".to_owned();
     let progress = vec![(attempt.0, v1::Progress { note: note.clone(), ..Default::default() })];
     let load = v1::Load::default();
-    world.tell(Event::BeatReceived { session, seq: 2, load, credit: 7, held: 1, closed: false, progress });
+    world.tell(Event::BeatReceived {
+        session,
+        seq: 2,
+        load,
+        credit: 7,
+        held: 1,
+        apart: v1::Resources::default(),
+        closed: false,
+        progress,
+    });
     let next = world.one_assigned();
     assert_ne!(next.0.task, slow, "the other one need not wait for a slow server");
     assert_eq!(world.machine.progress(slow).map(|progress| progress.note.as_str()), Some(note.as_str()));
@@ -142,22 +151,71 @@ fn three_spawn_failures_of_different_tasks_quarantine() {
     let mut world = World::new();
     let session = world.link(1, 1, 1, vec![]);
     let spawn = v1::Ending { reason: v1::Reason::Spawn.into(), machine_fault: true, ..Default::default() };
-    for _ in 0..3 {
-        let retry = v1::Retry { max_attempts: 1, ..Default::default() };
-        world.submit(store::Facts { retry: Some(retry), ..facts() });
+    let tasks: Vec<_> = (0..3).map(|_| world.submit(facts())).collect();
+    // Each is put back behind the others, so that three different ones fail, and none of them for the second time.
+    for task in &tasks {
         let attempt = world.one_assigned();
+        assert_eq!(attempt.0.task, *task);
         world.report(session, attempt, Report::Ended(Box::new(spawn.clone())));
-        world.effects.clear();
     }
-    let kept = world.submit(facts());
     assert_eq!(world.assigned(), []);
-    let why = world.machine.why(world.now, kept).expect("held");
+    let why = world.machine.why(world.now, tasks[0]).expect("held");
     assert!(why.details[0].contains("quarantined"), "{:?}", why.details);
-    for _ in 0..(super::sidecar::QUARANTINE_MS / BEAT) {
-        world.pass(BEAT);
+    let rest = |world: &mut World| {
+        for _ in 0..super::sidecar::QUARANTINE_BEATS {
+            assert_eq!(world.assigned(), []);
+            world.pass(BEAT);
+            world.beat(session, 1);
+        }
+    };
+    rest(&mut world);
+    let tried = world.one_assigned();
+    world.report(session, tried, Report::Ended(Box::new(spawn)));
+    assert_eq!(world.assigned(), [], "one try shows whether it is mended");
+    rest(&mut world);
+    let tried = world.one_assigned();
+    world.started(session, tried);
+    world.report(session, tried, Report::Ended(Box::new(exit(0))));
+    let charged = tasks.iter().map(|task| world.row(*task)).map(|row| (row.own_failures, row.infra_failures));
+    assert_eq!(charged.fold((0, 0), |sum, row| (sum.0 + row.0, sum.1 + row.1)), (0, 4), "charged to nobody");
+    assert_eq!(world.assigned().len(), 1, "and goes on");
+}
+
+#[test]
+fn what_a_machine_lacks_is_not_the_tasks_to_pay_for() {
+    let mut world = World::new();
+    let session = world.link(1, 1, 1, vec![]);
+    let retry = v1::Retry { max_attempts: 1, max_infrastructure: 2, ..Default::default() };
+    let task = world.submit(store::Facts { retry: Some(retry.clone()), ..facts() });
+    let spawn = v1::Ending { reason: v1::Reason::Spawn.into(), machine_fault: true, ..Default::default() };
+    for number in 1..=3 {
+        let attempt = world.one_assigned();
+        assert_eq!((attempt.0.task, attempt.0.number), (task, number), "one task alone quarantines nobody");
+        world.report(session, attempt, Report::Ended(Box::new(spawn.clone())));
+        world.pass(retry::longest_ms(&facts()));
         world.beat(session, 1);
     }
-    assert_eq!(world.assigned().len(), 1, "after its rest it is tried again");
+    let row = world.row(task);
+    assert_eq!((row.state(), row.own_failures, row.infra_failures), (v1::TaskState::Failed, 0, 3));
+    let named = v1::Ending { machine_fault: false, ..spawn };
+    let task = world.submit(store::Facts { retry: Some(retry), ..facts() });
+    let attempt = world.one_assigned();
+    world.report(session, attempt, Report::Ended(Box::new(named)));
+    let row = world.row(task);
+    assert_eq!((row.state(), row.own_failures, row.infra_failures), (v1::TaskState::Failed, 1, 0));
+}
+
+#[test]
+fn a_machine_that_can_spawn_nothing_is_passed_over_at_once() {
+    let mut world = World::new();
+    let broken = world.link(1, 1, 2, vec![]);
+    let task = world.submit(facts());
+    let attempt = world.one_assigned();
+    world.link(2, 2, 1, vec![]);
+    let spawn = v1::Ending { reason: v1::Reason::Spawn.into(), machine_fault: true, ..Default::default() };
+    world.report(broken, attempt, Report::Ended(Box::new(spawn)));
+    let [(session, again, _)] = world.assigned()[..] else { panic!("it is tried once more, and at once") };
+    assert_eq!((session, again.task), (SessionId(2), task));
 }
 
 #[test]

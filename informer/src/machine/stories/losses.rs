@@ -98,7 +98,16 @@ fn of_two_running_copies_the_one_further_on_is_kept() {
         world.started(second, replacement);
         let progress = vec![(replacement.0, v1::Progress { step: 5, ..Default::default() })];
         let load = v1::Load::default();
-        world.tell(Event::BeatReceived { session: second, seq: 2, load, credit: 0, held: 1, closed: false, progress });
+        world.tell(Event::BeatReceived {
+            session: second,
+            seq: 2,
+            load,
+            credit: 0,
+            held: 1,
+            apart: v1::Resources::default(),
+            closed: false,
+            progress,
+        });
         world.effects.clear();
         world.link(1, 3, 1, vec![held(original, running(original_step))]);
         assert_eq!(world.verdicts(), [decision]);
@@ -239,6 +248,66 @@ fn the_newer_incarnation_wins() {
     };
     assert!(refuse.r#final);
     assert_eq!(world.machine.session_of(&SidecarId::from_u128(1).to_string()), Some(session));
+}
+
+#[test]
+fn what_is_set_aside_takes_room() {
+    let mut world = World::new();
+    let session = world.link(1, 1, 4, vec![]);
+    let beat = |limit, cpu_millis| Event::BeatReceived {
+        session,
+        seq: 2,
+        load: v1::Load::default(),
+        credit: limit,
+        held: 0,
+        apart: v1::Resources { cpu_millis, memory_bytes: 0 },
+        closed: false,
+        progress: vec![],
+    };
+    // Two run there that this informer has set aside: of four slots and 4000 millicpu it has two, and 1000.
+    world.tell(beat(2, 3000));
+    let first = world.submit(facts());
+    let second = world.submit(facts());
+    let attempt = world.one_assigned();
+    assert_eq!(attempt.0.task, first);
+    world.started(session, attempt);
+    assert_eq!(world.state(second), v1::TaskState::Ready);
+    world.tell(beat(3, 1000));
+    assert_eq!(world.one_assigned().0.task, second);
+}
+
+#[test]
+fn of_two_copies_of_a_sidecar_the_first_has_the_id() {
+    let mut world = World::new();
+    let copy = |start| Hello { start, ..World::hello(1, 1) };
+    world.link_as(copy(7), 1, vec![]);
+    world.effects.clear();
+    world.link_as(copy(8), 2, vec![]);
+    let [Effect::CloseLink { session: SessionId(2), refuse }] = world.effects.as_slice() else {
+        panic!("the second is refused: {:?}", world.effects)
+    };
+    assert_eq!((&refuse.code[..], refuse.r#final), ("copy", true));
+    // The same process again, one that is too old to tell, and one that was started since.
+    for (session, hello) in [(3, copy(7)), (4, copy(0)), (5, Hello { incarnation: 2, ..copy(9) })] {
+        let session = world.link_as(hello, session, vec![]);
+        assert_eq!(world.machine.session_of(&SidecarId::from_u128(1).to_string()), Some(session));
+    }
+}
+
+#[test]
+fn a_copy_is_told_apart_after_a_restart_of_the_informer_too() {
+    let mut world = World::new();
+    let copy = |start| Hello { start, ..World::hello(1, 1) };
+    world.link_as(copy(7), 1, vec![]);
+    let batch = world.commit();
+    world.machine = Machine::new(Config { epoch: 2, ..config() }, world.now, [], batch.sidecars, []);
+    world.effects.clear();
+    world.link_as(copy(8), 2, vec![]);
+    assert!(
+        matches!(&world.effects[..], [Effect::CloseLink { refuse, .. }] if refuse.code == "copy"),
+        "{:?}",
+        world.effects
+    );
 }
 
 #[test]
@@ -398,7 +467,16 @@ fn a_sidecar_that_is_closed_gets_nothing_whatever_ends_there() {
     let attempt = world.one_assigned();
     world.started(session, attempt);
     let (load, progress) = (v1::Load::default(), Vec::new());
-    world.tell(Event::BeatReceived { session, seq: 2, load, credit: 0, held: 1, closed: true, progress });
+    world.tell(Event::BeatReceived {
+        session,
+        seq: 2,
+        load,
+        credit: 0,
+        held: 1,
+        apart: v1::Resources::default(),
+        closed: true,
+        progress,
+    });
     world.submit(facts());
     world.report(session, attempt, Report::Ended(Box::new(exit(0))));
     assert_eq!(world.assigned(), []);

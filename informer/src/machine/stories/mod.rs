@@ -122,6 +122,7 @@ impl World {
         Hello {
             sidecar: SidecarId::from_u128(n),
             incarnation: 1,
+            start: 0,
             host: format!("box{n}"),
             version: "1".into(),
             labels: BTreeMap::new(),
@@ -157,6 +158,7 @@ impl World {
             load,
             credit: limit,
             held: 0,
+            apart: v1::Resources::default(),
             closed: false,
             progress: Vec::new(),
         });

@@ -68,7 +68,14 @@ impl Keeper {
             let (path, at) = (dir.join(record::FILE), record.valid_bytes);
             eprintln!("keeper: record {}: damaged at byte {at}; what follows there is not believed", path.display());
         }
-        let settled = if record.end.is_some() { record::mark_swept(&dir) } else { record::mark_lost(&dir) };
+        // The mark may be a predecessor's; it may also not have found room on the disk.
+        let condemned =
+            self.attempts.get(&leftover.name).is_some_and(|attempt| attempt.condemned) || record::is_condemned(&dir);
+        let settled = match record.end {
+            Some(_) => record::mark_swept(&dir),
+            None if condemned => record::mark_fenced(&dir),
+            None => record::mark_lost(&dir),
+        };
         match settled {
             Ok(Some(record)) => self.settle(&leftover.name, &record),
             // Held after all: a monitor that was just about to write when it was taken for dead.

@@ -59,7 +59,7 @@ impl Keeper {
             let obeys = record.spec.as_ref().filter(|spec| life::obeys_lease(spec));
             let fence_grace_ns = obeys.map(|spec| life::fence_grace_ms(spec).saturating_mul(1_000_000));
             let state = record.spawned.clone().map_or(ListedState::Starting, ListedState::Running);
-            self.attempts.insert(name.clone(), Attempt { state, token: None, fence_grace_ns });
+            self.attempts.insert(name.clone(), Attempt { state, token: None, fence_grace_ns, condemned: false });
             self.orphans.push(Orphan::new(name));
         }
     }
@@ -130,7 +130,8 @@ impl Keeper {
         Some(deadline.saturating_add(grace + FENCE_SLACK_NS).max(now + FENCE_SLACK_NS))
     }
 
-    /// A stopped monitor cannot end its attempt: it is killed, and with it the namespace of its attempt; the rest is a leftover.
+    /// A stopped monitor cannot end its attempt: it is killed, and with it the namespace of its attempt; the rest is a leftover. That it
+    /// was the lease is written down before: a late monitor's attempt is as fenced as a punctual one's.
     pub(super) fn tick_fences(&mut self, now: u64) {
         // A lease that was given up leaves its last deadline in force here: its monitors have until then anyway.
         self.lease_ns = self.world.lease.deadline().or(self.lease_ns);
@@ -139,12 +140,18 @@ impl Keeper {
         let due: Vec<String> = self
             .attempts
             .iter()
-            .filter(|(_, attempt)| attempt.fence_grace_ns.is_some_and(overdue))
+            .filter(|(_, attempt)| !attempt.condemned && attempt.fence_grace_ns.is_some_and(overdue))
             .map(|(name, _)| name.clone())
             .collect();
         for name in due {
-            if let Some(holder) = record::read(&self.attempt_dir(&name)).ok().and_then(|record| record.holder) {
-                self.world.place.signal(&holder.monitor, Signal::KILL);
+            let dir = self.attempt_dir(&name);
+            let Some(holder) = record::read(&dir).ok().and_then(|record| record.holder) else { continue };
+            if let Err(error) = record::condemn(&dir) {
+                eprintln!("keeper: attempts/{name}: cannot note that its lease is over: {error}");
+            }
+            self.world.place.signal(&holder.monitor, Signal::KILL);
+            if let Some(attempt) = self.attempts.get_mut(&name) {
+                attempt.condemned = true;
             }
         }
     }

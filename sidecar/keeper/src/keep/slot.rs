@@ -68,7 +68,8 @@ impl Keeper {
         slot.link.push(body);
         slot.attempt = Some(name.clone());
         let fence_grace_ns = life::obeys_lease(spec).then(|| life::fence_grace_ms(spec).saturating_mul(1_000_000));
-        self.attempts.insert(name, Attempt { state: ListedState::Starting, token: Some(token), fence_grace_ns });
+        let state = ListedState::Starting;
+        self.attempts.insert(name, Attempt { state, token: Some(token), fence_grace_ns, condemned: false });
         Ok(())
     }
 

@@ -117,7 +117,7 @@ impl Keeper {
             let obeys = record.spec.as_ref().filter(|spec| life::obeys_lease(spec));
             let fence_grace_ns = obeys.map(|spec| life::fence_grace_ms(spec).saturating_mul(1_000_000));
             let state = record.spawned.map_or(ListedState::Starting, ListedState::Running);
-            self.attempts.insert(name, Attempt { state, token: Some(token), fence_grace_ns });
+            self.attempts.insert(name, Attempt { state, token: Some(token), fence_grace_ns, condemned: false });
             self.slots.insert(token, slot);
             // Whole frames may have been handed on unread.
             self.on_slot(token);

@@ -7,10 +7,10 @@ use std::path::Path;
 
 use rustix::fs::{Mode, OFlags, openat};
 
-use super::{EXIT, Error, FILE, Holder, LOST, Record, SPAWNED, SPEC, SWEPT, TRIMMED, crc32, read_from};
+use super::{CONDEMNED, EXIT, Error, FILE, Holder, LOST, Record, SPAWNED, SPEC, SWEPT, TRIMMED, crc32, read_from};
 use crate::codec;
 use crate::sys;
-use crate::wire::{End, ProcessId};
+use crate::wire::{End, EndReason, ProcessId};
 
 /// An open record, locked by its monitor for as long as it lives.
 #[derive(Debug)]
@@ -67,10 +67,7 @@ impl Writer {
     /// # Errors
     /// What write says.
     pub fn exit(&self, end: &End, swept: bool) -> io::Result<()> {
-        let mut body = codec::Writer::tagged(EXIT);
-        body.bool(swept);
-        body.bytes(&codec::encode_end(end));
-        append(&self.file, &body.done())
+        append(&self.file, &exit_frame(end, swept))
     }
 
     /// Appends the `swept` frame with the end as it is now.
@@ -80,6 +77,13 @@ impl Writer {
     pub fn swept(&self, end: &End) -> io::Result<()> {
         append(&self.file, &swept_frame(end))
     }
+}
+
+fn exit_frame(end: &End, swept: bool) -> Vec<u8> {
+    let mut body = codec::Writer::tagged(EXIT);
+    body.bool(swept);
+    body.bytes(&codec::encode_end(end));
+    body.done()
 }
 
 fn swept_frame(end: &End) -> Vec<u8> {
@@ -100,6 +104,52 @@ pub fn mark_lost(attempt_dir: &Path) -> Result<Option<Record>, Error> {
         }
         record.lost = true;
         Some(codec::Writer::tagged(LOST).done())
+    })
+}
+
+/// Says that the monitor of an attempt is now ended because the lease is over. To be called before it is.
+///
+/// # Errors
+/// The mark cannot be made. Then a keeper that dies before [`mark_fenced`] leaves an attempt that counts as lost.
+pub fn condemn(attempt_dir: &Path) -> io::Result<()> {
+    File::options().write(true).create(true).truncate(false).open(attempt_dir.join(CONDEMNED)).map(drop)
+}
+
+/// Whether a keeper has said so.
+#[must_use]
+pub fn is_condemned(attempt_dir: &Path) -> bool {
+    attempt_dir.join(CONDEMNED).exists()
+}
+
+/// Declares an attempt fenced whose monitor a keeper has ended at the end of the lease, under the conditions of [`mark_lost`]. How its
+/// process ended nobody saw; its logs are what is there.
+///
+/// # Errors
+/// See [`Error`].
+pub fn mark_fenced(attempt_dir: &Path) -> Result<Option<Record>, Error> {
+    amend(attempt_dir, |record| {
+        if record.is_final() || record.end.is_some() {
+            return None;
+        }
+        let bytes = |log: &str| std::fs::metadata(attempt_dir.join(log)).map_or(0, |found| found.len());
+        let (started_wall_ms, ended_wall_ms) =
+            (record.spawned.as_ref().map_or(0, |process| process.wall_ms), sys::wall_ms());
+        let end = End {
+            reason: EndReason::Fenced,
+            out_bytes: bytes("out"),
+            err_bytes: bytes("err"),
+            out_base: record.bases.0,
+            err_base: record.bases.1,
+            started_wall_ms,
+            ended_wall_ms,
+            // Of a clock that may jump: good enough for people, and nothing is learned from such an end.
+            ran_ms: if started_wall_ms > 0 { ended_wall_ms.saturating_sub(started_wall_ms) } else { 0 },
+            ..End::default()
+        };
+        let frame = exit_frame(&end, true);
+        record.swept = true;
+        record.set_end(end);
+        Some(frame)
     })
 }
 

@@ -125,6 +125,29 @@ fn an_end_before_its_sweep_is_not_told_and_never_becomes_lost() {
 }
 
 #[test]
+fn what_was_ended_for_its_lease_is_fenced_unless_it_has_an_end() {
+    let dir = Dir::new("fenced");
+    assert!(!is_condemned(&dir.0));
+    condemn(&dir.0).unwrap();
+    condemn(&dir.0).unwrap();
+    assert!(is_condemned(&dir.0));
+    let writer = dir.create();
+    writer.spawned(&process(2), None).unwrap();
+    assert_eq!(mark_fenced(&dir.0).unwrap(), None, "its monitor lives");
+    drop(writer);
+    std::fs::write(dir.0.join("out"), "said").unwrap();
+    assert!(mark_fenced(&dir.0).unwrap().unwrap().is_final());
+    let ListedState::Ended(end) = read(&dir.0).unwrap().state() else { panic!("it has ended") };
+    assert_eq!((end.reason, end.code, end.signal, end.out_bytes), (crate::wire::EndReason::Fenced, None, None, 4));
+    let ended = Dir::new("fenced-ended");
+    let writer = ended.create();
+    writer.exit(&self::end(), true).unwrap();
+    drop(writer);
+    mark_fenced(&ended.0).unwrap();
+    assert_eq!(read(&ended.0).unwrap().state(), ListedState::Ended(self::end()));
+}
+
+#[test]
 fn a_monitor_that_lost_the_race_for_its_record_does_not_run() {
     let dir = Dir::new("race");
     assert!(mark_lost(&dir.0).unwrap().unwrap().lost);

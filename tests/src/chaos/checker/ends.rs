@@ -94,10 +94,7 @@ fn codes(evidence: &Evidence, task: &v1::Task, job: &Job, verdict: &mut Verdict)
         }
         match reason(attempt) {
             Reason::Signal => verdict.violated(7, &format!("{who} was killed by nobody: {:?}", attempt.ending)),
-            // A `stop` attempt whose monitor comes late to the lease's end is ended by the keeper, which leaves no code either.
-            Reason::Lost
-                if !evidence.monitors_harmed && !job.probe.alone && evidence.started(&job.key, attempt.number) =>
-            {
+            Reason::Lost if !evidence.monitors_harmed && evidence.started(&job.key, attempt.number) => {
                 verdict.lost(7, &format!("{who} is lost, and its monitor was left alone: {:?}", attempt.ending));
             }
             _ => {}
@@ -116,7 +113,10 @@ fn charges(evidence: &Evidence, task: &v1::Task, job: &Job, verdict: &mut Verdic
     if let Ends::Badly { tries } = job.ends {
         let failed = attempts_in(task, AttemptState::Failed).filter(|attempt| reason(attempt) == Reason::ExitCode);
         let failed = failed.count();
-        if failed > tries as usize {
+        // It ended by its own code: then it has had each of its tries, and no loss was one of them.
+        let by_itself = task.state() == TaskState::Failed
+            && task.ending.as_ref().is_some_and(|ending| ending.reason() == Reason::ExitCode);
+        if failed > tries as usize || (by_itself && failed < tries as usize) {
             verdict.violated(13, &format!("{}: {failed} tries of {tries}", job.key));
         }
     }

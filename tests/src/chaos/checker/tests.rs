@@ -198,10 +198,7 @@ fn a_process_that_stays_is_seen() {
 #[test]
 fn another_exit_code_and_a_lost_process_are_seen() {
     caught(7, (1, 0), |evidence| evidence.acts[4].what = What::End(4));
-    caught(7, (1, 0), |evidence| {
-        evidence.monitors_harmed = false;
-        evidence.jobs[0].probe.alone = false;
-    });
+    caught(7, (1, 0), |evidence| evidence.monitors_harmed = false);
     caught(7, (0, 0), |evidence| {
         evidence.tasks[0].attempts[0].ending = Some(Ending { reason: Reason::Signal.into(), ..Ending::default() });
     });
@@ -243,6 +240,16 @@ fn open_books_and_a_crowd_are_seen() {
 fn a_loss_that_is_charged_is_seen() {
     caught(13, (0, 0), |evidence| {
         evidence.histories.get_mut(ID).expect("a history")[0].detail = "own failure 1 of 2".to_owned();
+    });
+    caught(13, (0, 0), |evidence| {
+        // Its second try was a loss, and it was given no third.
+        evidence.jobs[0].ends = Ends::Badly { tries: 2 };
+        evidence.tasks[0].set_state(TaskState::Failed);
+        evidence.tasks[0].ending = ended(3, Reason::ExitCode);
+        evidence.tasks[0].attempts[1] = attempt(2, AttemptState::Failed, ended(3, Reason::ExitCode));
+        evidence.acts[4].what = What::End(3);
+        evidence.events.retain(|event| !matches!(event.told, Told::Ended { .. }));
+        evidence.files.clear();
     });
     caught(13, (0, 0), |evidence| {
         let lost = Ending { reason: Reason::Lost.into(), ..Ending::default() };
