@@ -153,6 +153,7 @@ fn three_spawn_failures_of_different_tasks_quarantine() {
     assert_eq!(world.assigned(), []);
     let why = world.machine.why(world.now, kept).expect("held");
     assert!(why.details[0].contains("quarantined"), "{:?}", why.details);
+    assert_eq!(why.summary, "it is ready, and sidecar box1 is quarantined after spawn failures; no task is before it");
     for _ in 0..(super::sidecar::QUARANTINE_MS / BEAT) {
         world.pass(BEAT);
         world.beat(session, 1);
