@@ -31,6 +31,9 @@ pub const DURATION_MS: u64 = 365 * 24 * 3600 * 1000;
 pub const CPU_MILLIS: u64 = 10_000_000;
 /// Most memory a task may ask for or a sidecar may have: 1 PiB.
 pub const MEMORY_BYTES: u64 = 1 << 50;
+/// Least memory that a task may be limited to: 1 MiB, with which a shell just starts. Far below it nothing that is started lives long
+/// enough to say why it failed; twice as much would refuse small static programs that do well.
+pub const MEMORY_LIMIT_LEAST_BYTES: u64 = 1 << 20;
 
 /// Most declared inputs, and most declared outputs, of a task. Each is fetched, hashed or renamed for itself; more belong into an
 /// archive.

@@ -9,6 +9,7 @@
 //! | [`check`] | bytes become checked types here, once |
 //! | [`dial`] | how a client or a sidecar reaches an informer |
 //! | [`settings`] | how both daemons read their configuration files |
+//! | [`time`] | spans as people read them |
 
 pub mod bounds;
 pub mod check;
@@ -17,6 +18,7 @@ pub mod dial;
 pub mod id;
 pub mod member;
 pub mod settings;
+pub mod time;
 
 /// The generated messages, clients and servers of the package `informer.v1`.
 #[allow(

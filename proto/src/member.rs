@@ -21,6 +21,19 @@ pub fn fill(spec: &mut v1::TaskSpec, index: u32) {
     }
 }
 
+/// A path of a single task in which [`PLACE`] stands as if the task were the template of an array. Nobody would fill it in, and the task
+/// would leave a file of that very name, or look for one.
+#[must_use]
+pub fn unfilled(spec: &v1::TaskSpec) -> Option<&str> {
+    let transcode = match &spec.kind {
+        Some(v1::task_spec::Kind::Transcode(transcode)) => [transcode.input.as_str(), transcode.output.as_str()],
+        _ => [""; 2],
+    };
+    let sources = spec.inputs.iter().map(|input| input.source.as_str());
+    let destinations = spec.outputs.iter().map(|output| output.destination.as_str());
+    sources.chain(destinations).chain(transcode).find(|path| path.contains(PLACE))
+}
+
 /// A place to which two members of an array of this template might put a file: one without the index, or two that differ in digits
 /// beside it only, like `a{index}` and `a1{index}`.
 #[must_use]
@@ -68,6 +81,21 @@ mod tests {
         assert_eq!((&*spec.inputs[0].source, &*spec.outputs[0].destination), ("/in/7.csv", "/out/7/a-7"));
         assert_eq!(spec.outputs[0].path, "{index}", "what a task writes below TASK_OUTPUTS is its own affair");
         assert_eq!(shared_destination(&spec), Some("/out/7/a-7"));
+    }
+
+    #[test]
+    fn a_single_task_has_no_index_to_fill_in() {
+        let output = |path: &str, destination: &str| v1::TaskSpec {
+            outputs: vec![v1::Output { path: path.into(), destination: destination.into(), optional: false }],
+            ..Default::default()
+        };
+        assert_eq!(unfilled(&output("a", "/out/{index}.txt")), Some("/out/{index}.txt"));
+        assert_eq!(unfilled(&output("{index}", "/out/a")), None, "what it writes below TASK_OUTPUTS is its own affair");
+        let input = v1::Input { source: "/in/{index}.csv".into(), ..Default::default() };
+        assert!(unfilled(&v1::TaskSpec { inputs: vec![input], ..Default::default() }).is_some());
+        let film = v1::Transcode { input: "/in/a.mp4".into(), output: "/out/{index}.mp4".into(), ..Default::default() };
+        let kind = Some(v1::task_spec::Kind::Transcode(film));
+        assert_eq!(unfilled(&v1::TaskSpec { kind, ..Default::default() }), Some("/out/{index}.mp4"));
     }
 
     #[test]

@@ -3,8 +3,10 @@
 use crate::world::World;
 use anyhow::{Context as _, Result};
 use proto::v1::{self, task_spec::Kind};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
+use rustls::{ServerConfig, ServerConnection};
 use std::collections::BTreeMap;
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::io::{BufRead as _, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -98,6 +100,7 @@ struct Gate {
 /// An HTTP server of the test's own, on a free port of the loopback.
 pub struct Server {
     address: SocketAddr,
+    scheme: &'static str,
     requests: Arc<Mutex<Vec<String>>>,
     gate: Arc<Gate>,
     ending: Arc<AtomicBool>,
@@ -110,6 +113,24 @@ impl Server {
     /// # Errors
     /// It cannot listen.
     pub fn new(files: BTreeMap<String, Answer>) -> Result<Self> {
+        Self::speaking(files, None)
+    }
+
+    /// The same over TLS, with the certificate that `informer certificate` has made in this directory.
+    ///
+    /// # Errors
+    /// It cannot listen, or the certificate is none.
+    pub fn with_tls(files: BTreeMap<String, Answer>, dir: &Path) -> Result<Self> {
+        let chain = CertificateDer::pem_file_iter(dir.join("informer.pem"))?.collect::<Result<Vec<_>, _>>()?;
+        let key = PrivateKeyDer::from_pem_file(dir.join("informer-key.pem"))?;
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
+        let config = config.with_no_client_auth().with_single_cert(chain, key)?;
+        Self::speaking(files, Some(Arc::new(config)))
+    }
+
+    fn speaking(files: BTreeMap<String, Answer>, tls: Option<Arc<ServerConfig>>) -> Result<Self> {
+        let scheme = if tls.is_some() { "https" } else { "http" };
         let listener = TcpListener::bind("127.0.0.1:0")?;
         let address = listener.local_addr()?;
         let (requests, gate, ending) = (Arc::<Mutex<Vec<String>>>::default(), Arc::<Gate>::default(), Arc::default());
@@ -122,20 +143,21 @@ impl Server {
                     break;
                 }
                 let (files, seen, held) = (Arc::clone(&files), Arc::clone(&seen), Arc::clone(&held));
-                // A client that goes away is its own affair.
-                answering.push(std::thread::spawn(move || drop(answer(&stream, &files, &seen, &held))));
+                let tls = tls.clone();
+                // A client that goes away, or does not trust us, is its own affair.
+                answering.push(std::thread::spawn(move || drop(converse(stream, tls, &files, &seen, &held))));
             }
             for thread in answering {
                 let _ended = thread.join();
             }
         });
-        Ok(Self { address, requests, gate, ending, serving: Some(serving) })
+        Ok(Self { address, scheme, requests, gate, ending, serving: Some(serving) })
     }
 
     /// The URL of a path.
     #[must_use]
     pub fn url(&self, path: &str) -> String {
-        format!("http://{}{path}", self.address)
+        format!("{}://{}{path}", self.scheme, self.address)
     }
 
     /// Paths asked for so far.
@@ -163,13 +185,27 @@ impl Drop for Server {
     }
 }
 
-fn answer(
-    mut stream: &TcpStream,
+fn converse(
+    mut stream: TcpStream,
+    tls: Option<Arc<ServerConfig>>,
     files: &BTreeMap<String, Answer>,
     requests: &Mutex<Vec<String>>,
     gate: &Gate,
 ) -> Result<()> {
-    let mut reader = BufReader::new(stream);
+    let Some(config) = tls else { return answer(&mut stream, files, requests, gate) };
+    let mut secured = rustls::StreamOwned::new(ServerConnection::new(config)?, stream);
+    answer(&mut secured, files, requests, gate)?;
+    secured.conn.send_close_notify();
+    Ok(secured.flush()?)
+}
+
+fn answer(
+    stream: &mut (impl Read + Write),
+    files: &BTreeMap<String, Answer>,
+    requests: &Mutex<Vec<String>>,
+    gate: &Gate,
+) -> Result<()> {
+    let mut reader = BufReader::new(&mut *stream);
     let mut line = String::new();
     reader.read_line(&mut line)?;
     let path = line.split_whitespace().nth(1).unwrap_or_default().to_owned();

@@ -164,6 +164,23 @@ fn members_are_cancelled_and_retried_singly_and_together() -> Result<()> {
 }
 
 #[test]
+fn ctrl_c_cancels_an_array_that_is_run_and_is_told_from_a_failure() -> Result<()> {
+    let world = World::with_sidecars(1)?;
+    let run = ["run", "--name", "watched", "--array", "1-3", "--", "sleep", "1000000"];
+    let mut run = Watched::new(world.informer_started(&run)?)?;
+    let id = wait_for("a member runs", || {
+        let listed = world.json(&["list", "--name", "watched", "--json"]).ok()?;
+        let id = listed[0]["id"].as_str()?.to_owned();
+        members(&world, &id).ok()?.values().any(|state| state == "running").then_some(id)
+    })?;
+    tests::world::signal(run.pid(), rustix::process::Signal::INT);
+    assert_eq!(run.wait()?.code(), Some(130));
+    let task = world.task(&id)?;
+    assert_eq!((&task["state"], count(&task, "cancelled")), (&"cancelled".into(), 3), "{task}");
+    Ok(())
+}
+
+#[test]
 fn a_cancelled_array_ends_whole() -> Result<()> {
     let world = World::with_sidecars(1)?;
     let id = world.submit(&["--array", "1-50", "--", "sleep", "1000000"])?;

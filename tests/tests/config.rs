@@ -37,6 +37,53 @@ fn every_fault_of_a_file_is_told_in_one_go() -> Result<()> {
     Ok(())
 }
 
+#[test]
+fn every_fault_of_the_environment_is_told_in_one_go_with_those_of_the_file() -> Result<()> {
+    let world = World::empty()?;
+    let file = world.dir().join("wrong.toml");
+    std::fs::write(&file, "x = 1\n")?;
+    let refused = |program: &str, verb: &str, variables: &[(&str, &str)]| -> Result<Vec<String>> {
+        let output = Command::new(binary(program))
+            .args([verb, "--config"])
+            .arg(&file)
+            .envs(variables.iter().copied())
+            .env("INFORMER_DATA", world.dir().join("informer"))
+            .env("SIDECAR_DATA", world.dir().join("sidecar"))
+            .output()?;
+        ensure!(output.status.code() == Some(2), "{program}: {output:?}");
+        let mut lines: Vec<String> = String::from_utf8(output.stderr)?.lines().map(str::to_owned).collect();
+        lines.sort();
+        Ok(lines)
+    };
+    let wrong = [
+        ("INFORMER_BEAT", "never"),
+        ("INFORMER_FENCE_GRACE", "500d"),
+        ("INFORMER_LEASE_BEATS", "1"),
+        ("INFORMER_LISTEN", "7070"),
+        ("INFORMER_LOG", "=loud="),
+    ];
+    let told = refused("informer", "serve", &wrong)?;
+    let begin_with = |told: &[String], wrong: &[(&str, &str)]| {
+        let path = file.to_string_lossy().into_owned();
+        let names = [path.as_str()].into_iter().chain(wrong.iter().map(|(name, _)| *name));
+        let fits = told.iter().zip(names).all(|(line, name)| line.starts_with(&format!("{name}:")));
+        assert!(fits && told.len() == wrong.len() + 1, "{told:?}");
+    };
+    begin_with(&told, &wrong);
+    assert_eq!(told[1], "INFORMER_BEAT: \"never\" is not a duration; write one like 500ms, 30s, 5m, 1h30m or 2d");
+    let wrong = [
+        ("INFORMER_URL", "informer"),
+        ("SIDECAR_CPU", "0"),
+        ("SIDECAR_LABELS", "gpu"),
+        ("SIDECAR_LOG", "=loud="),
+        ("SIDECAR_METRICS", "0.0.0.0:1"),
+        ("SIDECAR_SLOTS", "many"),
+        ("SIDECAR_STOP_TASKS_ON_EXIT", "maybe"),
+    ];
+    begin_with(&refused("sidecar", "run", &wrong)?, &wrong);
+    Ok(())
+}
+
 /// Flags over environment over file.
 #[test]
 fn a_file_starts_both_daemons() -> Result<()> {

@@ -7,6 +7,7 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use std::os::unix::process::ExitStatusExt as _;
 use tests::files::{Answer, Server, command, input, output, sh, sha256, submit};
+use tests::world::secure::certify;
 use tests::world::{World, wait_for};
 
 const TOOL: &[u8] = b"#!/bin/sh\ntr a-z A-Z < \"$1\" > \"$TASK_OUTPUTS/$2\"\n";
@@ -51,6 +52,53 @@ fn a_tool_by_url_turns_an_input_into_an_output() -> Result<()> {
     assert_eq!(task["state"], "succeeded", "{task}");
     assert_eq!(std::fs::read_to_string(&result)?, "WORDS\n");
     assert_eq!(server.requests().len(), 2, "the tool and its redirect, once: {:?}", server.requests());
+    Ok(())
+}
+
+#[test]
+fn an_input_by_https_comes_from_a_server_whose_authority_is_trusted() -> Result<()> {
+    let mut world = World::empty()?;
+    let tls = world.dir().join("server");
+    certify(&tls, &["--host", "127.0.0.1"])?;
+    let content = vec![b'x'; 300_000];
+    let server = Server::with_tls([("/f".to_owned(), Answer::Bytes(content.clone()))].into(), &tls)?;
+    world.start_informer(&[])?;
+    let authority = tls.join("ca.pem");
+    let trusts = [("SSL_CERT_FILE", authority.to_str().context("UTF-8")?)];
+    world.start_sidecar(0, &["--label", "trusts=yes"], &trusts)?;
+    world.start_sidecar(1, &["--label", "trusts=no"], &[])?;
+    world.wait_linked(2)?;
+    let spec = |trusts: &str| -> Result<v1::TaskSpec> {
+        Ok(v1::TaskSpec {
+            inputs: vec![input(&server.url("/f"), &sha256(&content)?, "f")],
+            require: [("trusts".to_owned(), trusts.to_owned())].into(),
+            ..sh("[ $(wc -c < f) = 300000 ]")
+        })
+    };
+    let task = over(&world, &submit(&world, spec("yes")?)?)?;
+    assert_eq!(task["state"], "succeeded", "{task}");
+    assert_eq!(server.requests(), ["/f"]);
+    let task = over(&world, &submit(&world, spec("no")?)?)?;
+    assert_eq!((&task["state"], &task["reason"]), (&"failed".into(), &"input".into()), "{task}");
+    assert!(told(&task).contains("UnknownIssuer") && told(&task).contains(&server.url("/f")), "{task}");
+    assert_eq!(server.requests().len(), 1, "nothing was asked of a server that is not trusted");
+    Ok(())
+}
+
+#[test]
+fn how_far_a_fetch_is_shows_while_it_is_under_way() -> Result<()> {
+    let world = World::with_sidecars(1)?;
+    let server = serve(&[("/f", Answer::Held(b"content".to_vec()))])?;
+    let inputs = vec![input(&server.url("/f"), &sha256(b"content")?, "f")];
+    let id = submit(&world, v1::TaskSpec { inputs, ..sh("true") })?;
+    for verb in ["show", "why"] {
+        wait_for(&format!("{verb} tells of the fetch"), || {
+            let output = world.informer(&[verb, &id]).ok()?;
+            String::from_utf8_lossy(&output.stdout).contains("fetching inputs").then_some(())
+        })?;
+    }
+    server.open();
+    assert_eq!(over(&world, &id)?["state"], "succeeded");
     Ok(())
 }
 

@@ -131,6 +131,32 @@ fn a_stopped_sidecar_hands_its_work_over() -> Result<()> {
     // A drain is nothing the task did: one try is enough for it.
     let attempts = again["attempts"].as_array().context("attempts")?;
     assert_eq!((attempts.len(), attempts[0]["reason"].as_str()), (2, Some("drained")), "{again}");
+    let history = world.history(&moved)?;
+    assert!(
+        history.iter().any(|(kind, _)| kind == "moved") && history.iter().all(|(kind, _)| kind != "retry"),
+        "{history:?}"
+    );
+    Ok(())
+}
+
+#[test]
+fn a_lost_sidecar_is_not_called_empty() -> Result<()> {
+    let mut world = World::with_sidecars(1)?;
+    let id = world.submit(&["--name", "left", "--", "sleep", "1000000"])?;
+    let sidecar = place(&world.wait_state(&id, &["running"])?).to_owned();
+    // Its process and its keeper run on.
+    world.kill_agent(0);
+    wait_for("it is lost", || (state_of(&world, &sidecar)? == "lost").then_some(()))?;
+    let output = world.informer(&["drain", &sidecar, "--wait"])?;
+    let told = stderr(&output);
+    assert_eq!(output.status.code(), Some(1), "{told}");
+    assert!(told.contains("is lost, so what runs there is not known; 1 may: left (command, "), "{told}");
+    assert!(
+        stderr(&world.informer(&["drain", &sidecar])?).contains("is lost; the drain holds from when it comes back")
+    );
+    world.start_sidecar(0, &[], &[])?;
+    wait_for("it is back", || (state_of(&world, &sidecar)? == "draining").then_some(()))?;
+    assert_eq!(world.informer(&["drain", &sidecar, "--stop", "--wait"])?.status.code(), Some(0));
     Ok(())
 }
 

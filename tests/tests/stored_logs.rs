@@ -34,6 +34,27 @@ fn remove_box(world: &mut World, n: usize) -> Result<()> {
     world.wait_linked(0)
 }
 
+#[test]
+fn a_log_that_was_lost_with_its_box_is_told_and_fails_the_reader() -> Result<()> {
+    let mut world = World::with_sidecars(1)?;
+    let file = world.dir().join("once.toml");
+    let said = world.dir().join("said");
+    let argv = format!("[\"sh\", \"-c\", \"echo word; touch {}; sleep 1000000\"]", said.display());
+    std::fs::write(&file, format!("[command]\nargv = {argv}\n[retry]\nno_infrastructure_retry = true\n"))?;
+    let id = world.submit(&["-f", file.to_str().context("UTF-8")?])?;
+    world.wait_file("said")?;
+    remove_box(&mut world, 0)?;
+    let task = world.wait_state(&id, &["failed"])?;
+    assert_eq!(task["reason"], "lost", "{task}");
+    for args in [&["logs", "-f", &id][..], &["logs", &id], &["logs", "-f", "--attempt", "1", &id]] {
+        let output = world.informer(args)?;
+        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{args:?}: {told}");
+        assert!(told.contains("log") && told.contains("attempt 1") && output.stdout.is_empty(), "{args:?}: {told}");
+    }
+    Ok(())
+}
+
 fn read(world: &World, args: &[&str]) -> Result<Output> {
     let output = world.informer(&[&["logs"], args].concat())?;
     ensure!(output.status.success(), "logs {args:?}: {}", String::from_utf8_lossy(&output.stderr));

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use proto::v1::{DrainMode, DrainRequest, ListRequest, Sidecar, SidecarState, SidecarsRequest, Task, TaskState};
+use proto::{
+    bounds,
+    v1::{AttemptState, DrainMode, DrainRequest, ListRequest, Sidecar, SidecarState, SidecarsRequest, Task, TaskState},
+};
 use tokio::time::MissedTickBehavior;
 use tonic::Code;
 
@@ -33,7 +36,7 @@ pub(crate) struct Args {
     /// What runs is stopped and goes elsewhere, too
     #[arg(long)]
     stop: bool,
-    /// Wait until nothing is left there
+    /// Wait until nothing is left there; fails where that cannot be known, since the sidecar is lost
     #[arg(long)]
     wait: bool,
     /// Print the sidecar as a JSON document
@@ -64,6 +67,8 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<u8, Error> {
     let screen = Screen::new(context.verbose, Form::Bytes);
     if args.wait {
         sidecar = emptied(&client, &id, &screen).await?;
+    } else if sidecar.state() == SidecarState::Lost {
+        screen.line(&format!("sidecar {id} is lost; the drain holds from when it comes back"));
     } else if !is_empty(&sidecar) {
         screen.note(&format!("{} running there; `informer drain {id} --wait` waits for the end", sidecar.running));
     }
@@ -97,7 +102,8 @@ async fn all(client: &Client) -> Result<Vec<Sidecar>, Error> {
     Ok(answer.sidecars)
 }
 
-/// Nothing runs there, and nothing is on its way: the books hold no reservation.
+/// Nothing runs there, and nothing is on its way: the books hold no reservation. Of a lost sidecar the books say nothing: what it had was
+/// taken out of them when it was given up, and may run there all the same.
 fn is_empty(sidecar: &Sidecar) -> bool {
     let allocated = sidecar.allocated.unwrap_or_default();
     sidecar.running == 0 && allocated.cpu_millis == 0 && allocated.memory_bytes == 0
@@ -120,11 +126,12 @@ async fn emptied(client: &Client, id: &str, screen: &Screen) -> Result<Sidecar, 
         if sidecar.drain() == DrainMode::Unspecified {
             return Err(refused(Code::Aborted, "somebody undrained it meanwhile"));
         }
+        // Before the books, which are empty then. Nobody who takes a machine away after this may take silence for an end.
+        if sidecar.state() == SidecarState::Lost {
+            return Err(refused(Code::Unavailable, &lost(&sidecar.host, &missing(client, id).await)));
+        }
         if is_empty(&sidecar) {
             return Ok(sidecar);
-        }
-        if sidecar.state() == SidecarState::Lost {
-            return Err(refused(Code::Unavailable, "it is lost; what ran there is tried again elsewhere"));
         }
         if told != Some(sidecar.running) {
             told = Some(sidecar.running);
@@ -138,10 +145,46 @@ async fn emptied(client: &Client, id: &str, screen: &Screen) -> Result<Sidecar, 
 async fn there(client: &Client, id: &str) -> Vec<Task> {
     let states = [TaskState::Assigned, TaskState::Running, TaskState::Committing].map(i32::from).to_vec();
     let request = ListRequest { sidecar: id.to_owned(), states, ..ListRequest::default() };
-    let mut tasks = client.grpc().list(request).await.map(|answer| answer.into_inner().tasks).unwrap_or_default();
+    let mut tasks = listed(client, request).await;
     // The list has those that only were there, too.
     tasks.retain(|task| task.attempts.last().is_some_and(|attempt| attempt.sidecar == id));
     tasks
+}
+
+/// Tasks with an attempt there that was given up and may still run, some of them.
+async fn missing(client: &Client, id: &str) -> Vec<Task> {
+    let request = ListRequest { sidecar: id.to_owned(), page_size: bounds::PAGE, ..ListRequest::default() };
+    let mut tasks = listed(client, request).await;
+    let may_run = |task: &Task| {
+        let mut attempts = task.attempts.iter().filter(|attempt| attempt.sidecar == id);
+        attempts.any(|attempt| attempt.state() == AttemptState::PresumedLost)
+    };
+    tasks.retain(may_run);
+    tasks
+}
+
+async fn listed(client: &Client, request: ListRequest) -> Vec<Task> {
+    client.grpc().list(request).await.map(|answer| answer.into_inner().tasks).unwrap_or_default()
+}
+
+/// Why it cannot be told that a lost sidecar is empty, and what may be left there.
+fn lost(host: &str, missing: &[Task]) -> String {
+    let mut line = format!("sidecar {host} is lost, so what runs there is not known");
+    if !missing.is_empty() {
+        line.push_str(&format!("; {} may: {}", missing.len(), named(missing)));
+    }
+    line.push_str("; look on the machine itself (`sidecar status`), or wait again when it is back");
+    line
+}
+
+/// `web (service, ID), film (transcode, ID), ...`.
+fn named(tasks: &[Task]) -> String {
+    let named = tasks.iter().take(NAMED).map(|task| format!("{} ({}, {})", task.name, task.kind, task.id));
+    let mut line = named.collect::<Vec<_>>().join(", ");
+    if tasks.len() > NAMED {
+        line.push_str(", ...");
+    }
+    line
 }
 
 /// `waiting for 2 on box: web (service, ID), film (transcode, ID); a service goes on until ...`.
@@ -150,13 +193,8 @@ fn awaited(sidecar: &Sidecar, there: &[Task]) -> String {
         0 => format!("waiting for what is on its way to {}", sidecar.host),
         running => format!("waiting for {running} on {}", sidecar.host),
     };
-    let named: Vec<String> =
-        there.iter().take(NAMED).map(|task| format!("{} ({}, {})", task.name, task.kind, task.id)).collect();
-    if !named.is_empty() {
-        line.push_str(&format!(": {}", named.join(", ")));
-    }
-    if there.len() > NAMED {
-        line.push_str(", ...");
+    if !there.is_empty() {
+        line.push_str(&format!(": {}", named(there)));
     }
     if there.iter().any(|task| task.kind == "service") {
         line.push_str(
@@ -249,6 +287,14 @@ mod tests {
         assert!(service.contains("n (service, i); a service has no end"), "{service}");
         let many = awaited(&one, &[task("script"), task("script"), task("script"), task("script")]);
         assert!(many.ends_with("n (script, i), ..."), "{many}");
+    }
+
+    #[test]
+    fn of_a_lost_sidecar_nothing_is_known_but_what_it_had() {
+        let nothing = lost("box", &[]);
+        assert!(nothing.starts_with("sidecar box is lost, so what runs there is not known; look on"), "{nothing}");
+        let task = Task { id: "i".into(), name: "n".into(), kind: "command".into(), ..Task::default() };
+        assert!(lost("box", &[task]).contains("not known; 1 may: n (command, i); look on"));
     }
 
     #[test]

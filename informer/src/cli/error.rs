@@ -59,8 +59,11 @@ pub(crate) enum Error {
     )]
     Interrupted { key: String },
     /// Interrupted for the second time: the task was told to stop and we did not wait.
-    #[error("left task {id} while it was being cancelled; `informer show {id}` tells how it ends")]
-    Left { id: String },
+    #[error(
+        "left {what} {id} while it was being cancelled: nothing of it starts any more, and what runs is being stopped; \
+         `informer show {id}` tells how it ends"
+    )]
+    Left { what: &'static str, id: String },
     /// The reader of our output went away while the task runs.
     #[error(
         "nobody reads the output any more; task {id} goes on: `informer logs -f {id}` shows it, `informer cancel {id}` ends it"

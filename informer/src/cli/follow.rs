@@ -12,7 +12,7 @@
 
 use std::{future::Future, time::Duration};
 
-use proto::v1::{LogStream, LogsChunk, LogsRequest};
+use proto::v1::{AttemptState, LogStream, LogsChunk, LogsRequest};
 use tokio::{sync::Mutex, time::Instant};
 use tonic::Status;
 
@@ -41,6 +41,15 @@ impl Reached {
     }
 }
 
+/// Whether a log was shown to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Shown {
+    /// Every byte that there is.
+    Whole,
+    /// The rest of it, or all of it, is not to be had; that is told.
+    Cut,
+}
+
 /// How one answer to a `Logs` request ended.
 enum End {
     /// Every byte of the attempt was shown.
@@ -61,17 +70,18 @@ pub(crate) struct Follower<'a> {
 }
 
 impl Follower<'_> {
-    /// Shows the logs of the attempts from `first` on, until the task has ended and its last log is shown.
+    /// Shows the logs of the attempts from `first` on, until the task has ended and its last log is shown. What is answered is about
+    /// that last one: whoever replaced a lost attempt has told all over again.
     ///
     /// # Errors
     /// Our own output failed, or the informer stayed away for longer than our patience.
-    pub(crate) async fn follow(&mut self, first: u32) -> Result<(), Error> {
-        let mut after = first.saturating_sub(1);
+    pub(crate) async fn follow(&mut self, first: u32) -> Result<Shown, Error> {
+        let (mut after, mut shown) = (first.saturating_sub(1), Shown::Whole);
         while let Some(number) = self.next_attempt(after).await {
-            self.attempt(number).await?;
+            shown = self.attempt(number).await?;
             after = number;
         }
-        Ok(())
+        Ok(shown)
     }
 
     /// Waits for the first attempt after this one; `None` when the task ended without another.
@@ -84,19 +94,19 @@ impl Follower<'_> {
         task.attempts.iter().map(|attempt| attempt.number).filter(|number| *number > after).min()
     }
 
-    /// Shows one attempt's log whole.
-    pub(crate) async fn attempt(&mut self, number: u32) -> Result<(), Error> {
+    /// Shows one attempt's log, as far as it is to be had.
+    ///
+    /// # Errors
+    /// As [`Follower::follow`].
+    pub(crate) async fn attempt(&mut self, number: u32) -> Result<Shown, Error> {
         let mut reached = Reached::default();
         let mut patience = self.client.patience();
         let mut refused: Option<Instant> = None;
         loop {
             let before = reached;
             let status = match self.read(number, true, &mut reached).await? {
-                End::Whole => return Ok(()),
-                End::Silent => {
-                    self.out_of_reach(number).await;
-                    return Ok(());
-                }
+                End::Whole => return Ok(Shown::Whole),
+                End::Silent => return Ok(self.out_of_reach(number).await),
                 End::Broken(status) => status,
             };
             if reached != before {
@@ -109,17 +119,13 @@ impl Follower<'_> {
             let over = self.is_over(number);
             if !error::is_passing(&status) {
                 if over {
-                    let line =
-                        format!("the log of attempt {number} is not available: {}", error::one_line(status.message()));
-                    self.screen.lock().await.note(&line);
-                    return Ok(());
+                    return Ok(self.not_available(number, &status).await);
                 }
                 return Err(self.client.failed(&format!("read the log of task {}", self.id), &status));
             }
             if !error::is_transport(&status) {
                 if over && refused.get_or_insert_with(Instant::now).elapsed() >= SILENCE {
-                    self.out_of_reach(number).await;
-                    return Ok(());
+                    return Ok(self.out_of_reach(number).await);
                 }
                 // The informer is there, its sidecar is not: the attempt may come back, and we wait with it.
                 if patience.is_over() {
@@ -136,22 +142,33 @@ impl Follower<'_> {
         drop(tokio::time::timeout(SILENCE, closed).await);
     }
 
-    async fn out_of_reach(&self, number: u32) {
+    async fn out_of_reach(&self, number: u32) -> Shown {
         let line = format!(
-            "the log of attempt {number} may go on, but is out of reach; `informer logs {}` asks again",
+            "the log of attempt {number} is not to be had, or not all of it: its sidecar is out of reach, and no copy is stored; \
+             `informer logs {} --attempt {number}` asks again",
             self.id
         );
-        self.screen.lock().await.note(&line);
+        self.screen.lock().await.line(&line);
+        Shown::Cut
+    }
+
+    /// The informer says that there is no such log, and why. If the attempt never ran, then none is missing.
+    async fn not_available(&self, number: u32, status: &Status) -> Shown {
+        let line = format!("the log of attempt {number} is not available: {}", error::one_line(status.message()));
+        let screen = self.screen.lock().await;
+        if has_run(&self.books.borrow(), number) {
+            screen.line(&line);
+            return Shown::Cut;
+        }
+        screen.note(&line);
+        Shown::Whole
     }
 
     /// Shows what one request brings.
-    pub(crate) async fn once(&mut self, number: u32) -> Result<(), Error> {
+    pub(crate) async fn once(&mut self, number: u32) -> Result<Shown, Error> {
         match self.read(number, false, &mut Reached::default()).await? {
-            End::Whole => Ok(()),
-            End::Silent => {
-                self.out_of_reach(number).await;
-                Ok(())
-            }
+            End::Whole => Ok(Shown::Whole),
+            End::Silent => Ok(self.out_of_reach(number).await),
             End::Broken(status) => Err(self.client.failed(&format!("read the log of task {}", self.id), &status)),
         }
     }
@@ -234,6 +251,15 @@ impl Follower<'_> {
 fn is_over(task: &proto::v1::Task, number: u32) -> bool {
     let attempt = task.attempts.iter().find(|attempt| attempt.number == number);
     attempt.map_or(words::is_terminal(task.state()), |attempt| words::is_over(attempt.state()))
+}
+
+/// Its process existed, or nobody can say that it did not.
+fn has_run(task: &proto::v1::Task, number: u32) -> bool {
+    let attempt = task.attempts.iter().find(|attempt| attempt.number == number);
+    attempt.is_some_and(|attempt| {
+        let lost = matches!(attempt.state(), AttemptState::PresumedLost | AttemptState::Lost);
+        lost || attempt.started_unix_ms > 0
+    })
 }
 
 #[cfg(test)]

@@ -40,13 +40,13 @@ fn task(state: TaskState, attempts: &[AttemptState]) -> Task {
 }
 
 /// Follows from attempt 1 while the books are kept; gives what stood on stdout and stderr.
-async fn followed(script: &Arc<Script>, first: Task, form: Form) -> (Result<(), Error>, Vec<u8>, Vec<u8>) {
+async fn followed(script: &Arc<Script>, first: Task, form: Form) -> (Result<Shown, Error>, Vec<u8>, Vec<u8>) {
     let client = fake::serve(Arc::clone(script)).await;
     let ((out, mut read_out), (err, mut read_err)) = (tokio::io::duplex(1 << 16), tokio::io::duplex(1 << 16));
     let screen = Mutex::new(Screen::on(Box::new(out), Box::new(err), form));
     let (keeper, books) = tokio::sync::watch::channel(first);
     let mut follower = Follower { client: &client, id: "t", only: LogStream::Unspecified, books, screen: &screen };
-    let result = tokio::try_join!(books::keep(&client, "t", &keeper), follower.follow(1)).map(|_| ());
+    let result = tokio::try_join!(books::keep(&client, "t", &keeper), follower.follow(1)).map(|(_, shown)| shown);
     drop(screen);
     let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
     read_out.read_to_end(&mut stdout).await.expect("stdout");
@@ -100,13 +100,27 @@ async fn each_attempt_is_shown_whole_and_in_order() {
 }
 
 #[tokio::test]
-async fn a_log_that_is_gone_does_not_fail_what_has_ended() {
+async fn a_log_that_is_gone_is_missed_only_if_there_was_one() {
+    for (state, expected) in [(AttemptState::Lost, Shown::Cut), (AttemptState::Cancelled, Shown::Whole)] {
+        let script = Arc::new(Script::default());
+        let done = task(TaskState::Failed, &[state]);
+        *script.watches.lock().expect("a lock") = [answer(vec![Ok(done.clone())], false)].into();
+        *script.logs.lock().expect("a lock") = [Err(Status::not_found("its record is gone"))].into();
+        let (result, stdout, _) = followed(&script, done, Form::Bytes).await;
+        assert!(result.expect("followed") == expected && stdout.is_empty(), "{state:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_replacement_tells_all_that_a_lost_attempt_did_not() {
     let script = Arc::new(Script::default());
-    let done = task(TaskState::Failed, &[AttemptState::Lost]);
+    let done = task(TaskState::Succeeded, &[AttemptState::Lost, AttemptState::Succeeded]);
     *script.watches.lock().expect("a lock") = [answer(vec![Ok(done.clone())], false)].into();
-    *script.logs.lock().expect("a lock") = [Err(Status::not_found("its record is gone"))].into();
+    *script.logs.lock().expect("a lock") =
+        [Err(Status::not_found("its record is gone")), Ok(answer(vec![Ok(out(2, 0, b"two")), Ok(end(2))], true))]
+            .into();
     let (result, stdout, _) = followed(&script, done, Form::Bytes).await;
-    assert!(result.is_ok() && stdout.is_empty());
+    assert_eq!((result.expect("followed"), stdout.as_slice()), (Shown::Whole, &b"two"[..]));
 }
 
 #[tokio::test]

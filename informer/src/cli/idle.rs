@@ -43,9 +43,10 @@ fn is_idle(task: &Task) -> bool {
     matches!(task.state(), TaskState::Waiting | TaskState::Ready)
 }
 
-/// A reason without its numbers: one task less in front, or a second less to wait, is no other reason.
+/// A reason without its numbers and times: one task less in front, or a second less to wait, is no other reason.
 fn shape(why: &str) -> String {
-    why.chars().filter(|c| !c.is_ascii_digit()).collect()
+    let words = why.split_whitespace().filter(|word| !word.starts_with(|c: char| c.is_ascii_digit()));
+    words.collect::<Vec<_>>().join(" ")
 }
 
 #[cfg(test)]
@@ -61,7 +62,8 @@ mod tests {
 
     #[test]
     fn a_countdown_is_one_reason() {
-        assert_eq!(shape("it is tried again in 1500 ms"), shape("it is tried again in 20 ms"));
+        assert_eq!(shape("it is tried again in 1m05s"), shape("it is tried again in 20s"));
+        assert_eq!(shape("it waits; 2 tasks are before it"), shape("it waits; 1 tasks are before it"));
         assert_ne!(shape("no sidecar is linked"), shape("it is ready"));
     }
 }

@@ -6,7 +6,8 @@ use tokio::sync::Mutex;
 use super::{
     Context, books,
     error::Error,
-    follow::Follower,
+    exit,
+    follow::{Follower, Shown},
     screen::{Form, Screen},
     short,
 };
@@ -59,22 +60,23 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<u8, Error> {
         Stream::Stderr => LogStream::Err,
     });
     let mut follower = Follower { client: &client, id: &id, only, books, screen: &screen };
-    if args.follow {
+    let shown = if args.follow {
         let follow = async {
             match args.attempt {
                 Some(number) => follower.attempt(number).await,
                 None => follower.follow(latest.unwrap_or(1)).await,
             }
         };
-        follow_while_kept(follow, books::keep(&client, &id, &keeper)).await?;
+        follow_while_kept(follow, books::keep(&client, &id, &keeper)).await?
     } else if let Some(number) = args.attempt.or(latest) {
-        follower.once(number).await?;
+        follower.once(number).await?
     } else {
         let line = format!("it has not started yet; `informer why {id}` says why, -f waits for it");
         screen.lock().await.line(&line);
-    }
+        Shown::Whole
+    };
     screen.lock().await.end_log().await?;
-    Ok(0)
+    Ok(if shown == Shown::Whole { 0 } else { exit::FAILURE })
 }
 
 /// The number of the newest attempt.
@@ -84,9 +86,9 @@ fn latest(task: &Task) -> Option<u32> {
 
 /// Follows until the log is shown, whatever the books still say: of a single attempt, the task may go on for long.
 async fn follow_while_kept(
-    follow: impl Future<Output = Result<(), Error>>,
+    follow: impl Future<Output = Result<Shown, Error>>,
     keep: impl Future<Output = Result<Task, Error>>,
-) -> Result<(), Error> {
+) -> Result<Shown, Error> {
     let mut follow = std::pin::pin!(follow);
     tokio::select! {
         biased;

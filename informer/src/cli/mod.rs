@@ -64,7 +64,8 @@ use std::{
     process::ExitCode,
 };
 
-use clap::{CommandFactory as _, Parser, Subcommand, error::ErrorKind};
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand, error::ErrorKind};
+use proto::settings::environment;
 
 use access::Files;
 use client::{Address, Client};
@@ -157,9 +158,36 @@ impl Context {
 #[must_use]
 pub fn main() -> ExitCode {
     let args: Vec<OsString> = std::env::args_os().collect();
-    match Cli::try_parse_from(&args) {
-        Ok(cli) => ExitCode::from(perform(cli)),
-        Err(error) => ExitCode::from(usage(&error, &args)),
+    let read = environment::read(Cli::command(), &args);
+    let read = read.and_then(|line| Ok((Cli::from_arg_matches(&line.matches)?, line.faults)));
+    ExitCode::from(match read {
+        Ok((cli, wrong)) => match faults(&cli, wrong) {
+            told if told.is_empty() => perform(cli),
+            told => {
+                tell(&told);
+                exit::MISUSE
+            }
+        },
+        Err(error) => usage(&error, &args),
+    })
+}
+
+/// Everything that is wrong with a server's environment, given what its flags' variables have; and then with its file as well, since
+/// whoever mends the one wants to mend the other, too.
+fn faults(cli: &Cli, mut wrong: Vec<String>) -> Vec<String> {
+    if matches!(cli.verb, Verb::Serve(_) | Verb::Dev(_)) {
+        wrong.extend(place::variable_faults());
+    }
+    if let (Verb::Serve(args), false) = (&cli.verb, wrong.is_empty()) {
+        wrong.extend(args.file_faults());
+    }
+    wrong
+}
+
+/// Lines for people. Nothing can be done about a stderr that is closed.
+fn tell(lines: &[String]) {
+    for line in lines {
+        drop(writeln!(io::stderr(), "{}", error::one_line(line)));
     }
 }
 
@@ -176,10 +204,7 @@ fn perform(cli: Cli) -> u8 {
     let result = dispatch(cli);
     let Err(error) = result else { return result.unwrap_or(exit::FAILURE) };
     if !error.is_broken_pipe() {
-        for line in error.lines() {
-            // Nothing can be done about a stderr that is closed.
-            drop(writeln!(io::stderr(), "{}", error::one_line(&line)));
-        }
+        tell(&error.lines());
     }
     match error {
         Error::Left { .. } | Error::Interrupted { .. } => exit::CANCELLED,

@@ -12,7 +12,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 use super::{error::Error, units};
-use crate::server::{Options, Server};
+use crate::server::{LEASE_BEATS, Options, Server};
 
 /// Where an informer listens unless told otherwise.
 pub(crate) const LISTEN: &str = "127.0.0.1:7070";
@@ -29,19 +29,33 @@ pub(crate) struct Place {
     #[arg(long, value_name = "DIR", env = "INFORMER_DATA")]
     pub(crate) data: Option<PathBuf>,
     /// Beat interval of the sidecars [default: 5s]
-    #[arg(long, value_name = "D", env = "INFORMER_BEAT", value_parser = units::duration_ms)]
+    #[arg(long, value_name = "D", env = "INFORMER_BEAT", value_parser = beat)]
     pub(crate) beat: Option<u64>,
     /// Missed beats after which a sidecar is lost [default: 3]
-    #[arg(long, value_name = "N", env = "INFORMER_LEASE_BEATS")]
+    #[arg(long, value_name = "N", env = "INFORMER_LEASE_BEATS", value_parser = clap::value_parser!(u64).range(LEASE_BEATS))]
     pub(crate) lease_beats: Option<u64>,
     /// Longest time between the end of a lease and SIGKILL [default: 5s]
-    #[arg(long, value_name = "D", env = "INFORMER_FENCE_GRACE", value_parser = units::duration_ms)]
+    #[arg(long, value_name = "D", env = "INFORMER_FENCE_GRACE", value_parser = fence_grace)]
     pub(crate) fence_grace: Option<u64>,
 }
 
 /// An address to listen on.
 pub(crate) fn listen(text: &str) -> Result<SocketAddr, String> {
     text.parse().map_err(|_| format!("{text:?} is not ADDRESS:PORT; write one like {LISTEN}"))
+}
+
+fn beat(text: &str) -> Result<u64, String> {
+    units::duration_within(text, &bounds::BEAT_RANGE_MS)
+}
+
+fn fence_grace(text: &str) -> Result<u64, String> {
+    units::duration_within(text, &(0..=bounds::DURATION_MS))
+}
+
+/// What is wrong with the variables that no flag stands for.
+pub(crate) fn variable_faults() -> Vec<String> {
+    let log = env::var(LOG).ok().and_then(|text| directives(&text).err());
+    log.map(|problem| format!("{LOG}: {problem}")).into_iter().collect()
 }
 
 impl Place {

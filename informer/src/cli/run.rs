@@ -52,7 +52,7 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<u8, Error> {
     let stored = tokio::select! {
         biased;
         stored = submit::submit(&client, order) => stored?,
-        _ = interrupts.0.recv() => return Err(Error::Interrupted { key }),
+        _ = interrupts.signal.recv() => return Err(Error::Interrupted { key }),
     };
     let screen = Mutex::new(Screen::new(context.verbose, Form::Bytes));
     let id = stored.id;
@@ -64,10 +64,10 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<u8, Error> {
 
     let task = tokio::select! {
         ended = attend(&client, &id, &screen) => ended.map_err(|error| unattended(error, &id))?,
-        left = interrupts.cancel(&client, &id, &screen) => return Err(left),
+        left = interrupts.cancel(&client, what, &id, &screen) => return Err(left),
     };
     conclude(&client, &screen, &task, true).await;
-    Ok(exit::of_task(&task))
+    Ok(if interrupts.heard && task.state() == TaskState::Cancelled { exit::CANCELLED } else { exit::of_task(&task) })
 }
 
 /// Whoever read our output is gone; the task is not.
@@ -101,23 +101,36 @@ async fn attend(client: &Client, id: &str, screen: &Mutex<Screen>) -> Result<Tas
         Ok(())
     };
     let report = report(client, id, books.clone(), screen);
-    let (task, (), (), ()) = tokio::try_join!(books::keep(client, id, &keeper), follower.follow(1), report, idle)?;
+    // A log that is not to be had is told; the exit status is the task's all the same.
+    let (task, _shown, (), ()) = tokio::try_join!(books::keep(client, id, &keeper), follower.follow(1), report, idle)?;
     Ok(task)
 }
 
 /// Ctrl-C: the first cancels the task, the second leaves it.
-struct Interrupts(tokio::signal::unix::Signal);
+struct Interrupts {
+    signal: tokio::signal::unix::Signal,
+    /// There was one.
+    heard: bool,
+}
 
 impl Interrupts {
     fn new() -> Result<Self, Error> {
         let signal = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt());
-        signal.map(Self).map_err(|source| Error::Local { attempted: "listen for Ctrl-C".into(), source, remedy: "" })
+        signal.map(|signal| Self { signal, heard: false }).map_err(|source| Error::Local {
+            attempted: "listen for Ctrl-C".into(),
+            source,
+            remedy: "",
+        })
     }
 
     /// Waits for Ctrl-C, cancels, waits for another: returns only when it is time to leave.
-    async fn cancel(&mut self, client: &Client, id: &str, screen: &Mutex<Screen>) -> Error {
-        self.0.recv().await;
-        screen.lock().await.line("cancelling; Ctrl-C again leaves at once");
+    async fn cancel(&mut self, client: &Client, what: &'static str, id: &str, screen: &Mutex<Screen>) -> Error {
+        self.signal.recv().await;
+        self.heard = true;
+        screen.lock().await.line(match what {
+            "array" => "cancelling every member that has not ended; Ctrl-C again leaves at once",
+            _ => "cancelling; Ctrl-C again leaves at once",
+        });
         let cancelled = async {
             if let Err(error) = cancel::cancel(client, id, "interrupted at the terminal").await {
                 // It may have ended in between; then the one who waits for its end says so.
@@ -127,9 +140,9 @@ impl Interrupts {
         };
         tokio::select! {
             () = cancelled => {}
-            _ = self.0.recv() => {}
+            _ = self.signal.recv() => {}
         }
-        Error::Left { id: id.to_owned() }
+        Error::Left { what, id: id.to_owned() }
     }
 }
 

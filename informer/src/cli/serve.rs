@@ -29,6 +29,14 @@ pub(crate) struct Args {
     place: Place,
 }
 
+impl Args {
+    /// What is wrong with the file of settings, if one is named.
+    pub(crate) fn file_faults(&self) -> Vec<String> {
+        let read = self.config.as_deref().map(config::read);
+        read.and_then(Result::err).map(|error| error.lines()).unwrap_or_default()
+    }
+}
+
 pub(crate) async fn run(args: Args, files: Files) -> Result<u8, Error> {
     let config = args.config.as_deref().map(config::read).transpose()?.unwrap_or_default();
     place::log(config.log.as_deref())?;

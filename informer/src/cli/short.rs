@@ -22,6 +22,12 @@ const HIGHEST: &str = "ffffffff-ffff-ffff-ffff-ffffffffffff";
 /// Several tasks begin like that, or none.
 pub(crate) async fn whole(client: &Client, text: &str) -> Result<String, Error> {
     let (base, index) = text.split_once('.').map_or((text, None), |(base, index)| (base, Some(index)));
+    if is_too_short(base) {
+        return Err(Error::Misuse(format!(
+            "{base:?} is too short for a task's id: write its first {LEAST} characters or more, since fewer are the same for all \
+             tasks of a day"
+        )));
+    }
     if base.parse::<TaskId>().is_ok() || !is_beginning(base) {
         return Ok(text.to_owned());
     }
@@ -44,11 +50,20 @@ fn after_all(base: &str) -> String {
 
 /// The beginning of an id in its canonical form, and not all of it.
 fn is_beginning(text: &str) -> bool {
-    let fits = |(place, byte): (usize, u8)| match HIGHEST.as_bytes().get(place) {
+    (LEAST..HIGHEST.len()).contains(&text.len()) && fits(text)
+}
+
+/// It would be one, were it longer.
+fn is_too_short(text: &str) -> bool {
+    (1..LEAST).contains(&text.len()) && fits(text)
+}
+
+/// Each character can stand in an id where it stands.
+fn fits(text: &str) -> bool {
+    text.bytes().enumerate().all(|(place, byte)| match HIGHEST.as_bytes().get(place) {
         Some(b'-') => byte == b'-',
         _ => matches!(byte, b'0'..=b'9' | b'a'..=b'f'),
-    };
-    (LEAST..HIGHEST.len()).contains(&text.len()) && text.bytes().enumerate().all(fits)
+    })
 }
 
 fn choose<'a>(base: &str, tasks: &'a [Task]) -> Result<&'a str, (Code, String)> {
@@ -79,6 +94,10 @@ mod tests {
         for text in ["0192f3c4", "0192f3c4-", "0192f3c4-5b6d-7e8f-9a0b-1c2d3e4f5a6"] {
             assert!(is_beginning(text), "{text}");
         }
+        for text in ["0", "0192f3c"] {
+            assert!(is_too_short(text) && !is_beginning(text), "{text}");
+        }
+        assert!(!is_too_short("") && !is_too_short("nobody"), "that is no id at all, which the informer says");
         for text in ["", "0192f3c", "0192F3C4", "0192f3c45", "0192f3c4-5b6g", "nobody-at-all", HIGHEST] {
             assert!(!is_beginning(text), "{text}");
         }

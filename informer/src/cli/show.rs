@@ -71,7 +71,12 @@ fn described(task: &Task, now_unix_ms: u64) -> String {
     };
     let health = task.progress.as_ref().and_then(|progress| words::health(progress.health()));
     let running = task.progress.as_ref().filter(|_| !words::is_terminal(task.state()));
-    let far = running.map(|progress| v1::Progress { health: v1::Health::Unspecified.into(), ..progress.clone() });
+    // Health and note stand on lines of their own.
+    let far = running.map(|progress| v1::Progress {
+        health: v1::Health::Unspecified.into(),
+        note: String::new(),
+        ..progress.clone()
+    });
     let mut rows = vec![
         ("task", task.id.clone()),
         ("name", task.name.clone()),
@@ -378,6 +383,17 @@ mod tests {
           1  failed  on s1  signal 9 (SIGKILL)  ran 2s, cpu 0ms, memory 0B
           2  running  on s1
         ");
+    }
+
+    #[test]
+    fn the_note_of_a_progress_is_shown_once() {
+        let shown = |permille: u32| {
+            let progress = Progress { permille, note: "page 3".into(), ..Progress::default() };
+            let state = TaskState::Running.into();
+            described(&Task { id: "i".into(), state, progress: Some(progress), ..Task::default() }, 0)
+        };
+        assert_eq!(shown(420), "task        i\nstate       running\nprogress    42%\nnote        page 3\n");
+        assert_eq!(shown(0), "task        i\nstate       running\nnote        page 3\n");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
+pub(crate) use proto::time::span;
 use proto::v1::Progress;
 
 use super::{error, words};
@@ -26,18 +27,6 @@ pub(crate) fn table(header: &[&str], rows: &[Vec<String>]) -> String {
 /// `-` for nothing.
 pub(crate) fn or_dash(text: &str) -> String {
     if text.is_empty() { "-".to_owned() } else { text.to_owned() }
-}
-
-/// A span in its two largest units: `950ms`, `12s`, `3m05s`, `2h10m`, `4d3h`.
-pub(crate) fn span(ms: u64) -> String {
-    let s = ms / 1_000;
-    match s {
-        0 => format!("{ms}ms"),
-        1..60 => format!("{s}s"),
-        60..3_600 => format!("{}m{:02}s", s / 60, s % 60),
-        3_600..86_400 => format!("{}h{:02}m", s / 3_600, s / 60 % 60),
-        _ => format!("{}d{}h", s / 86_400, s / 3_600 % 24),
-    }
 }
 
 /// A byte count with a binary unit: `512B`, `1.5MiB`.
@@ -99,18 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn spans_and_sizes_are_short() {
-        let spans = [
-            (0, "0ms"),
-            (950, "950ms"),
-            (12_300, "12s"),
-            (185_000, "3m05s"),
-            (7_800_000, "2h10m"),
-            (356_400_000, "4d3h"),
-        ];
-        for (ms, text) in spans {
-            assert_eq!(span(ms), text);
-        }
+    fn sizes_are_short() {
         let sizes = [(512, "512B"), (1_536, "1.5KiB"), (1 << 20, "1.0MiB"), (u64::MAX, "16777215.9TiB")];
         for (bytes, text) in sizes {
             assert_eq!(size(bytes), text);

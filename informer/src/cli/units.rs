@@ -1,6 +1,6 @@
 //! Human units on flags and in task files: durations like `1h30m`, byte counts like `512MiB`, signal names like `SIGINT`.
 
-use std::fmt;
+use std::{fmt, ops::RangeInclusive};
 
 use serde::de::{self, Deserialize, Deserializer, Visitor};
 
@@ -138,12 +138,24 @@ pub(crate) fn duration_ms(text: &str) -> Result<u64, Error> {
     duration_with(text, Some(1_000)).ok_or_else(|| Error::Duration(text.to_owned()))
 }
 
+/// A duration within bounds, in milliseconds.
+///
+/// # Errors
+/// It is none, or out of them.
+pub(crate) fn duration_within(text: &str, range: &RangeInclusive<u64>) -> Result<u64, String> {
+    let ms = duration_ms(text).map_err(|error| error.to_string())?;
+    let (least, most) = (range.start(), range.end());
+    if range.contains(&ms) { Ok(ms) } else { Err(format!("{text} is out of range; write {least}ms to {most}ms")) }
+}
+
 /// A time limit: a duration that is not nothing, which would read as no limit at all.
 pub(crate) fn limit_ms(text: &str) -> Result<u64, Error> {
-    match duration_ms(text)? {
-        0 => Err(Error::NoTime),
-        ms => Ok(ms),
-    }
+    limit(duration_ms(text)?)
+}
+
+/// The same of milliseconds that somebody named.
+pub(crate) fn limit(ms: u64) -> Result<u64, Error> {
+    if ms == 0 { Err(Error::NoTime) } else { Ok(ms) }
 }
 
 /// A byte count.

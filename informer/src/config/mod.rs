@@ -94,9 +94,5 @@ fn logs(mut section: Section<'_>) -> LogUpload {
 
 /// A duration within the range, like `"5s"`.
 fn duration(section: &mut Section<'_>, key: &'static str, range: RangeInclusive<u64>) -> Option<u64> {
-    section.text(key, |text| {
-        let ms = units::duration_ms(text).map_err(|error| error.to_string())?;
-        let (least, most) = (range.start(), range.end());
-        if range.contains(&ms) { Ok(ms) } else { Err(format!("{text} is out of range; write {least}ms to {most}ms")) }
-    })
+    section.text(key, |text| units::duration_within(text, &range))
 }

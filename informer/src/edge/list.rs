@@ -11,6 +11,8 @@ use proto::{bounds, v1};
 /// Encoded tasks of one page, bytes: half a message, since attempts with long messages could make a full page exceed it. The page
 /// then ends early and its token goes on from there.
 const PAGE_BYTES: usize = bounds::MESSAGE_BYTES / 2;
+/// Registered types that a refusal tells: what a person looks through for the one that was meant.
+const TYPES_TOLD: usize = 20;
 
 /// One page.
 ///
@@ -51,6 +53,10 @@ pub(super) async fn filter(edge: &Edge, request: v1::ListRequest) -> Result<Filt
             return Err(token_fault());
         }
     }
+    let kind = given(request.kind);
+    if let Some(kind) = &kind {
+        is_kind(edge, kind).await?;
+    }
     Ok(Filter {
         states: states(&request.states)?,
         owner: given(request.owner),
@@ -58,7 +64,7 @@ pub(super) async fn filter(edge: &Edge, request: v1::ListRequest) -> Result<Filt
         labels: request.labels,
         name_prefix: given(request.name_prefix),
         array,
-        kind: given(request.kind),
+        kind,
         sidecar: given(request.sidecar),
         created_after_unix_ms: time(request.created_after_unix_ms),
         created_before_unix_ms: time(request.created_before_unix_ms),
@@ -67,6 +73,34 @@ pub(super) async fn filter(edge: &Edge, request: v1::ListRequest) -> Result<Filt
         page_size: check::page_size(request.page_size)?,
         before,
     })
+}
+
+/// Refuses a word that names no kind: a list by it would be empty, which reads like an answer. A type counts as long as it is registered,
+/// or some task is of it.
+async fn is_kind(edge: &Edge, kind: &str) -> Result<(), Error> {
+    if check::Kind::PLAIN.iter().any(|known| known.as_str() == kind) {
+        return Ok(());
+    }
+    let types: Vec<String> = edge.handle.executors().await?.into_iter().map(|executor| executor.r#type).collect();
+    if let Some(name) = kind.strip_prefix(check::TYPE) {
+        let of_it = || Filter { kind: Some(kind.to_owned()), page_size: 1, ..Filter::default() };
+        if types.iter().any(|known| known == name) || !edge.handle.list(of_it()).await?.rows.is_empty() {
+            return Ok(());
+        }
+        let known = if types.is_empty() { "none is".to_owned() } else { listed(types) };
+        let problem = format!("no executor is registered for type {name:?}, and no task is of it");
+        return Err(fault("kind", problem, &format!("registered now: {known}")));
+    }
+    let plain = check::Kind::PLAIN.iter().map(|known| known.as_str()).collect::<Vec<_>>().join(", ");
+    Err(fault("kind", format!("{kind:?} is no kind"), &format!("use one of {plain}, or {}NAME", check::TYPE)))
+}
+
+/// Names on one line, so many that it stays one.
+fn listed(mut names: Vec<String>) -> String {
+    let more = names.len().saturating_sub(TYPES_TOLD);
+    names.truncate(TYPES_TOLD);
+    let names = names.join(", ");
+    if more > 0 { format!("{names} and {more} more") } else { names }
 }
 
 async fn is_array(edge: &Edge, id: TaskId) -> Result<(), Error> {

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use prost::Message as _;
 use proto::id::TaskId;
 use proto::store::Facts;
-use proto::{bounds, check, v1};
+use proto::{bounds, check, member, v1};
 use sha2::{Digest as _, Sha256};
 use std::collections::VecDeque;
 use std::future::{Future as _, poll_fn};
@@ -102,7 +102,11 @@ fn failure(error: &Error, room: &mut usize) -> v1::SubmitResult {
 /// A checked task under a fresh id.
 fn new_task(request: v1::SubmitRequest) -> Result<NewTask, Error> {
     let key = check::key(request.key)?;
-    Ok(template(request.spec.unwrap_or_default())?.task(fresh_id(), key))
+    let spec = request.spec.unwrap_or_default();
+    if let Some(path) = member::unfilled(&spec) {
+        return Err(unfilled(path));
+    }
+    Ok(template(spec)?.task(fresh_id(), key))
 }
 
 /// A checked spec, encoded: what a task, or each member of an array, is made of.
@@ -144,6 +148,16 @@ pub(super) fn template(spec: v1::TaskSpec) -> Result<Template, Error> {
 /// A version 7 UUID: later submits have greater ids, within one process strictly.
 pub(super) fn fresh_id() -> TaskId {
     TaskId::from_u128(uuid::Uuid::now_v7().as_u128())
+}
+
+fn unfilled(path: &str) -> Error {
+    // As much of it as any path has.
+    let path: String = path.chars().take(bounds::PATH_BYTES).collect();
+    Error::Field(check::Fault {
+        field: "spec".to_owned(),
+        problem: format!("{path:?} has {} in it, which stands for the index of an array's member", member::PLACE),
+        remedy: "submit an array, as with --array 1-N; a single task needs a name without it".to_owned(),
+    })
 }
 
 fn too_long() -> Error {

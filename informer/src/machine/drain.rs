@@ -4,7 +4,11 @@
 //! |---|---|---|
 //! | finish | finished there | finished there |
 //! | hand back | goes elsewhere, charged to nobody | finished there |
-//! | stop | goes elsewhere, charged to nobody | is stopped; the loss is the infrastructure's |
+//! | stop | goes elsewhere, charged to nobody | is stopped and goes elsewhere, charged to nobody |
+//!
+//! What a drain stops is marked as `moved` before it is told to stop, durably, so that its end is known as the operator's wish
+//! however it is told: by its sidecar, by an informer that was restarted in between, or by the silence of a machine that was switched
+//! off before it could tell. Only a task that is never to be tried after a loss (`no_infrastructure_retry`) fails then.
 
 use super::effect::{Effect, Rejection, Reply};
 use super::event::{Now, SessionId, Ticket};
@@ -61,10 +65,21 @@ impl Machine {
             let Some(attempt) = task.attempt(attempt_id.number).filter(|attempt| !attempt.fenced) else { continue };
             match attempt.phase {
                 Phase::Assigned if !task.is_stopping() => self.hand_back(cx, attempt_id),
-                Phase::Running if mode == DrainMode::Stop => self.order_stop(cx, attempt_id, v1::Reason::Drained),
+                Phase::Running if mode == DrainMode::Stop => self.move_away(cx, attempt_id),
                 _ => {}
             }
         }
+    }
+
+    /// An attempt that runs is stopped, and its task goes elsewhere once it has ended.
+    fn move_away(&mut self, cx: &mut Cx<'_>, id: AttemptId) {
+        let Some(attempt) = self.tasks.get_mut(&id.task).and_then(|task| task.attempt_mut(id.number)) else { return };
+        if !attempt.moved {
+            attempt.moved = true;
+            self.touch_task(id.task);
+            self.note(cx, id, "drained", "its sidecar drains; it is being stopped");
+        }
+        self.order_stop(cx, id, v1::Reason::Drained);
     }
 
     /// An attempt that has not started, as far as is known, is revoked, and its task goes elsewhere at once.

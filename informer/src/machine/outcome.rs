@@ -7,6 +7,7 @@ use super::task::{Attempt, Phase, State, Terminal, WaitsFor};
 use super::timer::Timer;
 use super::{Cx, Machine};
 use proto::id::{AttemptId, Fence, TaskId};
+use proto::time::span;
 use proto::{bounds, v1};
 
 /// An ending that no process produced.
@@ -208,7 +209,12 @@ impl Machine {
         }
         let delay_ms = retry::backoff_ms(&task.alike.facts, failures, cx.now.entropy);
         self.stop_waiting(id.task);
-        self.note_task(cx, id.task, "retry", format!("own failure {failures} of {allowed}, next try in {delay_ms} ms"));
+        self.note_task(
+            cx,
+            id.task,
+            "retry",
+            format!("own failure {failures} of {allowed}, next try in {}", span(delay_ms)),
+        );
         let until_ms = (cx.now.mono_ms + delay_ms).max(self.copies_gone_ms(cx, id.task));
         self.make_waiting(cx, id.task, until_ms, WaitsFor::BackOff);
     }
@@ -222,6 +228,9 @@ impl Machine {
         if self.config.bug == Some(super::Bug::ChargeLoss) {
             task.own_failures += 1;
         }
+        if task.attempt(id.number).is_some_and(|attempt| attempt.moved) && retry::may_be_moved(&task.alike.facts) {
+            return self.go_elsewhere(cx, id.task);
+        }
         task.infra_failures += 1;
         let (failures, allowed) = (task.infra_failures, retry::max_infrastructure(&task.alike.facts));
         #[cfg(feature = "seeded-bugs")]
@@ -232,17 +241,30 @@ impl Machine {
         // The first loss costs nothing: the task did nothing wrong and the next sidecar is likely healthy.
         let delay_ms =
             if failures <= 1 { 0 } else { retry::backoff_ms(&task.alike.facts, failures - 1, cx.now.entropy) };
-        self.stop_waiting(id.task);
+        let next = span(delay_ms);
         self.note_task(
             cx,
             id.task,
             "retry",
-            format!("infrastructure failure {failures} of {allowed}, next try in {delay_ms} ms"),
+            format!("infrastructure failure {failures} of {allowed}, next try in {next}"),
         );
-        let gone_ms = self.copies_gone_ms(cx, id.task);
+        self.try_again(cx, id.task, delay_ms);
+    }
+
+    /// An operator wanted it away from its sidecar, which costs its task nothing. There is no end to it only if there is none to the
+    /// operator's orders: each marks what runs at its time, and a sidecar that drains is given nothing new.
+    fn go_elsewhere(&mut self, cx: &mut Cx<'_>, id: TaskId) {
+        self.note_task(cx, id, "moved", "its sidecar drains; charged to nobody");
+        self.try_again(cx, id, 0);
+    }
+
+    /// The next try after a loss: after this delay, and not before the copies that must be gone surely are.
+    fn try_again(&mut self, cx: &mut Cx<'_>, id: TaskId, delay_ms: u64) {
+        self.stop_waiting(id);
+        let gone_ms = self.copies_gone_ms(cx, id);
         let due_ms = cx.now.mono_ms + delay_ms;
         let why = if gone_ms > due_ms { WaitsFor::OldCopy } else { WaitsFor::BackOff };
-        self.make_waiting(cx, id.task, due_ms.max(gone_ms), why);
+        self.make_waiting(cx, id, due_ms.max(gone_ms), why);
     }
 
     /// A service's process ended: its restart policy decides; nothing is charged.
@@ -274,7 +296,7 @@ impl Machine {
         }
         let delay_ms = retry::restart_ms(&policy, restarts);
         self.stop_waiting(id.task);
-        self.note_task(cx, id.task, "restart", format!("restart {restarts} in a row, in {delay_ms} ms"));
+        self.note_task(cx, id.task, "restart", format!("restart {restarts} in a row, in {}", span(delay_ms)));
         let until_ms = (cx.now.mono_ms + delay_ms).max(self.copies_gone_ms(cx, id.task));
         self.make_waiting(cx, id.task, until_ms, WaitsFor::BackOff);
     }

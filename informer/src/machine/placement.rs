@@ -253,6 +253,7 @@ impl Machine {
             ended_unix_ms: 0,
             progress: None,
             expected_ms: if task.is_service() { 0 } else { expected_ms.unwrap_or(0) },
+            moved: false,
         });
         task.state = State::Assigned;
         sidecar.take(attempt, taken(task));

@@ -9,6 +9,7 @@ use super::task::{State, Task, Terminal, WaitsFor};
 use super::timer::Timer;
 use super::{Cx, Machine};
 use proto::id::TaskId;
+use proto::time::span;
 use proto::{bounds, store, v1};
 
 impl Machine {
@@ -185,7 +186,7 @@ impl Machine {
             self.on_array_queue_timeout(cx, id);
         } else {
             let waited_ms = task.alike.facts.timeouts.map_or(0, |timeouts| timeouts.queue_ms);
-            let message = format!("no sidecar took it within {waited_ms} ms");
+            let message = format!("no sidecar took it within {}", span(waited_ms));
             self.finish(cx, id, Terminal::Failed, outcome::ending(v1::Reason::QueueTimeout, message));
         }
     }

@@ -60,6 +60,12 @@ pub(super) fn max_infrastructure(facts: &store::Facts) -> u32 {
     }
 }
 
+/// Whether an operator may have it run elsewhere at no charge. A task that must not be run again after a loss must not be run again
+/// for somebody's convenience either.
+pub(super) fn may_be_moved(facts: &store::Facts) -> bool {
+    facts.retry.as_ref().is_none_or(|retry| !retry.no_infrastructure_retry)
+}
+
 /// Delay before try number `failures + 1`: exponential with a cap and full jitter, at least 1 ms.
 ///
 /// Full jitter (a uniform draw from zero to the cap) spreads a crowd of equal failures best; source: M. Brooker, "Exponential

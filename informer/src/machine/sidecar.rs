@@ -91,6 +91,34 @@ pub(super) struct Sidecar {
     pub kept_for: Option<TaskId>,
 }
 
+/// Why a sidecar takes nothing now, whatever the task; its text follows the sidecar's name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Closed {
+    #[error("is lost")]
+    Lost,
+    #[error("is not linked")]
+    Unlinked,
+    #[error("missed a beat")]
+    Suspect,
+    #[error("is draining")]
+    Draining,
+    #[error("is quarantined after spawn failures")]
+    Quarantined,
+    #[error("has no free slot")]
+    Slots,
+    #[error("grants no credit")]
+    Credit,
+    #[error("starts slowly and has its window full")]
+    Window,
+}
+
+impl Closed {
+    /// It has work enough, and takes more when some of that has ended.
+    pub(super) fn is_for_want_of_room(self) -> bool {
+        matches!(self, Self::Slots | Self::Credit)
+    }
+}
+
 impl Sidecar {
     /// What is told again in each hello.
     pub(super) fn introduce(&mut self, hello: &Hello) {
@@ -189,18 +217,18 @@ impl Sidecar {
     }
 
     /// Why it takes nothing now, whatever the task; `None` if it does.
-    pub(super) fn closed_because(&self) -> Option<&'static str> {
+    pub(super) fn closed_because(&self) -> Option<Closed> {
         let held = u32::try_from(self.taken.len()).unwrap_or(u32::MAX);
         let starting = held.saturating_sub(u32::try_from(self.preparing.len()).unwrap_or(u32::MAX));
         match self.link {
-            Link::Lost => Some("is lost"),
-            Link::Down => Some("is not linked"),
-            Link::Up { suspect: true, .. } => Some("missed a beat"),
-            Link::Up { .. } if self.is_draining() => Some("is draining"),
-            Link::Up { .. } if self.quarantined => Some("is quarantined after spawn failures"),
-            Link::Up { .. } if held >= self.slots => Some("has no free slot"),
-            Link::Up { .. } if held >= self.limit => Some("grants no credit"),
-            Link::Up { .. } if starting >= self.window => Some("starts slowly and has its window full"),
+            Link::Lost => Some(Closed::Lost),
+            Link::Down => Some(Closed::Unlinked),
+            Link::Up { suspect: true, .. } => Some(Closed::Suspect),
+            Link::Up { .. } if self.is_draining() => Some(Closed::Draining),
+            Link::Up { .. } if self.quarantined => Some(Closed::Quarantined),
+            Link::Up { .. } if held >= self.slots => Some(Closed::Slots),
+            Link::Up { .. } if held >= self.limit => Some(Closed::Credit),
+            Link::Up { .. } if starting >= self.window => Some(Closed::Window),
             Link::Up { .. } => None,
         }
     }

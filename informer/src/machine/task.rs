@@ -76,6 +76,8 @@ pub(super) struct Attempt {
     pub progress: Option<Box<v1::Progress>>,
     /// How long it should take there; 0: unknown.
     pub expected_ms: u64,
+    /// An operator's drain has ordered it away.
+    pub moved: bool,
 }
 
 impl Attempt {
@@ -304,6 +306,7 @@ impl Attempt {
             ended_unix_ms: self.ended_unix_ms,
             fenced: self.fenced,
             expected_ms: self.expected_ms,
+            moved: self.moved,
         }
     }
 
@@ -321,6 +324,7 @@ impl Attempt {
             ended_unix_ms: row.ended_unix_ms,
             progress: None,
             expected_ms: row.expected_ms,
+            moved: row.moved,
         })
     }
 }

@@ -2,11 +2,16 @@
 
 use super::array::Members;
 use super::event::Now;
-use super::sidecar::Link;
+use super::shared::ClassId;
+use super::sidecar::{Link, Sidecar};
 use super::task::{Attempt, Phase, State, Task, WaitsFor};
 use super::{Machine, view};
 use proto::id::TaskId;
+use proto::time::span;
 use proto::{bounds, v1};
+
+/// Sidecars named in a summary, which is one line: the details tell of all.
+const NAMED: usize = 2;
 
 impl Machine {
     /// Why the task stands where it stands, in sentences; `None` if the machine does not hold it (then it is terminal or
@@ -71,7 +76,7 @@ impl Machine {
                     .unfit_because(sidecar, class)
                     .filter(|_| sidecar.closed_because().is_none() || self.never_fits(sidecar, class))
                     .map(|unfit| unfit.to_string())
-                    .or_else(|| sidecar.closed_because().map(str::to_owned))
+                    .or_else(|| sidecar.closed_because().map(|closed| closed.to_string()))
                     .or_else(|| {
                         let kept = sidecar.kept_for?;
                         Some(format!("is kept free for task {kept}, which has waited too long for as much room"))
@@ -85,9 +90,28 @@ impl Machine {
         } else if known.iter().all(|(_, sidecar)| self.never_fits(sidecar, class)) {
             "it is ready, and no linked sidecar can ever take it; start one that can, or cancel it".to_owned()
         } else {
-            format!("it is ready and waits for a sidecar with room; {ahead}")
+            match self.kept_away(known.iter().map(|(_, sidecar)| *sidecar), class) {
+                Some(because) => format!("it is ready, and {because}; {ahead}"),
+                None => format!("it is ready and waits for a sidecar with room; {ahead}"),
+            }
         };
         (summary, details)
+    }
+
+    /// What keeps it from every sidecar that could take it, where that is not their work but how they themselves stand.
+    fn kept_away<'a>(&self, known: impl Iterator<Item = &'a Sidecar>, class: ClassId) -> Option<String> {
+        let mut because = Vec::new();
+        for sidecar in known.filter(|sidecar| !self.never_fits(sidecar, class)) {
+            let closed = sidecar.closed_because().filter(|closed| !closed.is_for_want_of_room())?;
+            because.push(format!("sidecar {} {closed}", sidecar.host));
+        }
+        let more = because.len().saturating_sub(NAMED);
+        because.truncate(NAMED);
+        let named = because.join(", ");
+        match more {
+            0 => Some(named),
+            more => Some(format!("{named}, and {more} more take nothing now")),
+        }
     }
 
     fn why_running(&self, task: &Task) -> (String, Vec<String>) {
@@ -152,15 +176,13 @@ fn why_waiting(task: &Task, now: Now, until_ms: u64, why: WaitsFor) -> String {
     if until_ms == u64::MAX {
         return "it waits until its old copy has stopped, since no two may run at once".to_owned();
     }
-    let left_ms = until_ms.saturating_sub(now.mono_ms);
+    let left = span(until_ms.saturating_sub(now.mono_ms));
     match why {
-        WaitsFor::StartTime => format!("it waits for its start time, in {left_ms} ms"),
-        WaitsFor::BackOff if task.is_service() => format!("it is restarted in {left_ms} ms"),
-        WaitsFor::BackOff => format!("it is tried again in {left_ms} ms"),
+        WaitsFor::StartTime => format!("it waits for its start time, in {left}"),
+        WaitsFor::BackOff if task.is_service() => format!("it is restarted in {left}"),
+        WaitsFor::BackOff => format!("it is tried again in {left}"),
         WaitsFor::OldCopy => {
-            format!(
-                "its old copy may run for another {left_ms} ms on a sidecar out of reach, and no two may run at once"
-            )
+            format!("its old copy may run for another {left} on a sidecar out of reach, and no two may run at once")
         }
     }
 }

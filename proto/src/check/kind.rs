@@ -34,6 +34,9 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// The kinds that a list names by their word alone; work of a type is named by its type.
+    pub const PLAIN: [Self; 5] = [Self::Command, Self::Script, Self::Service, Self::Transcode, Self::Container];
+
     /// Its word on the wire and in lists.
     #[must_use]
     pub const fn as_str(self) -> &'static str {

@@ -135,6 +135,11 @@ fn resources(spec: &mut v1::TaskSpec, faults: &mut Faults) {
     if let Some(limits) = spec.limits {
         faults.at_most("limits.cpu_millis", limits.cpu_millis, bounds::CPU_MILLIS);
         faults.at_most("limits.memory_bytes", limits.memory_bytes, bounds::MEMORY_BYTES);
+        if (1..bounds::MEMORY_LIMIT_LEAST_BYTES).contains(&limits.memory_bytes) {
+            let problem = format!("{} bytes are less than any process needs", limits.memory_bytes);
+            let remedy = format!("use {} (1 MiB) at least, or leave it out", bounds::MEMORY_LIMIT_LEAST_BYTES);
+            faults.add("limits.memory_bytes", problem, remedy);
+        }
         faults.at_most("limits.pids", limits.pids, PIDS);
     }
     spec.limits = spec.limits.filter(|limits| *limits != v1::Limits::default());

@@ -7,6 +7,8 @@
 //!
 //! Serde would stop at the first fault, and whoever mends a file wants to mend it once.
 
+#[cfg(any(feature = "environment", test))]
+pub mod environment;
 #[cfg(test)]
 mod tests;
 

@@ -9,6 +9,7 @@
 //! A cached file is compared with its name each time it is copied: a task of the same user could have written to it.
 
 use super::fetch::{self, Stop};
+use crate::exec::digest::Seen;
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
@@ -102,13 +103,7 @@ impl Cache {
     }
 
     /// The file with this hash, fetched from `source` unless it is there. Blocking.
-    pub(super) fn obtain(
-        &self,
-        sha256: &str,
-        source: &str,
-        stop: &Stop,
-        seen: fetch::Seen<'_>,
-    ) -> Result<Pinned<'_>, Error> {
+    pub(super) fn obtain(&self, sha256: &str, source: &str, stop: &Stop, seen: Seen<'_>) -> Result<Pinned<'_>, Error> {
         let flight = Arc::new(Flight { source: source.to_owned(), failure: OnceLock::new() });
         let mut state = self.lock();
         loop {
@@ -153,7 +148,7 @@ impl Cache {
         drop(pinned);
     }
 
-    fn fetch(&self, sha256: &str, source: &str, stop: &Stop, seen: fetch::Seen<'_>) -> Result<(), Error> {
+    fn fetch(&self, sha256: &str, source: &str, stop: &Stop, seen: Seen<'_>) -> Result<(), Error> {
         let io = |what, path: &PathBuf| {
             let path = path.clone();
             move |error| Error::Io { what, path, error }

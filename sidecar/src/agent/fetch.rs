@@ -3,7 +3,7 @@
 //! No proxies, no credentials, no compression: the declared hash says what the file is, and whoever needs more puts a mirror in
 //! between.
 
-use crate::exec::digest::{Meter, Passed};
+use crate::exec::digest::{Meter, Passed, Seen};
 use bytes::Bytes;
 use http::{Uri, header, uri::PathAndQuery};
 use http_body_util::{BodyExt as _, Empty};
@@ -85,9 +85,6 @@ impl Stop {
         let _stopped = told.wait_for(|stopped| *stopped).await;
     }
 }
-
-/// Told while a file comes in: the bytes that have, and all of them if the server says how many.
-pub(super) type Seen<'a> = &'a dyn Fn(u64, Option<u64>);
 
 /// Where a file goes, and who is told.
 struct Target<'a> {

@@ -189,7 +189,7 @@ impl Shared {
                     String::new()
                 };
                 let telling = Telling { shared: self, attempt, place, told_ms: Cell::new(None) };
-                self.bring(input, &dir.join("work"), stop, &|bytes, total| telling.tell(bytes, total))?;
+                self.bring(input, &dir.join("work"), stop, &telling)?;
             }
             inputs::finish(&plan, &dir)?;
             fs::rename(&dir, &ready).map_err(failed)
@@ -201,24 +201,28 @@ impl Shared {
         done
     }
 
-    fn bring(&self, input: &v1::Input, work: &Path, stop: &Stop, seen: fetch::Seen<'_>) -> Result<(), InputError> {
-        let stopped = || stop.is_stopped();
+    fn bring(&self, input: &v1::Input, work: &Path, stop: &Stop, telling: &Telling<'_>) -> Result<(), InputError> {
+        let place = |from: &Path| {
+            let copied = |bytes, total| telling.tell("copying", bytes, total);
+            inputs::place(input, from, work, &|| stop.is_stopped(), &copied)
+        };
         if !proto::check::is_url(&input.source) {
-            return inputs::place(input, Path::new(&input.source), work, &stopped);
+            return place(Path::new(&input.source));
         }
         let obtain = || {
-            self.cache.obtain(&input.sha256, &input.source, stop, seen).map_err(|error| match error {
+            let fetched = |bytes, total| telling.tell("fetching", bytes, total);
+            self.cache.obtain(&input.sha256, &input.source, stop, &fetched).map_err(|error| match error {
                 cache::Error::Fetch(fetch::Error::Stopped) => InputError::Stopped,
                 error => InputError::Fetch { source_name: input.source.clone(), why: error.to_string() },
             })
         };
         let pinned = obtain()?;
-        match inputs::place(input, &pinned.path(), work, &stopped) {
+        match place(&pinned.path()) {
             // Somebody wrote to the cached file: it is fetched again, once.
             Err(InputError::Hash { .. }) => {
                 self.cache.reject(pinned);
                 let _wrong = fs::remove_file(work.join(&input.path));
-                inputs::place(input, &obtain()?.path(), work, &stopped)
+                place(&obtain()?.path())
             }
             placed => placed,
         }
@@ -235,24 +239,71 @@ struct Telling<'a> {
 }
 
 impl Telling<'_> {
-    fn tell(&self, bytes: u64, total: Option<u64>) {
+    /// What is done with it, how many of its bytes have come, and how many there are where that is known.
+    fn tell(&self, doing: &str, bytes: u64, total: Option<u64>) {
         let now_ms = clock::boot_ms();
         if self.told_ms.get().is_some_and(|told| now_ms.saturating_sub(told) < TELL_MS) {
             return;
         }
         self.told_ms.set(Some(now_ms));
-        let progress = v1::Progress { note: far(&self.place, bytes, total), ..v1::Progress::default() };
+        let progress = v1::Progress { note: far(doing, &self.place, bytes, total), ..v1::Progress::default() };
         let event = Event::Progressed { attempt: self.attempt, progress };
         // A full inbox has more important things to do; the next word comes in a second.
         let _told = self.shared.inbox.try_send(Input::Event(event));
     }
 }
 
-/// How far a fetch is, for people.
-fn far(place: &str, bytes: u64, total: Option<u64>) -> String {
+/// How far a fetch or a copy is, for people.
+fn far(doing: &str, place: &str, bytes: u64, total: Option<u64>) -> String {
     match (bytes, total) {
-        (0, _) => format!("fetching inputs{place}"),
-        (bytes, Some(total)) => format!("fetching inputs{place}: {} of {} MiB", bytes / MIB, total.div_ceil(MIB)),
-        (bytes, None) => format!("fetching inputs{place}: {} MiB", bytes / MIB),
+        (0, None) => format!("{doing} inputs{place}"),
+        (bytes, Some(total)) => format!("{doing} inputs{place}: {} of {} MiB", bytes / MIB, total.div_ceil(MIB)),
+        (bytes, None) => format!("{doing} inputs{place}: {} MiB", bytes / MIB),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::exec::digest::pour;
+
+    #[test]
+    fn how_far_an_input_is_reads_well() {
+        assert_eq!(far("fetching", "", 0, None), "fetching inputs");
+        assert_eq!(far("fetching", " (2 of 3)", 5 * MIB, None), "fetching inputs (2 of 3): 5 MiB");
+        assert_eq!(far("copying", "", 0, Some(1)), "copying inputs: 0 of 1 MiB");
+        assert_eq!(far("copying", "", 3 * MIB + 1, Some(7 * MIB)), "copying inputs: 3 of 7 MiB");
+    }
+
+    /// A copy, told to an agent's loop.
+    fn copied(bytes: u64) -> Vec<v1::Progress> {
+        let data = std::env::temp_dir().join(format!("sidecar-inputs-{}-{bytes}", std::process::id()));
+        fs::create_dir_all(data.join("work")).expect("a directory");
+        let source = data.join("source");
+        fs::File::create(&source).and_then(|file| file.set_len(bytes)).expect("a file");
+        let (inbox, mut told) = mpsc::channel(64);
+        let dirs = Dirs { data: data.clone(), exe: PathBuf::new(), keeper_exe: PathBuf::new() };
+        let inputs = Inputs::new(dirs, None, inbox);
+        let attempt = AttemptId { task: proto::id::TaskId::from_u128(1), number: 1 };
+        let telling = Telling { shared: &inputs.0, attempt, place: String::new(), told_ms: Cell::new(None) };
+        // With a hash, the bytes are read also where the file system shares blocks.
+        let mut bytes = fs::File::open(&source).expect("the file");
+        let sha256 = pour(&mut bytes, &mut io::sink(), &|| false).expect("it is read").sha256;
+        let source = source.to_string_lossy().into_owned();
+        let input = v1::Input { source, sha256, path: "f".into(), executable: false };
+        inputs.0.bring(&input, &data.join("work"), &Stop::new(), &telling).expect("a copy");
+        fs::remove_dir_all(&data).expect("removed");
+        let mut progress = Vec::new();
+        while let Ok(Input::Event(Event::Progressed { attempt: of, progress: told })) = told.try_recv() {
+            assert_eq!(of, attempt);
+            progress.push(told);
+        }
+        progress
+    }
+
+    #[test]
+    fn a_copy_on_this_machine_tells_how_far_it_is_as_a_fetch_does() {
+        let told = copied(3 * MIB);
+        assert_eq!(told.first().map(|first| first.note.as_str()), Some("copying inputs: 0 of 3 MiB"));
     }
 }

@@ -5,10 +5,17 @@ mod run;
 mod status;
 
 use crate::{agent, config};
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+use proto::settings::environment;
+use std::ffi::OsString;
 use std::io::IsTerminal as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
+
+/// What is logged, as directives of `tracing`.
+const LOG: &str = "SIDECAR_LOG";
+/// Exit status where what was asked for cannot be meant, as of a command line that cannot be read.
+const MISUSE: u8 = 2;
 
 /// The sidecar: runs next to a worker and gives it tasks from an informer.
 #[derive(Debug, Parser)]
@@ -50,8 +57,19 @@ const EXIT_SUPERSEDED: u8 = 3;
 /// Parses the arguments and does what they say.
 #[must_use]
 pub fn main() -> ExitCode {
-    // clap ends with 2 on misuse and 0 on --help, having said why.
-    let done = match Cli::parse().verb {
+    let args: Vec<OsString> = std::env::args_os().collect();
+    let read = environment::read(Cli::command(), &args);
+    let (cli, wrong) = match read.and_then(|line| Ok((Cli::from_arg_matches(&line.matches)?, line.faults))) {
+        Ok(read) => read,
+        // Ends with 2 on misuse and 0 on --help, having said why.
+        Err(error) => error.exit(),
+    };
+    let wrong = faults(&cli, wrong);
+    if !wrong.is_empty() {
+        eprintln!("{}", wrong.join("\n"));
+        return ExitCode::from(MISUSE);
+    }
+    let done = match cli.verb {
         Verb::ExecTranscode { job } => return crate::exec::transcode::main(&job),
         Verb::Run(arguments) => run::run(*arguments),
         Verb::ExecContainer { crun, args } => return crate::exec::container::main(&crun, &args),
@@ -74,10 +92,25 @@ pub fn main() -> ExitCode {
     }
 }
 
+/// Everything that is wrong with the environment of `sidecar run`, given what its flags' variables have; and then with its file as well,
+/// since whoever mends the one wants to mend the other, too.
+fn faults(cli: &Cli, mut wrong: Vec<String>) -> Vec<String> {
+    if let Verb::Run(arguments) = &cli.verb {
+        if let Some(problem) = std::env::var(LOG).ok().and_then(|text| config::directives(&text).err()) {
+            wrong.push(format!("{LOG}: {problem}"));
+        }
+        wrong.extend(run::label_faults());
+        if !wrong.is_empty() {
+            wrong.extend(arguments.file_fault());
+        }
+    }
+    wrong
+}
+
 /// Lines on stderr; `SIDECAR_LOG` takes the directives of `tracing`'s environment filter, and what is `configured` comes after it.
 fn log_to_stderr(configured: Option<&str>) -> anyhow::Result<()> {
-    let filter = match std::env::var("SIDECAR_LOG") {
-        Ok(text) => config::directives(&text).map_err(|problem| anyhow::anyhow!("SIDECAR_LOG: {problem}"))?,
+    let filter = match std::env::var(LOG) {
+        Ok(text) => config::directives(&text).map_err(|problem| anyhow::anyhow!("{LOG}: {problem}"))?,
         Err(_) => config::directives(configured.unwrap_or(config::LOG)).map_err(anyhow::Error::msg)?,
     };
     let colours = std::io::stderr().is_terminal();

@@ -10,6 +10,9 @@ use proto::dial::Access;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+/// Labels of the environment, as K=V,K=V.
+const LABELS: &str = "SIDECAR_LABELS";
+
 /// Arguments of `sidecar run`.
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
@@ -17,7 +20,7 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "FILE", env = "SIDECAR_CONFIG")]
     config: Option<PathBuf>,
     /// Where the informer listens [default: http://127.0.0.1:7070].
-    #[arg(long, value_name = "URL", env = "INFORMER_URL")]
+    #[arg(long, value_name = "URL", env = "INFORMER_URL", value_parser = config::informer)]
     informer: Option<String>,
     #[command(flatten)]
     files: Files,
@@ -47,7 +50,7 @@ pub(super) struct Arguments {
     )]
     stop_tasks_on_exit: Option<bool>,
     /// Serve metrics on this address of loopback [default: nowhere].
-    #[arg(long, env = "SIDECAR_METRICS", value_name = "ADDR:PORT")]
+    #[arg(long, env = "SIDECAR_METRICS", value_name = "ADDR:PORT", value_parser = config::metrics)]
     metrics: Option<SocketAddr>,
     /// End as on SIGTERM when the process that started this one, of this id, dies.
     #[arg(long, value_name = "PID", hide = true)]
@@ -96,11 +99,30 @@ pub(super) fn run(arguments: Arguments) -> anyhow::Result<()> {
     Ok(agent::run(options(arguments, config)?)?)
 }
 
+/// The labels of the environment, each of them read or told.
+fn variable_labels() -> Vec<Result<(String, String), String>> {
+    let labels = std::env::var(LABELS).unwrap_or_default();
+    let pairs = labels.split(',').filter(|pair| !pair.is_empty());
+    pairs.map(|pair| label(pair).map_err(|problem| format!("{LABELS}: {pair:?}: {problem}"))).collect()
+}
+
+/// What is wrong with the labels of the environment.
+pub(super) fn label_faults() -> Vec<String> {
+    variable_labels().into_iter().filter_map(Result::err).collect()
+}
+
+impl Arguments {
+    /// What is wrong with the file of settings, if one is named; of several faults each on a line.
+    pub(super) fn file_fault(&self) -> Option<String> {
+        self.config.as_deref().and_then(|path| config::read(path).err()).map(|error| error.to_string())
+    }
+}
+
 /// Flags over environment over what the file says.
 fn options(arguments: Arguments, config: Config) -> anyhow::Result<Options> {
     let mut labels = config.labels;
-    for pair in std::env::var("SIDECAR_LABELS").unwrap_or_default().split(',').filter(|pair| !pair.is_empty()) {
-        labels.extend([label(pair).map_err(|problem| anyhow::anyhow!("SIDECAR_LABELS: {pair:?}: {problem}"))?]);
+    for label in variable_labels() {
+        labels.extend([label.map_err(anyhow::Error::msg)?]);
     }
     labels.extend(arguments.labels);
     anyhow::ensure!(

@@ -91,7 +91,7 @@ fn access(root: &mut Section<'_>) -> Access {
 }
 
 /// Where metrics are served: without a token, so to this machine alone.
-fn metrics(text: &str) -> Result<SocketAddr, String> {
+pub(crate) fn metrics(text: &str) -> Result<SocketAddr, String> {
     let address: Option<SocketAddr> = text.parse().ok();
     let address = address.ok_or_else(|| format!("{text:?} is no address and port; write one like 127.0.0.1:9102"))?;
     if address.ip().is_loopback() {
@@ -103,7 +103,8 @@ fn metrics(text: &str) -> Result<SocketAddr, String> {
     ))
 }
 
-fn informer(text: &str) -> Result<String, String> {
+/// The address of an informer, as its URL says it.
+pub(crate) fn informer(text: &str) -> Result<String, String> {
     let wrong =
         |wrong| format!("{text:?} is no URL of an informer: {wrong}; write one like {INFORMER} or https://HOST:7070");
     text.parse().map(|address: Address| address.to_string()).map_err(wrong)

@@ -47,11 +47,25 @@ impl Meter {
     }
 }
 
+/// Told while a file comes in: the bytes that have, and all of them where it is known how many.
+pub(crate) type Seen<'a> = &'a dyn Fn(u64, Option<u64>);
+
 /// Pours all of `from` into `to`. `stopped` is asked before each chunk.
 pub(crate) fn pour(from: &mut impl Read, to: &mut impl Write, stopped: &dyn Fn() -> bool) -> Result<Passed, Cut> {
+    pour_seen(from, to, stopped, &|_| ())
+}
+
+/// The same; `seen` is told before each chunk how many bytes have passed.
+pub(crate) fn pour_seen(
+    from: &mut impl Read,
+    to: &mut impl Write,
+    stopped: &dyn Fn() -> bool,
+    seen: &dyn Fn(u64),
+) -> Result<Passed, Cut> {
     let mut meter = Meter::default();
     let mut buffer = vec![0; CHUNK_BYTES];
     loop {
+        seen(meter.bytes());
         if stopped() {
             return Err(Cut::Stopped);
         }

@@ -6,7 +6,7 @@
 //! An input is always the task's own copy (a reflink where the file system has them). Never a hard link: the task runs as the
 //! user that owns the original, or the cached file, and could change it through a link whatever its mode says.
 
-use super::digest::{Cut, pour};
+use super::digest::{Cut, Seen, pour_seen};
 use super::{Error, Plan, container, outputs, utf8};
 use proto::v1::{self, task_spec::Kind};
 use std::fs::{self, File};
@@ -108,23 +108,33 @@ fn own(path: &Path, (user, group): (u32, u32)) -> io::Result<()> {
     Ok(())
 }
 
-/// Copies a file to the input's place below `work`. The bytes are compared with the declared hash as they pass.
-pub(crate) fn place(input: &v1::Input, from: &Path, work: &Path, stopped: &dyn Fn() -> bool) -> Result<(), InputError> {
+/// Copies a file to the input's place below `work`. The bytes are compared with the declared hash as they pass, and told as they do.
+pub(crate) fn place(
+    input: &v1::Input,
+    from: &Path,
+    work: &Path,
+    stopped: &dyn Fn() -> bool,
+    seen: Seen<'_>,
+) -> Result<(), InputError> {
     let source_name = || input.source.clone();
     let io =
         |what, file: &Path, error| InputError::Io { source_name: source_name(), what, file: file.to_owned(), error };
     // Looked at before it is opened: opening a pipe would wait for its writer.
-    if !fs::metadata(from).map_err(|error| io("find", from, error))?.is_file() {
+    let found = fs::metadata(from).map_err(|error| io("find", from, error))?;
+    if !found.is_file() {
         return Err(InputError::NotAFile { source_name: source_name() });
     }
+    let seen = |bytes| seen(bytes, Some(found.len()));
     let mut source = File::open(from).map_err(|error| io("open", from, error))?;
     let (target, mut file) = create(input, work)?;
     // A copy that shares its blocks until one of them is written; where there is none, the bytes are moved.
     let cloned = rustix::fs::ioctl_ficlone(&file, &source).is_ok();
     let passed = match (cloned, input.sha256.is_empty()) {
         (true, true) => return Ok(()),
-        (true, false) => pour(&mut source, &mut io::sink(), stopped),
-        (false, _) => file.rewind().map_err(Cut::Write).and_then(|()| pour(&mut source, &mut file, stopped)),
+        (true, false) => pour_seen(&mut source, &mut io::sink(), stopped, &seen),
+        (false, _) => {
+            file.rewind().map_err(Cut::Write).and_then(|()| pour_seen(&mut source, &mut file, stopped, &seen))
+        }
     };
     let passed = passed.map_err(|cut| match cut {
         Cut::Stopped => InputError::Stopped,

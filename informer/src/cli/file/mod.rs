@@ -274,6 +274,15 @@ fn ms(near: &'static str, time: Option<Time>, ms: Option<Millis>) -> Result<u64,
     }
 }
 
+/// A time limit: none if nothing is said, and never nothing if something is.
+fn limit(near: &'static str, time: Option<Time>, millis: Option<Millis>) -> Result<u64, Problem> {
+    let said = time.is_some() || millis.is_some();
+    match ms(near, time, millis)? {
+        0 if !said => Ok(0),
+        ms => units::limit(ms).map_err(|error| Problem::Content { near, problem: format!("{near}: {error}") }),
+    }
+}
+
 fn size(value: Option<Bytes>) -> u64 {
     value.map_or(0, |value| value.0)
 }
@@ -381,10 +390,10 @@ impl Retry {
 impl Timeouts {
     fn wire(self) -> Result<v1::Timeouts, Problem> {
         Ok(v1::Timeouts {
-            queue_ms: ms("queue", self.queue, self.queue_ms)?,
-            attempt_ms: ms("attempt", self.attempt, self.attempt_ms)?,
-            total_ms: ms("total", self.total, self.total_ms)?,
-            progress_ms: ms("progress", self.progress, self.progress_ms)?,
+            queue_ms: limit("queue", self.queue, self.queue_ms)?,
+            attempt_ms: limit("attempt", self.attempt, self.attempt_ms)?,
+            total_ms: limit("total", self.total, self.total_ms)?,
+            progress_ms: limit("progress", self.progress, self.progress_ms)?,
         })
     }
 }

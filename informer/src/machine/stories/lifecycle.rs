@@ -160,7 +160,7 @@ fn three_spawn_failures_of_different_tasks_quarantine() {
     }
     assert_eq!(world.assigned(), []);
     let why = world.machine.why(world.now, tasks[0]).expect("held");
-    assert!(why.details[0].contains("quarantined"), "{:?}", why.details);
+    assert!(why.summary.contains("sidecar box1 is quarantined after spawn failures"), "{why:?}");
     let rest = |world: &mut World| {
         for _ in 0..super::sidecar::QUARANTINE_BEATS {
             assert_eq!(world.assigned(), []);

@@ -93,20 +93,63 @@ fn a_handed_back_exclusive_task_waits_for_the_end_of_its_first_copy() {
     assert_eq!(world.assigned().len(), 1);
 }
 
-#[test]
-fn a_stopped_task_is_the_infrastructures_loss() {
+fn drained() -> Report {
+    Report::Ended(Box::new(v1::Ending { reason: v1::Reason::Drained.into(), ..exit(143) }))
+}
+
+/// A task that runs on sidecar 1, which is told to drain and to stop it.
+fn stopped_by_a_drain(facts: store::Facts) -> (World, SessionId, TaskId, (AttemptId, Fence)) {
     let mut world = World::new();
     let session = world.link(1, 1, 2, vec![]);
-    let task = world.submit(facts());
+    let task = world.submit(facts);
     let attempt = world.one_assigned();
     world.started(session, attempt);
     world.effects.clear();
     world.drain(1, DrainMode::Stop);
     assert_eq!(world.stops(), 1);
-    let ending = v1::Ending { reason: v1::Reason::Drained.into(), ..Default::default() };
-    world.report(session, attempt, Report::Ended(Box::new(ending)));
+    (world, session, task, attempt)
+}
+
+#[test]
+fn what_a_drain_stops_is_charged_to_nobody() {
+    let (mut world, session, task, attempt) = stopped_by_a_drain(facts());
+    world.drain(1, DrainMode::Stop);
+    world.report(session, attempt, drained());
     let row = world.row(task);
-    assert_eq!((row.state(), row.own_failures, row.infra_failures), (v1::TaskState::Ready, 0, 1));
+    assert_eq!((row.state(), row.own_failures, row.infra_failures), (v1::TaskState::Ready, 0, 0));
+}
+
+#[test]
+fn a_machine_that_is_switched_off_after_its_drain_costs_nothing_either() {
+    let (mut world, _, task, _) = stopped_by_a_drain(facts());
+    // Nobody tells how it ended; and the informer was restarted in between.
+    let batch = world.commit();
+    let rows: Vec<store::TaskRow> = batch.tasks.iter().map(TaskChange::whole).collect();
+    assert!(rows[0].attempts[0].moved);
+    world.machine = Machine::new(config(), world.now, rows, batch.sidecars, []);
+    world.pass(3 * BEAT + 1);
+    let row = world.row(task);
+    assert_eq!((row.attempts[0].state(), row.infra_failures), (v1::AttemptState::PresumedLost, 0));
+    assert_eq!(row.state(), v1::TaskState::Ready);
+}
+
+#[test]
+fn a_sidecar_that_leaves_by_itself_is_still_a_loss() {
+    let mut world = World::new();
+    let session = world.link(1, 1, 2, vec![]);
+    let task = world.submit(facts());
+    let attempt = world.one_assigned();
+    world.started(session, attempt);
+    world.report(session, attempt, drained());
+    assert_eq!(world.row(task).infra_failures, 1);
+}
+
+#[test]
+fn what_is_never_tried_after_a_loss_fails_by_a_drain_that_stops_it() {
+    let retry = Some(v1::Retry { no_infrastructure_retry: true, ..Default::default() });
+    let (mut world, session, task, attempt) = stopped_by_a_drain(store::Facts { retry, ..facts() });
+    world.report(session, attempt, drained());
+    assert_eq!(world.state(task), v1::TaskState::Failed);
 }
 
 #[test]
