@@ -103,6 +103,8 @@ pub const SLOTS: u32 = 4096;
 pub const STREAMS_PER_CONNECTION: u32 = 2048;
 /// Tasks that are not terminal, over all. At 1 kB each it is 2 GB of the machine's memory.
 pub const TASKS_LIVE: usize = 2_000_000;
+/// Epochs that a sidecar may have seen: SQLite's integers end at twice as much, and whoever leads after it must find a greater one.
+pub const EPOCH: u64 = 1 << 62;
 /// Sidecars known at once.
 pub const SIDECARS: usize = 20_000;
 

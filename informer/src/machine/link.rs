@@ -76,33 +76,6 @@ impl Machine {
         None
     }
 
-    /// A sidecar that has seen a later state of this lineage shows that the store was restored from a backup.
-    fn check_lineage(&mut self, cx: &mut Cx<'_>, hello: &Hello) {
-        let Some(seen) = hello.seen.as_ref().filter(|seen| seen.lineage == self.config.lineage) else { return };
-        let epoch = seen.epoch.max(hello.highest_fence.epoch);
-        if epoch <= self.config.epoch && seen.commit_seq <= self.pending.committed {
-            return;
-        }
-        let longest_ms = self.sidecars.values().map(|sidecar| sidecar.longest_lease_ms).max().unwrap_or(0);
-        let until_ms = cx.now.mono_ms + self.config.copies_end_ms(longest_ms.max(self.config.lease_ms));
-        self.restored = true;
-        if !self.config.accept_restored {
-            self.restored_until_ms = Some(until_ms);
-            self.timers.arm(Timer::Restored, until_ms);
-        }
-        self.config.epoch = self.config.epoch.max(epoch) + 1;
-        self.fence_n = 0;
-        self.pending.epoch = Some(self.config.epoch);
-        self.pending.writes += 1;
-    }
-
-    pub(super) fn on_restore_accepted(&mut self) {
-        if self.restored_until_ms.take().is_some() {
-            self.timers.cancel(Timer::Restored);
-            self.freed.extend(self.open.iter().copied());
-        }
-    }
-
     /// An older link of the same sidecar ends: the newer incarnation wins, and one that came back replaces its dead stream.
     fn supersede(&mut self, cx: &mut Cx<'_>, hello: &Hello) {
         let Some(old) = self.sidecars.get(&hello.sidecar) else { return };
@@ -131,6 +104,7 @@ impl Machine {
         sidecar.heard_ms = cx.now.mono_ms;
         sidecar.lease_ms = lease_ms;
         sidecar.longest_lease_ms = sidecar.longest_lease_ms.max(lease_ms);
+        sidecar.told_epoch = Some(self.config.epoch);
         sidecar.reported_seq = 0;
         self.sessions.insert(session, id);
         self.arm_silence(id);

@@ -38,6 +38,7 @@ impl Machine {
             fresh: Vec::new(),
             freed: std::collections::BTreeSet::new(),
             fence_n: 0,
+            opened_epoch: config.epoch,
             restored_until_ms: None,
             restored: false,
             config,

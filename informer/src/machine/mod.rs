@@ -11,6 +11,7 @@
 //! |---|---|
 //! | `request` | submit, cancel, retry |
 //! | `link`, `beat` | who is linked, suspect, lost; what each held attempt is told |
+//! | `lineage` | whether the store was restored from a backup, and what is held back then |
 //! | `report`, `outcome` | what an attempt's end means, whose result is accepted |
 //! | `placement`, `ready`, `owners`, `estimate` | which task goes to which sidecar, in which order, and how long it should take |
 //! | `array`, `runs` | arrays and their members |
@@ -37,6 +38,7 @@ mod effect;
 mod estimate;
 mod event;
 mod executor;
+mod lineage;
 mod link;
 mod load;
 mod outcome;
@@ -89,7 +91,7 @@ pub struct Config {
     pub fence_grace_ms: u64,
     /// Lineage of the store, a UUID.
     pub lineage: String,
-    /// Epoch of this leadership; higher than any before in this lineage as far as the store knows.
+    /// Epoch of this leadership; higher than any before in this lineage as far as the store knows, and given to no other.
     pub epoch: u64,
     /// Commit sequence that the store had when it was loaded.
     pub commit_seq: u64,
@@ -171,6 +173,8 @@ pub struct Machine {
     /// Tasks that have waited too long for room, each with the sidecar that is kept free for it.
     reserved: BTreeMap<TaskId, SidecarId>,
     fence_n: u64,
+    /// The epoch under which the store was opened; the one of `config` may have been raised since.
+    opened_epoch: u64,
     /// Until then `exclusive` tasks are held back: this store is older than what sidecars have seen.
     restored_until_ms: Option<u64>,
     restored: bool,

@@ -54,6 +54,9 @@ pub(super) struct Sidecar {
     pub slots: u32,
     pub weak_fencing: bool,
     pub drain: v1::DrainMode,
+    /// The highest epoch that it may have heard of from this store's informers, durable before it was told. None if that is not
+    /// known: it was last linked to a version that did not write it.
+    pub told_epoch: Option<u64>,
     /// Longest lease ever granted to it, durable before it was granted.
     pub longest_lease_ms: u64,
     pub link: Link,
@@ -159,6 +162,7 @@ impl Sidecar {
             slots: row.slots,
             weak_fencing: row.weak_fencing,
             drain,
+            told_epoch: Some(row.told_epoch).filter(|epoch| *epoch > 0),
             kept_for: None,
             longest_lease_ms: row.longest_lease_ms,
             link: if row.lost { Link::Lost } else { Link::Down },
@@ -197,6 +201,7 @@ impl Sidecar {
             version: self.version.clone(),
             drain: self.drain.into(),
             start: self.start,
+            told_epoch: self.told_epoch.unwrap_or(0),
         }
     }
 

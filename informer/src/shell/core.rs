@@ -126,7 +126,8 @@ impl Core {
             gauges_stale: true,
             committed_ms: Some(clock::mono_ms()),
             advanced: BTreeSet::new(),
-            // Unique in the lineage: no other start has this epoch, and none opens four billion links.
+            // Unique in the lineage, as far as anybody remembers: no other start has this epoch, what is left of it comes again once in
+            // four billion starts, and none opens four billion links.
             sessions: epoch << 32,
             epoch,
             seq,

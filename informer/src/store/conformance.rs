@@ -140,7 +140,7 @@ fn a_commit_is_read_at_once_and_after_reopening(mut open: Open) {
 fn each_opening_claims_a_higher_epoch(mut open: Open) {
     let first = World::open(&mut open).identity;
     let second = World::open(&mut open).identity;
-    assert_eq!(second.epoch, first.epoch + 1);
+    assert!(second.epoch > first.epoch);
     assert_eq!(second.lineage, first.lineage);
 }
 
@@ -157,7 +157,7 @@ fn a_lower_epoch_is_fenced(mut open: Open) {
 
     drop(world);
     let mut world = World::open(&mut open);
-    assert_eq!(world.identity.epoch, old + 6, "the raised epoch is durable");
+    assert!(world.identity.epoch > old + 5, "the raised epoch is durable");
     world.put(vec![row(1, TaskState::Ready)]);
 }
 

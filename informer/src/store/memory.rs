@@ -70,7 +70,8 @@ struct State {
 }
 
 impl Memory {
-    /// Opens the store, claiming the next epoch. An earlier owner is fenced by it.
+    /// Opens the store, claiming the next epoch. An earlier owner is fenced by it. Nobody restores a backup of a memory, so counting
+    /// is enough.
     ///
     /// # Errors
     /// [`Error::Corrupt`] after [`Memory::corrupt`].

@@ -10,8 +10,8 @@
 //! | [`sqlite`] | the embedded default: WAL, `synchronous=FULL` |
 //! | [`memory`] | tests and the simulation: injects faults by plan |
 //!
-//! A store is opened under an *epoch*: the number after the highest that its lineage has seen, claimed durably before anything
-//! else. A commit under an epoch that is no longer the highest is refused: somebody else leads. A commit that failed may or may
+//! A store is opened under an *epoch*: a number above the highest that it has seen, and not merely the next one, so that no two
+//! openings of one backup have the same ([`next_epoch`](proto::id::next_epoch)). It is claimed durably before anything else. A commit under an epoch that is no longer the highest is refused: somebody else leads. A commit that failed may or may
 //! not be on disk; so nothing is ever committed after it, and the only way on is to open the store again.
 //!
 //! One suite, `conformance`, says what a backend must do. `filter` holds what a list can ask for, `error` why a store refuses.

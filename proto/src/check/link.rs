@@ -45,7 +45,9 @@ pub fn hello(hello: &v1::Hello) -> Result<SidecarId, Faults> {
     faults.count("hello.inventory_parts", hello.inventory_parts as usize, parts);
     if let Some(seen) = &hello.seen {
         faults.text("hello.seen.lineage", &seen.lineage);
+        faults.at_most("hello.seen.epoch", seen.epoch, bounds::EPOCH);
     }
+    faults.at_most("hello.highest_fence_epoch", hello.highest_fence_epoch, bounds::EPOCH);
     faults.into_result()?;
     Ok(sidecar.expect("an unreadable id is a fault"))
 }

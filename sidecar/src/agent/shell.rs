@@ -301,10 +301,14 @@ impl Shell {
         self.outside.assignments.insert(attempt, assign);
     }
 
-    /// Within a lineage only the highest counts; another lineage is another informer's history and is remembered instead.
+    /// Within a lineage only the highest counts; another lineage is another informer's history and is remembered instead. Fences of
+    /// the earlier one say nothing to it: their epochs would look as if it had forgotten a leadership of its own.
     fn on_identity(&mut self, identity: v1::Identity) {
         let seen = &mut self.meta.seen;
         let newer = (identity.epoch, identity.commit_seq) > (seen.epoch, seen.commit_seq);
+        if identity.lineage != seen.lineage {
+            self.meta.highest_fence = Fence::default();
+        }
         if identity.lineage != seen.lineage || newer {
             *seen = identity;
         }

@@ -6,7 +6,7 @@ use super::net::{Delivery, Introduction, Side};
 use super::truth::Asked;
 use super::{BEAT_MS, FENCE_GRACE_MS, ShellBug, Step, World};
 use informer::machine::{Batch, Config, Effect, Event, Held, Machine, Now, Reply, SessionId, Ticket};
-use proto::id::TaskId;
+use proto::id::{TaskId, next_epoch};
 use proto::v1;
 use std::collections::BTreeMap;
 use v1::informer_message::Message;
@@ -102,9 +102,13 @@ impl World {
         let now = self.center_now();
         let bug = self.options.informer_bug;
         let logs = self.script.logs;
+        let luck = self.rng.bits();
         let center = &mut self.center;
         center.life += 1;
-        center.store.epoch += 1;
+        center.store.epoch = match self.options.shell_bug {
+            Some(ShellBug::CountEpochs) => center.store.epoch + 1,
+            _ => next_epoch(center.store.epoch, now.wall_ms, luck),
+        };
         center.paused_until_ms = 0;
         let config = Config {
             beat_ms: BEAT_MS,
@@ -252,6 +256,7 @@ impl World {
             match effect {
                 Effect::Reply { ticket, reply } => self.on_reply(ticket, reply)?,
                 Effect::SendAssign { session, attempt, fence, payload, position: _ } => {
+                    self.truth.on_assigned(self.net.workbox_of(session.0), attempt, fence)?;
                     let assign = v1::Assign {
                         attempt: Some(attempt.to_wire()),
                         fence: Some(fence.into()),

@@ -132,16 +132,15 @@ impl World {
         }
     }
 
-    /// Faults have stopped, and operators take back what they did: no drain, every type registered, no endless service left.
+    /// Faults have stopped, and operators take back what they did: no drain, every type registered, no endless service left. They look
+    /// again and again: what they did before may become durable, or be undone by a backup, only after their look.
     pub(super) fn on_tidy(&mut self) -> Result<(), Wrong> {
         let store = &self.center.store;
         let drained = store.sidecars.values().any(|row| row.drain() != v1::DrainMode::Unspecified);
         let is_command = |executor: &v1::Executor| matches!(executor.mode, Some(v1::executor::Mode::Command(_)));
         let typed = store.executors.get(TYPE).is_some_and(is_command);
         let endless: Vec<TaskId> = self.truth.endless_left(&self.script, store);
-        if self.center.machine.is_none() || drained || !typed || !endless.is_empty() || self.truth.has_unanswered() {
-            self.agenda.after(TIDY_MS, Step::Tidy);
-        }
+        self.agenda.after(TIDY_MS, Step::Tidy);
         if drained || self.center.machine.is_none() {
             (0..self.boxes.len()).try_for_each(|n| self.drain(n, v1::DrainMode::Unspecified))?;
         }

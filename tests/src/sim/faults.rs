@@ -214,7 +214,7 @@ impl World {
                 self.crash_center(down_ms, false)?;
                 self.restore_center();
             }
-            Kind::PauseInformer => self.center.paused_until_ms = until_ms,
+            Kind::PauseInformer => self.center.paused_until_ms = self.center.paused_until_ms.max(until_ms),
             Kind::JumpInformersClock => self.center.wall_offset_ms = jump(strike.luck),
             Kind::OlderInformer => {
                 self.crash_center(down_ms, false)?;

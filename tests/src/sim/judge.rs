@@ -39,6 +39,8 @@ pub enum Check {
     LedgerFirst,
     /// No end is forgotten before it is stored.
     EndBeforeForgetting,
+    /// No two attempts have the same fence, and a later attempt of a task has a higher one.
+    FencesRise,
     /// The sidecar's lease ends before the informer's count of it.
     LeaseEndsFirst,
     /// The informer's machine is consistent in itself.

@@ -141,7 +141,7 @@ impl World {
 
     pub(super) fn pause_keeper(&mut self, n: usize, until_ms: u64) {
         let it = &mut self.boxes[n];
-        it.keeper_paused_until_ms = until_ms;
+        it.keeper_paused_until_ms = it.keeper_paused_until_ms.max(until_ms);
         it.disturb(until_ms);
         self.wake_monitors(n);
     }
@@ -157,7 +157,7 @@ impl World {
         let running: Vec<AttemptId> = it.alive().filter(|id| !ending(id)).collect();
         let Some(attempt) = running.get(luck as usize % running.len().max(1)) else { return };
         if let Some(record) = it.records.get_mut(attempt) {
-            record.paused_until_ms = until_ms;
+            record.paused_until_ms = record.paused_until_ms.max(until_ms);
         }
         it.disturb(until_ms);
     }

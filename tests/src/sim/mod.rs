@@ -39,6 +39,7 @@
 //! | 11 queues are bounded | `QueuesAreBounded` (memory: on real processes) | – |
 //! | 12 beats leave on time | `BeatsLeave` | `ShellBug::BeatBehindLedger` |
 //! | 13 losses are counted apart | `LossesApart` | informer `ChargeLoss`, `EndlessLosses` |
+//! | no fence is given twice, and those of a task rise | `FencesRise` | `ShellBug::CountEpochs` |
 //! | no end is forgotten before it is stored | `EndBeforeForgetting` | sidecar `PurgeBeforeAck` |
 
 mod center;
@@ -99,6 +100,8 @@ pub enum ShellBug {
     ResetDamaged,
     /// Beats wait for the ledger, like all else.
     BeatBehindLedger,
+    /// An epoch is the one before and one more.
+    CountEpochs,
 }
 
 /// What a history is made of.

@@ -59,6 +59,10 @@ pub(super) struct Truth {
     pub retried: BTreeSet<TaskId>,
     pruned: BTreeSet<TaskId>,
     spawned: BTreeMap<(SidecarId, AttemptId), Fence>,
+    /// Whose each fence is: the box's and the attempt's.
+    fences: BTreeMap<Fence, (Option<usize>, AttemptId)>,
+    /// The latest attempt of each task since the last backup was restored, with its fence.
+    latest: BTreeMap<TaskId, (u32, Fence)>,
     pub alive: BTreeSet<(SidecarId, AttemptId)>,
     pub ended: BTreeMap<AttemptId, Vec<v1::Ending>>,
     /// Its monitor was killed, or its record is gone: its end may be unknown.
@@ -191,8 +195,10 @@ impl Truth {
         let terminal = backup.tasks.iter().filter(|(_, row)| is_terminal(row));
         self.terminal = terminal.map(|(id, row)| (*id, (row.state, row.ending.clone()))).collect();
         self.copies_before = self.alive.clone();
-        // Numbers that this store has not given yet may be given again.
+        // Numbers that this store has not given yet may be given again. A clock that was set back meanwhile may put what follows below
+        // what nobody has told it of yet.
         self.spawned.clear();
+        self.latest.clear();
     }
 
     pub(super) fn is_forgotten(&self, task: TaskId) -> bool {
@@ -235,6 +241,28 @@ impl Truth {
                 .then(|| (rng.range(1, runs_ms), rng.pick(&[v1::Reason::Stalled, v1::Reason::Unhealthy]))),
             unpublishable: rng.chance(100),
         }
+    }
+
+    /// An assignment leaves the informer.
+    pub(super) fn on_assigned(
+        &mut self,
+        workbox: Option<usize>,
+        attempt: AttemptId,
+        fence: Fence,
+    ) -> Result<(), Wrong> {
+        let known = *self.fences.entry(fence).or_insert((workbox, attempt));
+        if known != (workbox, attempt) {
+            let what = format!("{fence:?} is given to {attempt} at {workbox:?}, and was to {known:?}");
+            return wrong(Check::FencesRise, what);
+        }
+        let latest = self.latest.entry(attempt.task).or_insert((attempt.number, fence));
+        if attempt.number > latest.0 && fence <= latest.1 {
+            return wrong(Check::FencesRise, format!("{attempt} has {fence:?}, and one before it had {latest:?}"));
+        }
+        if attempt.number > latest.0 {
+            *latest = (attempt.number, fence);
+        }
+        Ok(())
     }
 
     pub(super) fn on_start_ordered(&self, sidecar: SidecarId, attempt: AttemptId) -> Result<(), Wrong> {

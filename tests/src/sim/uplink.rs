@@ -19,7 +19,7 @@ impl World {
             }
         };
         let it = &self.boxes[n];
-        let newest = proto::PROTOCOL_MAX + u32::from(it.too_new_until_ms > self.agenda.now_ms);
+        let newest = proto::PROTOCOL_MAX + u32::from(it.too_new);
         let oldest = if newest > proto::PROTOCOL_MAX { newest } else { proto::PROTOCOL_MIN };
         self.net.introduce(link.0, Introduction { hello: it.hello(), held, protocols: (oldest, newest) });
         self.send_up(link, Up::Hello(v1::Hello::default()));

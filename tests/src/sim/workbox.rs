@@ -62,8 +62,10 @@ pub(super) struct Workbox {
     pub ledger_copy: Ledger,
     /// An older ledger counts fewer starts than the informer has seen.
     outdated: bool,
-    /// Until then its agent is of a version that the informer refuses.
+    /// An agent that starts until then is of a version that the informer refuses.
     pub too_new_until_ms: u64,
+    /// The present one is.
+    pub too_new: bool,
     pub seen: Option<v1::Identity>,
     pub highest_fence: Fence,
     effects: Vec<Effect>,
@@ -102,6 +104,7 @@ impl Workbox {
             ledger_copy: Ledger::default(),
             outdated: false,
             too_new_until_ms: 0,
+            too_new: false,
             seen: None,
             highest_fence: Fence::default(),
             effects: Vec::new(),
@@ -212,6 +215,7 @@ impl World {
         it.ledger.incarnation += 1;
         (it.seen, it.highest_fence) = (it.ledger.seen.clone(), it.ledger.highest_fence);
         it.disturb(now_ms);
+        it.too_new = it.too_new_until_ms > now_ms;
         let keep_attempts = it.plan.keep_attempts;
         let config = Config { bug: self.options.sidecar_bug, keep_attempts, ..Config::new(it.plan.slots) };
         it.agent = Some(Machine::new(config, it.ledger.rows.values().cloned()));
@@ -254,7 +258,8 @@ impl World {
 
     pub(super) fn pause_agent(&mut self, n: usize, until_ms: u64) {
         let it = &mut self.boxes[n];
-        it.paused_until_ms = until_ms;
+        // One that is stopped twice goes on when both are over.
+        it.paused_until_ms = it.paused_until_ms.max(until_ms);
         it.disturb(until_ms);
     }
 
@@ -556,7 +561,7 @@ impl World {
     /// it again.
     fn on_given_up(&mut self, n: usize, message: &str) -> Result<(), Wrong> {
         let it = &self.boxes[n];
-        if !it.outdated && it.too_new_until_ms == 0 {
+        if !it.outdated && !it.too_new {
             return wrong(Check::EverythingEnds, format!("sidecar {n} gave up: {message}"));
         }
         self.crash_agent(n, 500);

@@ -4,8 +4,10 @@
 //! strange was damaged by something else, and is reported instead of being made anew.
 
 use super::fault::{damaged, explain, refused};
+use super::write::int;
 use super::{body, check, item, schema};
 use crate::store::{Error, Identity};
+use proto::id::next_epoch;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 use std::fs::{self, DirBuilder, File};
@@ -180,21 +182,32 @@ pub(super) fn leave_the_log(db: &Connection) -> rusqlite::Result<()> {
     db.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).map(|_| ())
 }
 
-/// Claims the next epoch, durably.
+/// Claims an epoch of its own, durably. The lock of the data directory keeps everybody else from doing so meanwhile.
 pub(super) fn claim(db: &Connection, path: &Path) -> Result<Identity, Error> {
-    let sql = "UPDATE meta SET epoch = epoch + 1 WHERE one = 1 RETURNING lineage, epoch, commit_seq";
-    let claimed =
+    let failed = |error| explain("claim the next epoch in", path, error);
+    let sql = "SELECT lineage, epoch, commit_seq FROM meta WHERE one = 1";
+    let found =
         db.query_row(sql, [], |row| Ok((row.get::<_, String>(0)?, row.get::<_, i64>(1)?, row.get::<_, i64>(2)?)));
-    let (lineage, epoch, commit_seq) = match claimed {
-        Ok(claimed) => claimed,
+    let (lineage, last, commit_seq) = match found {
+        Ok(found) => found,
         Err(rusqlite::Error::QueryReturnedNoRows) => return Err(damaged(path, "table meta", "its one row is missing")),
-        Err(error) => return Err(explain("claim the next epoch in", path, error)),
+        Err(error) => return Err(failed(error)),
     };
     if uuid::Uuid::parse_str(&lineage).is_err() {
         return Err(damaged(path, "table meta", format!("lineage {lineage:?} is not a UUID")));
     }
     let number = |what, n: i64| u64::try_from(n).map_err(|_| damaged(path, "table meta", format!("{what} is {n}")));
-    Ok(Identity { lineage, epoch: number("epoch", epoch)?, commit_seq: number("commit_seq", commit_seq)? })
+    let epoch = fresh_epoch(number("epoch", last)?);
+    db.execute("UPDATE meta SET epoch = ?1 WHERE one = 1", [int(epoch)]).map_err(failed)?;
+    Ok(Identity { lineage, epoch, commit_seq: number("commit_seq", commit_seq)? })
+}
+
+/// The clock and the luck of an epoch are those of a fresh id.
+fn fresh_epoch(last: u64) -> u64 {
+    let id = uuid::Uuid::now_v7();
+    let (seconds, nanos) = id.get_timestamp().map_or((0, 0), |timestamp| timestamp.to_unix());
+    let unix_ms = seconds.saturating_mul(1000).saturating_add(u64::from(nanos / 1_000_000));
+    next_epoch(last, unix_ms, id.as_u64_pair().1)
 }
 
 /// Removes what interrupted and refused submissions have left.

