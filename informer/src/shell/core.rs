@@ -227,6 +227,7 @@ impl Core {
             start_after_unix_ms: new.start_after_unix_ms,
             known,
         };
+            start_after_ms: new.start_after_ms,
         // A submit that was refused or known leaves no body behind.
         if self.apply(Event::Submitted(Box::new(submit))) {
             self.outside.bodies.keep(new.payload, new.body.clone());

@@ -95,6 +95,7 @@ pub(super) fn task(id: u128) -> NewTask {
         array: None,
         facts,
         start_after_unix_ms: 0,
+        start_after_ms: 0,
     }
 }
 

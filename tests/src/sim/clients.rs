@@ -61,7 +61,12 @@ impl World {
         }
         let plan = &self.script.tasks[task];
         let wall_ms = (self.agenda.now_ms + super::WALL_MS).saturating_add_signed(self.center.wall_offset_ms);
-        let start_after_unix_ms = if plan.start_in_ms > 0 { wall_ms + plan.start_in_ms } else { 0 };
+        // Some clients name a time, some a span.
+        let (start_after_unix_ms, start_after_ms) = match plan.start_in_ms {
+            0 => (0, 0),
+            ms if task.is_multiple_of(2) => (wall_ms + ms, 0),
+            ms => (0, ms),
+        };
         let byte = u8::try_from(task).expect("there are few tasks") | if other { OTHER } else { 0 };
         let payload: PayloadHandle = [byte; 32];
         let (facts, array) = (Box::new(plan.facts.clone()), plan.array);
@@ -76,6 +81,7 @@ impl World {
             array,
             facts,
             start_after_unix_ms,
+            start_after_ms,
             known: None,
         };
         self.truth.on_submitted(submit.task, task);
