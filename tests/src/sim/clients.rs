@@ -7,9 +7,12 @@ use super::{Step, World};
 use informer::machine::{Event, PayloadHandle, Submit};
 use proto::id::TaskId;
 use proto::{store, v1};
+use std::collections::BTreeSet;
 
 /// Marks a payload that differs from the one first submitted under its key.
 const OTHER: u8 = 0x80;
+/// How often a client repeats its key just then, in a thousand.
+const AGAIN: u64 = 300;
 /// Between two looks of the operator who tidies up, ms.
 const TIDY_MS: u64 = 700;
 
@@ -31,10 +34,7 @@ impl World {
                 let ticket = self.new_ticket();
                 self.tell_center(Event::ExecutorDeleted { ticket, r#type: TYPE.to_owned() })
             }
-            Act::Prune => {
-                self.prune();
-                Ok(())
-            }
+            Act::Prune => self.prune(),
             Act::Leave { workbox, stop_tasks } => self.leave(workbox % self.boxes.len(), stop_tasks),
             // An operator vouches only for what is so.
             Act::AcceptRestored if self.truth.no_copy_is_unknown(&self.center.store) => {
@@ -122,19 +122,23 @@ impl World {
     }
 
     /// Retention: what has ended goes, unless the machine holds some of it. A service may still run set aside, for ever.
-    fn prune(&mut self) {
+    /// Some client repeats its key while the commit that removes its task is under way.
+    fn prune(&mut self) -> Result<(), Wrong> {
         // The shell looks for what may go only when nothing else waits.
-        let Some(machine) = self.center.machine.as_ref().filter(|_| self.center.is_idle()) else { return };
+        let Some(machine) = self.center.machine.as_ref().filter(|_| self.center.is_idle()) else { return Ok(()) };
         let store = &self.center.store;
         let gone = |id: &TaskId| {
             let whole = || store.tasks.iter().filter(|(other, _)| *other == id || other.array() == Some(*id));
             let service = |row: &store::TaskRow| row.facts.as_ref().is_some_and(|facts| facts.restart.is_some());
             whole().all(|(other, row)| super::truth::is_terminal(row) && !service(row) && !machine.holds(*other))
         };
-        let pruned: Vec<TaskId> = store.tasks.keys().filter(|id| id.array().is_none() && gone(id)).copied().collect();
-        for id in pruned {
-            self.center.store.forget(id);
-            self.truth.on_pruned(id);
+        let pruned: BTreeSet<TaskId> =
+            store.tasks.keys().filter(|id| id.array().is_none() && gone(id)).copied().collect();
+        let Some(first) = pruned.first().copied() else { return Ok(()) };
+        self.flush_center(pruned)?;
+        match self.truth.submitted_as(first) {
+            Some(task) if self.rng.chance(AGAIN) => self.submit(task, false),
+            _ => Ok(()),
         }
     }
 
