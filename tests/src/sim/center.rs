@@ -53,6 +53,11 @@ impl Center {
     pub(super) fn is_idle(&self) -> bool {
         self.in_flight.is_none() && self.effects.is_empty()
     }
+
+    /// The batch under way removes this task.
+    pub(super) fn removes(&self, task: TaskId) -> bool {
+        self.in_flight.as_ref().is_some_and(|in_flight| in_flight.prune.contains(&task))
+    }
 }
 
 impl World {

@@ -24,7 +24,7 @@ impl World {
         }
         match act {
             Act::Again { task } => self.submit(task, false),
-            Act::Conflict { task } if self.truth.is_acknowledged(task) => self.submit(task, true),
+            Act::Conflict { task } if self.has_key(task) => self.submit(task, true),
             Act::Conflict { .. } => Ok(()),
             Act::Cancel { task, member } => self.cancel(task, member),
             Act::Retry { task, member } => self.retry(nth, task, member),
@@ -86,6 +86,11 @@ impl World {
         };
         self.truth.on_submitted(submit.task, task);
         self.tell_center(Event::Submitted(Box::new(submit)))
+    }
+
+    /// Its key is taken, and not by what is just being removed.
+    fn has_key(&self, task: usize) -> bool {
+        self.truth.acknowledged_task(task).is_some_and(|id| !self.center.removes(id))
     }
 
     fn named(&self, task: usize, member: Option<u32>) -> Option<TaskId> {
