@@ -165,6 +165,7 @@ fn every_seeded_bug_of_a_shell_is_caught() {
         (ShellBug::GoOnAfterFailedFlush, kept),
         (ShellBug::ResetDamaged, &[C::AcknowledgedIsKept]),
         (ShellBug::BeatBehindLedger, &[C::BeatsLeave]),
+        (ShellBug::TellOfGoing, kept),
     ] {
         let caught = catch(|seed| Options { shell_bug: Some(bug), ..Options::seed(seed) });
         assert_caught(&format!("{bug:?}"), caught, by);

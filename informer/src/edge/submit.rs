@@ -115,6 +115,7 @@ pub(super) struct Template {
     body: Bytes,
     facts: Facts,
     start_after_unix_ms: u64,
+    start_after_ms: u64,
 }
 
 impl Template {
@@ -128,6 +129,7 @@ impl Template {
             digest: self.payload,
             array: None,
             start_after_unix_ms: self.start_after_unix_ms,
+            start_after_ms: self.start_after_ms,
             facts: self.facts,
         }
     }
@@ -142,6 +144,7 @@ pub(super) fn template(spec: v1::TaskSpec) -> Result<Template, Error> {
         body: body.into(),
         facts: checked.facts,
         start_after_unix_ms: checked.spec.start_after_unix_ms,
+        start_after_ms: checked.spec.start_after_ms,
     })
 }
 

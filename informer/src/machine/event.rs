@@ -159,6 +159,8 @@ pub struct Submit {
     pub facts: Box<store::Facts>,
     /// Not before this Unix time, milliseconds; 0: at once.
     pub start_after_unix_ms: u64,
+    /// Not before so long after it was taken, by the informer's clock, milliseconds; instead of the former, 0: at once.
+    pub start_after_ms: u64,
     /// What the store knows under the key.
     pub known: Option<KeyHit>,
 }

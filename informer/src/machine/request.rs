@@ -48,7 +48,11 @@ impl Machine {
             self.remember_key(key, KeyHit { task: id, digest: submit.digest });
         }
         let mut task = Task::new(submit.payload, alike, own, cx.now.wall_ms);
-        task.not_before_unix_ms = submit.start_after_unix_ms;
+        task.not_before_unix_ms = match submit.start_after_ms {
+            0 => submit.start_after_unix_ms,
+            ms => cx.now.wall_ms.saturating_add(ms),
+        };
+        let start_ms = on_mono(cx.now, task.not_before_unix_ms);
         task.key_digest = (submit.array.is_some() && submit.key.is_some()).then(|| Box::new(submit.digest));
         task.key = submit.key.map(String::into_boxed_str);
         task.members = submit.array.map(|array| Box::new(Members::new(array)));
@@ -56,7 +60,7 @@ impl Machine {
         self.tasks.insert(id, Box::new(task));
         self.note_task(cx, id, "submitted", "");
         self.arm_total(cx, id, total_ms);
-        self.make_waiting(cx, id, on_mono(cx.now, submit.start_after_unix_ms), WaitsFor::StartTime);
+        self.make_waiting(cx, id, start_ms, WaitsFor::StartTime);
     }
 
     fn remember_key(&mut self, key: &str, hit: KeyHit) {

@@ -217,6 +217,8 @@ impl Core {
 
     fn on_submit(&mut self, new: NewTask, reply: oneshot::Sender<Reply>) -> Result<(), Error> {
         let known = new.key.as_deref().map(|key| self.reader.key(key)).transpose()?.flatten();
+        // Its key is free in the next batch, which is the one that this submit is in.
+        let known = known.filter(|hit| !self.is_going(hit.task));
         let submit = Submit {
             ticket: self.outside.ticket(reply),
             task: new.task,
@@ -226,6 +228,7 @@ impl Core {
             array: new.array,
             facts: Box::new(new.facts),
             start_after_unix_ms: new.start_after_unix_ms,
+            start_after_ms: new.start_after_ms,
             known,
         };
         // A submit that was refused or known leaves no body behind.
@@ -436,12 +439,16 @@ impl Core {
     fn stored(&mut self, task: TaskId) -> Result<Vec<TaskRow>, Error> {
         let mut rows = Vec::new();
         for id in std::iter::once(task).chain(task.array()) {
-            let goes = self.committing.as_ref().is_some_and(|committing| committing.prune.contains(&id));
-            if !goes && !self.machine.holds(id) {
+            if !self.is_going(id) && !self.machine.holds(id) {
                 rows.extend(self.reader.get(id)?);
             }
         }
         Ok(rows)
+    }
+
+    /// The batch under way removes it: whoever reads the store still finds it, and nobody may be told of it any more.
+    fn is_going(&self, task: TaskId) -> bool {
+        self.committing.as_ref().is_some_and(|committing| committing.prune.contains(&task))
     }
 
     /// Applies an event to the batch that fills; says whether it wrote something.

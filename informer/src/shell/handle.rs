@@ -43,6 +43,8 @@ pub struct NewTask {
     pub facts: Facts,
     /// Not before this Unix time, milliseconds; 0: at once.
     pub start_after_unix_ms: u64,
+    /// Not before so long after it was taken, by the informer's clock, milliseconds; instead of the former, 0: at once.
+    pub start_after_ms: u64,
 }
 
 /// The task is durable.

@@ -95,6 +95,7 @@ pub(super) fn task(id: u128) -> NewTask {
         array: None,
         facts,
         start_after_unix_ms: 0,
+        start_after_ms: 0,
     }
 }
 
@@ -447,6 +448,37 @@ async fn ended_tasks_go_when_retention_says_so() {
     }
     assert!(handle.get(TaskId::from_u128(2)).await.unwrap().is_some(), "the last that ended is kept");
     assert!(handle.get(TaskId::from_u128(3)).await.unwrap().is_some(), "what has not ended is");
+}
+
+#[tokio::test]
+async fn a_key_whose_task_is_just_going_stands_for_the_new_task() {
+    let disk = Memory::default();
+    let keyed = |id| NewTask { task: TaskId::from_u128(id), key: Some("nightly".into()), ..task(1) };
+    {
+        let world = World::on(disk.clone());
+        world.handle.submit(keyed(1)).await.unwrap();
+        world.handle.cancel(TaskId::from_u128(1), String::new()).await.unwrap();
+        world.shell.stop().await;
+    }
+    let hold = disk.hold();
+    let next = disk.commits() + 1;
+    let options = Options { retention: Retention { keep_ended_count: 0, ..Retention::EVERYTHING }, ..OPTIONS };
+    let (handle, _shell) = Shell::start(Box::new(disk.open().unwrap()), options).unwrap();
+    // The commit that removes the task is under way, and the store still has it.
+    hold.begun(next);
+    assert!(handle.get(TaskId::from_u128(1)).await.unwrap().is_some());
+    let mut again = call(&handle, move |handle| async move { handle.submit(keyed(2)).await });
+    let mut once_more = call(&handle, move |handle| async move { handle.submit(keyed(3)).await });
+    // Asked behind them, and answered: so they were applied.
+    assert_eq!(handle.why(TaskId::from_u128(2)).await.unwrap().state(), TaskState::Ready);
+    assert!(polled(&mut again).is_pending() && polled(&mut once_more).is_pending());
+    drop(hold);
+    assert_eq!(again.await.unwrap(), Submitted { task: TaskId::from_u128(2), existed: false });
+    assert_eq!(once_more.await.unwrap(), Submitted { task: TaskId::from_u128(2), existed: true });
+    assert_eq!(handle.get(TaskId::from_u128(1)).await.unwrap(), None);
+    let row = handle.get(TaskId::from_u128(2)).await.unwrap().unwrap();
+    assert_eq!((row.key.as_str(), row.state()), ("nightly", TaskState::Ready));
+    assert_eq!(handle.submit(keyed(4)).await.unwrap(), Submitted { task: TaskId::from_u128(2), existed: true });
 }
 
 #[tokio::test]

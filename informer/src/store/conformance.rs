@@ -6,14 +6,21 @@ mod array;
 mod retention;
 
 use super::{Commit, Error, Filter, Identity, Live, Read, Store};
-use crate::machine::{Batch, HistoryEvent, KeyHit, Own, TaskChange};
+use crate::machine::{Batch, HistoryEvent, KeyHit, Own, PayloadHandle, TaskChange};
 use bytes::Bytes;
 use proto::bounds;
 use proto::id::TaskId;
 use proto::store::{AttemptRow, Facts, SidecarRow, TaskRow};
 use proto::v1::{Ending, Reason, TaskState};
+use sha2::{Digest as _, Sha256};
 use std::collections::BTreeSet;
 use std::sync::Arc;
+
+/// A body and its handle.
+pub(crate) fn payload(n: u8) -> (PayloadHandle, Bytes) {
+    let body = [n; 5];
+    (Sha256::digest(body).into(), Bytes::copy_from_slice(&body))
+}
 
 /// Opens one and the same store, again and again; the opening before has ended.
 pub type Open = Box<dyn FnMut() -> Result<Box<dyn Store>, Error>>;
@@ -213,13 +220,13 @@ fn a_key_belongs_to_one_task(mut open: Open) {
 
 fn payloads_come_in_bulk_and_are_kept_once(mut open: Open) {
     let mut world = World::open(&mut open);
-    let payload = |n: u8, body: &'static [u8]| ([n; 32], Bytes::from_static(body));
-    for (seq, body) in [(1, &b"one"[..]), (2, b"other")] {
-        let payloads = vec![payload(1, body), payload(2, b"two")];
+    let (one, two) = (payload(1), payload(2));
+    for (seq, body) in [(1, one.1.clone()), (2, Bytes::from_static(b"other"))] {
+        let payloads = vec![(one.0, body), two.clone()];
         world.store.commit(world.identity.epoch, &Commit { seq, payloads, ..Commit::default() }).unwrap();
     }
-    let found = world.reader.payloads(&[[1; 32], [2; 32], [3; 32]]).unwrap();
-    assert_eq!(found.into_iter().collect::<Vec<_>>(), [payload(1, b"one"), payload(2, b"two")]);
+    let found = world.reader.payloads(&[one.0, two.0, payload(3).0]).unwrap();
+    assert_eq!(found, [one, two].into());
 }
 
 fn pages_are_stable_while_tasks_come_and_go(mut open: Open) {

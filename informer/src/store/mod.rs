@@ -157,7 +157,7 @@ pub trait Read: Send {
     /// The store cannot be read.
     fn history(&mut self, task: TaskId, after_seq: u64, limit: u32) -> Result<Vec<HistoryRow>, Error>;
 
-    /// Payload bodies; those that are not there are absent from the answer.
+    /// Payload bodies, each the one that was stored under its SHA-256; those that are not there are absent from the answer.
     ///
     /// # Errors
     /// The store cannot be read.
@@ -173,7 +173,7 @@ pub trait Read: Send {
     /// there is none.
     ///
     /// # Errors
-    /// The store cannot be read.
+    /// The store cannot be read, or a body is damaged.
     fn item_chunk(&mut self, array: TaskId, position: u32) -> Result<Option<ItemChunk>, Error> {
         let item = self.item(array, position)?;
         Ok(item.map(|item| ItemChunk { array, first: position, items: vec![item] }))

@@ -263,6 +263,10 @@ fn surroundings(spec: &mut v1::TaskSpec, faults: &mut Faults) {
         let remedy = "use milliseconds since 1970, before the year 10000";
         faults.add("start_after_unix_ms", format!("{} is no date", spec.start_after_unix_ms), remedy);
     }
+    faults.duration("start_after_ms", spec.start_after_ms);
+    if spec.start_after_ms > 0 && spec.start_after_unix_ms > 0 {
+        faults.add("start_after_ms", "start_after_unix_ms is given too", "keep one of them");
+    }
     if spec.log_cap_bytes == 0 {
         spec.log_cap_bytes = bounds::LOG_CAP_DEFAULT_BYTES;
     }

@@ -132,6 +132,8 @@ fn each_fault_names_its_field() {
         (with(|spec| (spec.exclusive, spec.replace_after_ms) = (true, 1)), "replace_after_ms"),
         (with(|spec| spec.log_cap_bytes = u64::MAX), "log_cap_bytes"),
         (with(|spec| spec.start_after_unix_ms = u64::MAX), "start_after_unix_ms"),
+        (with(|spec| spec.start_after_ms = u64::MAX), "start_after_ms"),
+        (with(|spec| (spec.start_after_ms, spec.start_after_unix_ms) = (1, 1)), "start_after_ms"),
         (script(&"z".repeat(bounds::PAYLOAD_BYTES)), "spec"),
     ] {
         assert_eq!(fields(spec), [field], "wanted exactly {field}");

@@ -8,7 +8,7 @@ use super::{BEAT_MS, FENCE_GRACE_MS, ShellBug, Step, World};
 use informer::machine::{Batch, Config, Effect, Event, Held, Machine, Now, Reply, SessionId, Ticket};
 use proto::id::{TaskId, next_epoch};
 use proto::v1;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use v1::informer_message::Message;
 
 /// How far the informer's monotonic clock is from true time.
@@ -21,6 +21,8 @@ struct InFlight {
     seq: u64,
     batch: Batch,
     effects: Vec<Effect>,
+    /// What retention removes by it.
+    prune: BTreeSet<TaskId>,
 }
 
 /// The informer.
@@ -50,6 +52,11 @@ impl Center {
     /// Nothing waits to be committed or told.
     pub(super) fn is_idle(&self) -> bool {
         self.in_flight.is_none() && self.effects.is_empty()
+    }
+
+    /// The batch under way removes this task.
+    pub(super) fn removes(&self, task: TaskId) -> bool {
+        self.in_flight.as_ref().is_some_and(|in_flight| in_flight.prune.contains(&task))
     }
 }
 
@@ -141,12 +148,11 @@ impl World {
         center.effects.clear();
         center.asked.clear();
         center.life += 1;
-        let life = center.life;
-        if let Some(in_flight) = center.in_flight.take()
+        let (life, in_flight) = (center.life, center.in_flight.take());
+        if let Some(in_flight) = in_flight
             && durable
         {
-            self.truth.on_commit(&self.boxes, &center.store, &in_flight.batch)?;
-            center.store.commit(in_flight.seq, &in_flight.batch);
+            self.make_durable(&in_flight)?;
         }
         let silence_ms = if power { self.rng.range(2000, 8000) } else { 0 };
         self.break_all_links(Side::Center, silence_ms);
@@ -182,7 +188,11 @@ impl World {
     pub(super) fn tell_center(&mut self, event: Event) -> Result<(), Wrong> {
         let now = self.center_now();
         let Some(machine) = &mut self.center.machine else { return Ok(()) };
-        let event = complete(&self.center.store, machine, event);
+        let none = BTreeSet::new();
+        let honest = self.options.shell_bug != Some(ShellBug::TellOfGoing);
+        let in_flight = self.center.in_flight.as_ref().filter(|_| honest);
+        let going = in_flight.map_or(&none, |in_flight| &in_flight.prune);
+        let event = complete(&self.center.store, machine, going, event);
         let is_beat = matches!(event, Event::BeatReceived { .. });
         let before = machine.write_count();
         let questions = self.coverage.questions(machine, &event);
@@ -204,13 +214,18 @@ impl World {
     }
 
     fn commit_center(&mut self) -> Result<(), Wrong> {
-        let now_ms = self.agenda.now_ms;
-        let hang_ms = self.center.disk.hangs_until_ms.saturating_sub(now_ms);
-        let center = &mut self.center;
-        let Some(machine) = &mut center.machine else { return Ok(()) };
-        if center.in_flight.is_some() || (center.effects.is_empty() && !machine.dirty()) {
+        let nothing = |machine: &Machine| self.center.effects.is_empty() && !machine.dirty();
+        if self.center.in_flight.is_some() || self.center.machine.as_ref().is_none_or(nothing) {
             return Ok(());
         }
+        self.flush_center(BTreeSet::new())
+    }
+
+    /// Sends a batch to the disk, with what retention removes by it.
+    pub(super) fn flush_center(&mut self, prune: BTreeSet<TaskId>) -> Result<(), Wrong> {
+        let hang_ms = self.center.disk.hangs_until_ms.saturating_sub(self.agenda.now_ms);
+        let center = &mut self.center;
+        let Some(machine) = &mut center.machine else { return Ok(()) };
         let seq = center.store.seq + 1;
         let batch = machine.take_batch(seq);
         let mut effects = std::mem::take(&mut center.effects);
@@ -219,7 +234,7 @@ impl World {
         } else {
             Vec::new()
         };
-        center.in_flight = Some(InFlight { seq, batch, effects });
+        center.in_flight = Some(InFlight { seq, batch, effects, prune });
         let life = center.life;
         let delay_ms = hang_ms + self.rng.range(0, self.script.commit_ms);
         self.agenda.after(delay_ms, Step::CenterCommitted { life, seq });
@@ -242,13 +257,22 @@ impl World {
             return self.crash_center(delay_ms, false);
         }
         let Some(in_flight) = self.center.in_flight.take() else { return Ok(()) };
-        self.truth.on_commit(&self.boxes, &self.center.store, &in_flight.batch)?;
-        self.center.store.commit(seq, &in_flight.batch);
+        self.make_durable(&in_flight)?;
         if let Some(machine) = &mut self.center.machine {
             machine.committed(seq);
         }
         self.release_center(in_flight.effects)?;
         self.commit_center()
+    }
+
+    fn make_durable(&mut self, in_flight: &InFlight) -> Result<(), Wrong> {
+        for task in &in_flight.prune {
+            self.center.store.forget(*task);
+            self.truth.on_pruned(*task);
+        }
+        self.truth.on_commit(&self.boxes, &self.center.store, &in_flight.batch)?;
+        self.center.store.commit(in_flight.seq, &in_flight.batch);
+        Ok(())
     }
 
     fn release_center(&mut self, effects: Vec<Effect>) -> Result<(), Wrong> {
@@ -354,10 +378,11 @@ impl World {
     }
 }
 
-/// The shell completes an event from the store when the machine does not hold the object.
-fn complete(store: &Store, machine: &Machine, mut event: Event) -> Event {
+/// The shell completes an event from the store when the machine does not hold the object, and the batch under way does not remove it.
+fn complete(store: &Store, machine: &Machine, going: &BTreeSet<TaskId>, mut event: Event) -> Event {
+    let goes = |task: TaskId| going.contains(&task) || task.array().is_some_and(|array| going.contains(&array));
     let row = |task: TaskId| {
-        if machine.holds(task) { None } else { store.tasks.get(&task).cloned() }
+        if machine.holds(task) || goes(task) { None } else { store.tasks.get(&task).cloned() }
     };
     match &mut event {
         Event::CancelRequested { task, stored, .. } | Event::RetryRequested { task, stored, .. } => {
@@ -374,7 +399,8 @@ fn complete(store: &Store, machine: &Machine, mut event: Event) -> Event {
             }
         }
         Event::Submitted(submit) => {
-            submit.known = submit.key.as_ref().and_then(|key| store.keys.get(key)).copied();
+            let known = submit.key.as_ref().and_then(|key| store.keys.get(key)).copied();
+            submit.known = known.filter(|hit| !goes(hit.task));
         }
         Event::DrainRequested { .. }
         | Event::ExecutorPut { .. }

@@ -7,9 +7,12 @@ use super::{Step, World};
 use informer::machine::{Event, PayloadHandle, Submit};
 use proto::id::TaskId;
 use proto::{store, v1};
+use std::collections::BTreeSet;
 
 /// Marks a payload that differs from the one first submitted under its key.
 const OTHER: u8 = 0x80;
+/// How often a client repeats its key just then, in a thousand.
+const AGAIN: u64 = 300;
 /// Between two looks of the operator who tidies up, ms.
 const TIDY_MS: u64 = 700;
 
@@ -21,7 +24,7 @@ impl World {
         }
         match act {
             Act::Again { task } => self.submit(task, false),
-            Act::Conflict { task } if self.truth.is_acknowledged(task) => self.submit(task, true),
+            Act::Conflict { task } if self.has_key(task) => self.submit(task, true),
             Act::Conflict { .. } => Ok(()),
             Act::Cancel { task, member } => self.cancel(task, member),
             Act::Retry { task, member } => self.retry(nth, task, member),
@@ -31,10 +34,7 @@ impl World {
                 let ticket = self.new_ticket();
                 self.tell_center(Event::ExecutorDeleted { ticket, r#type: TYPE.to_owned() })
             }
-            Act::Prune => {
-                self.prune();
-                Ok(())
-            }
+            Act::Prune => self.prune(),
             Act::Leave { workbox, stop_tasks } => self.leave(workbox % self.boxes.len(), stop_tasks),
             // An operator vouches only for what is so.
             Act::AcceptRestored if self.truth.no_copy_is_unknown(&self.center.store) => {
@@ -61,7 +61,12 @@ impl World {
         }
         let plan = &self.script.tasks[task];
         let wall_ms = (self.agenda.now_ms + super::WALL_MS).saturating_add_signed(self.center.wall_offset_ms);
-        let start_after_unix_ms = if plan.start_in_ms > 0 { wall_ms + plan.start_in_ms } else { 0 };
+        // Some clients name a time, some a span.
+        let (start_after_unix_ms, start_after_ms) = match plan.start_in_ms {
+            0 => (0, 0),
+            ms if task.is_multiple_of(2) => (wall_ms + ms, 0),
+            ms => (0, ms),
+        };
         let byte = u8::try_from(task).expect("there are few tasks") | if other { OTHER } else { 0 };
         let payload: PayloadHandle = [byte; 32];
         let (facts, array) = (Box::new(plan.facts.clone()), plan.array);
@@ -76,10 +81,16 @@ impl World {
             array,
             facts,
             start_after_unix_ms,
+            start_after_ms,
             known: None,
         };
         self.truth.on_submitted(submit.task, task);
         self.tell_center(Event::Submitted(Box::new(submit)))
+    }
+
+    /// Its key is taken, and not by what is just being removed.
+    fn has_key(&self, task: usize) -> bool {
+        self.truth.acknowledged_task(task).is_some_and(|id| !self.center.removes(id))
     }
 
     fn named(&self, task: usize, member: Option<u32>) -> Option<TaskId> {
@@ -116,19 +127,23 @@ impl World {
     }
 
     /// Retention: what has ended goes, unless the machine holds some of it. A service may still run set aside, for ever.
-    fn prune(&mut self) {
+    /// Some client repeats its key while the commit that removes its task is under way.
+    fn prune(&mut self) -> Result<(), Wrong> {
         // The shell looks for what may go only when nothing else waits.
-        let Some(machine) = self.center.machine.as_ref().filter(|_| self.center.is_idle()) else { return };
+        let Some(machine) = self.center.machine.as_ref().filter(|_| self.center.is_idle()) else { return Ok(()) };
         let store = &self.center.store;
         let gone = |id: &TaskId| {
             let whole = || store.tasks.iter().filter(|(other, _)| *other == id || other.array() == Some(*id));
             let service = |row: &store::TaskRow| row.facts.as_ref().is_some_and(|facts| facts.restart.is_some());
             whole().all(|(other, row)| super::truth::is_terminal(row) && !service(row) && !machine.holds(*other))
         };
-        let pruned: Vec<TaskId> = store.tasks.keys().filter(|id| id.array().is_none() && gone(id)).copied().collect();
-        for id in pruned {
-            self.center.store.forget(id);
-            self.truth.on_pruned(id);
+        let pruned: BTreeSet<TaskId> =
+            store.tasks.keys().filter(|id| id.array().is_none() && gone(id)).copied().collect();
+        let Some(first) = pruned.first().copied() else { return Ok(()) };
+        self.flush_center(pruned)?;
+        match self.truth.submitted_as(first) {
+            Some(task) if self.rng.chance(AGAIN) => self.submit(task, false),
+            _ => Ok(()),
         }
     }
 

@@ -26,7 +26,7 @@
 //!
 //! | invariant | check | its deliberate mistake |
 //! |---|---|---|
-//! | 1 an acknowledged submit is kept | `AcknowledgedIsKept` | `ShellBug::AcknowledgeBeforeFlush` |
+//! | 1 an acknowledged submit is kept | `AcknowledgedIsKept` | `ShellBug::AcknowledgeBeforeFlush`, `ShellBug::TellOfGoing` |
 //! | 2 one key is one task | `OneKeyOneTask` | informer `ForgetKey`, `IgnoreDigest` |
 //! | 3 one result is accepted, its outputs are published once and whole | `OneResult`, `OutputsAreTheWinners`, `EndsStay` | informer `AcceptTwice`, sidecar `PublishUnasked` |
 //! | 4 everything ends once faults stop | `EverythingEnds` | informer `NeverReplace`, sidecar `ForgetOutbox` |
@@ -102,6 +102,8 @@ pub enum ShellBug {
     BeatBehindLedger,
     /// An epoch is the one before and one more.
     CountEpochs,
+    /// What the commit under way removes is told of as if it stayed.
+    TellOfGoing,
 }
 
 /// What a history is made of.

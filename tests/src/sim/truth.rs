@@ -109,6 +109,11 @@ impl Truth {
         self.tasks.get(&task).and_then(|nth| self.plans[*nth].array)
     }
 
+    /// Which of the script's tasks has this id.
+    pub(super) fn submitted_as(&self, task: TaskId) -> Option<usize> {
+        self.tasks.get(&task).copied()
+    }
+
     pub(super) fn expect_answer(&mut self, task: usize) {
         self.unanswered.insert(task);
     }

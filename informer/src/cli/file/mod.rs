@@ -38,7 +38,6 @@ const ALIKE: f64 = 0.8;
 pub(crate) struct Task {
     pub(crate) spec: TaskSpec,
     pub(crate) key: Option<String>,
-    pub(crate) delay_ms: Option<u64>,
     pub(crate) array: Option<Array>,
 }
 
@@ -171,6 +170,7 @@ struct Form {
     limits: Option<Limits>,
     start_after_unix_ms: Option<u64>,
     start_at: Option<String>,
+    start_after_ms: Option<Millis>,
     delay: Option<Time>,
     #[serde(alias = "log_cap")]
     log_cap_bytes: Option<Bytes>,
@@ -320,6 +320,7 @@ impl Form {
             cwd: self.cwd.map(|cwd| below(folder, &cwd, "cwd")).transpose()?.unwrap_or_default(),
             limits: self.limits.map(Limits::wire),
             start_after_unix_ms,
+            start_after_ms: ms("delay", self.delay, self.start_after_ms)?,
             log_cap_bytes: size(self.log_cap_bytes),
             replace_after_ms: ms("replace_after", self.replace_after, self.replace_after_ms)?,
             kind: Some(kind),
@@ -327,13 +328,15 @@ impl Form {
             outputs: self.outputs.into_iter().map(|output| output.wire(folder)).collect::<Result<_, _>>()?,
         };
         let array = self.array.map(|array| array.members(folder)).transpose()?;
-        Ok(Task { spec, key: self.key, delay_ms: self.delay.map(|delay| delay.0), array })
+        Ok(Task { spec, key: self.key, array })
     }
 
     fn start(&self) -> Result<u64, Problem> {
-        let given = [self.start_after_unix_ms.is_some(), self.start_at.is_some(), self.delay.is_some()];
-        if given.iter().filter(|given| **given).count() > 1 {
-            let problem = "start_at, start_after_unix_ms and delay say the same thing; keep one of them".into();
+        let times = [self.start_after_unix_ms.is_some(), self.start_at.is_some()];
+        let spans = [self.start_after_ms.is_some(), self.delay.is_some()];
+        if times.into_iter().chain(spans).filter(|given| *given).count() > 1 {
+            let problem =
+                "start_at, delay, start_after_unix_ms and start_after_ms say the same thing; keep one of them".into();
             return Err(Problem::Content { near: "start_a", problem });
         }
         match &self.start_at {

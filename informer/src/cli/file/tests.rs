@@ -41,7 +41,7 @@ backoff_ms = 100
 #[test]
 fn a_service_reads_as_the_grpc_form() {
     let task = parsed("web.toml", SERVICE).expect("a task");
-    assert_eq!((task.key.as_deref(), task.delay_ms), (Some("web-1"), Some(300_000)));
+    assert_eq!((task.key.as_deref(), task.spec.start_after_ms), (Some("web-1"), 300_000));
     let spec = task.spec;
     assert_eq!((spec.name.as_str(), spec.log_cap_bytes), ("web", 1 << 20));
     assert_eq!(spec.resources, Some(v1::Resources { cpu_millis: 250, memory_bytes: 64 << 20 }));

@@ -11,7 +11,7 @@ use proto::v1::{self, SubmitRequest, TaskSpec};
 use super::{
     array::{Array, ArrayOptions},
     error::Error,
-    file, owner, text, units,
+    file, owner, units,
 };
 
 /// What a task is, and how it is to be run.
@@ -138,7 +138,7 @@ impl TaskOptions {
                 self.work.override_input(&mut form.spec)?;
                 form
             }
-            None => file::Task { spec: self.of_flags()?, key: None, delay_ms: None, array: None },
+            None => file::Task { spec: self.of_flags()?, key: None, array: None },
         };
         let array = self.members.over(form.array)?;
         if self.file.as_deref() == Some(Path::new("-")) && array.as_ref().is_some_and(|array| array.members.is_stdin())
@@ -154,9 +154,9 @@ impl TaskOptions {
         spec.inputs.extend(self.files.inputs()?);
         spec.outputs.extend(self.files.outputs()?);
         if let Some(at) = self.start_at {
-            spec.start_after_unix_ms = at;
-        } else if let Some(delay) = self.delay.or(form.delay_ms) {
-            spec.start_after_unix_ms = text::now_unix_ms().saturating_add(delay);
+            (spec.start_after_unix_ms, spec.start_after_ms) = (at, 0);
+        } else if let Some(delay_ms) = self.delay {
+            (spec.start_after_unix_ms, spec.start_after_ms) = (0, delay_ms);
         }
         let key = self.key.clone().or(form.key).unwrap_or_else(|| uuid::Uuid::now_v7().to_string());
         Ok(Order { request: SubmitRequest { spec: Some(spec), key }, array })

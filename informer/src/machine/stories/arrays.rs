@@ -16,6 +16,7 @@ impl World {
             array: Some(NewArray { first: 1, count, items: true, max_failures }),
             facts: Box::new(facts),
             start_after_unix_ms: 0,
+            start_after_ms: 0,
             known: None,
         })));
         task

@@ -3,6 +3,23 @@
 use super::*;
 
 #[test]
+fn a_delay_counts_from_when_it_was_taken_by_our_own_clock() {
+    let mut world = World::new();
+    world.link(1, 1, 1, vec![]);
+    let submit = Submit { start_after_ms: BEAT, ..world.submission(facts(), None, 1) };
+    let (task, taken_ms) = (submit.task, world.now.wall_ms);
+    world.tell(Event::Submitted(Box::new(submit)));
+    assert_eq!(world.state(task), v1::TaskState::Waiting);
+    let row = world.machine.tasks.get(&task).expect("it waits").to_row(task);
+    assert_eq!(row.not_before_unix_ms, taken_ms + BEAT);
+    world.effects.clear();
+    world.pass(BEAT - 1);
+    assert_eq!(world.assigned(), []);
+    world.pass(1);
+    assert_eq!(world.one_assigned().0.task, task);
+}
+
+#[test]
 fn a_task_goes_from_submit_to_success() {
     let mut world = World::new();
     let session = world.link(1, 1, 2, vec![]);

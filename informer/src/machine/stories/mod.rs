@@ -102,20 +102,26 @@ impl World {
     }
 
     fn submit_with(&mut self, facts: store::Facts, key: Option<&str>, payload: u8) -> TaskId {
+        let submit = self.submission(facts, key, payload);
+        let task = submit.task;
+        self.tell(Event::Submitted(Box::new(submit)));
+        task
+    }
+
+    fn submission(&mut self, facts: store::Facts, key: Option<&str>, payload: u8) -> Submit {
         self.next_id += 1;
-        let task = TaskId::from_u128(self.next_id);
-        self.tell(Event::Submitted(Box::new(Submit {
+        Submit {
             ticket: Ticket(1),
-            task,
+            task: TaskId::from_u128(self.next_id),
             key: key.map(str::to_owned),
             payload: [payload; 32],
             digest: [payload; 32],
             array: None,
             facts: Box::new(facts),
             start_after_unix_ms: 0,
+            start_after_ms: 0,
             known: None,
-        })));
-        task
+        }
     }
 
     fn hello(n: u128, slots: u32) -> Hello {

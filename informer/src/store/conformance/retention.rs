@@ -1,10 +1,9 @@
 //! What is written once, what may go, and what goes with it.
 
 use super::array::{member, task};
-use super::{Open, World, change, line, row};
+use super::{Open, World, change, line, payload, row};
 use crate::machine::{Batch, KeyHit, Own, TaskChange};
 use crate::store::{Commit, Error, Filter, ItemChunk};
-use bytes::Bytes;
 use proto::store::{ExecutorRow, Facts, TaskRow};
 use proto::v1::{Executor, TaskState};
 use std::sync::Arc;
@@ -109,19 +108,19 @@ fn nothing_of_a_pruned_task_is_left(mut open: Open) {
 fn a_body_stays_while_anybody_has_it(mut open: Open) {
     let mut world = World::open(&mut open);
     let submit = |world: &mut World, ids: &[u128], body: u8| {
-        let having = |id: &u128| change(TaskRow { payload: vec![body; 32], ..row(*id, TaskState::Ready) });
+        let having = |id: &u128| change(TaskRow { payload: payload(body).0.to_vec(), ..row(*id, TaskState::Ready) });
         let batch = Batch { tasks: ids.iter().map(having).collect(), ..Batch::default() };
-        let payloads = vec![([body; 32], Bytes::from_static(b"body")); ids.len()];
+        let payloads = vec![payload(body); ids.len()];
         world.commit(Commit { batch, payloads, ..Commit::default() }).unwrap();
     };
-    let kept = |world: &mut World, body: u8| world.reader.payloads(&[[body; 32]]).unwrap().len() == 1;
+    let kept = |world: &mut World, body: u8| world.reader.payloads(&[payload(body).0]).unwrap().len() == 1;
     let prune = |world: &mut World, ids: &[u128]| {
         world.commit(Commit { prune: ids.iter().map(|id| task(*id)).collect(), ..Commit::default() }).unwrap();
     };
     submit(&mut world, &[1], 1);
     submit(&mut world, &[2, 3, 4], 2);
     submit(&mut world, &[5], 2);
-    let of_one = TaskRow { payload: vec![1; 32], ..member(1, 0, TaskState::Ready) };
+    let of_one = TaskRow { payload: payload(1).0.to_vec(), ..member(1, 0, TaskState::Ready) };
     world.put(vec![of_one]);
     prune(&mut world, &[2, 3]);
     assert!(kept(&mut world, 2), "two others have it");
@@ -136,8 +135,7 @@ fn a_body_stays_while_anybody_has_it(mut open: Open) {
     assert!(!kept(&mut world, 1), "a member does not keep it");
 
     // One that was refused leaves a body, which is used, or removed at the next start.
-    let refused = |body| vec![([body; 32], Bytes::from_static(b"body"))];
-    world.commit(Commit { payloads: [refused(3), refused(4)].concat(), ..Commit::default() }).unwrap();
+    world.commit(Commit { payloads: vec![payload(3), payload(4)], ..Commit::default() }).unwrap();
     submit(&mut world, &[8], 4);
     drop(world);
     let mut world = World::open(&mut open);

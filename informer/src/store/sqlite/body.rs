@@ -3,10 +3,13 @@
 //! A body that is there belongs to one task and to as many more as `payload_shares` says; no row there means no more. Members of an
 //! array do not count, their array does.
 
+use super::fault::{damaged, explain};
 use crate::machine::{PayloadHandle, TaskChange};
-use crate::store::Commit;
+use crate::store::{Commit, Error};
 use rusqlite::{Connection, OptionalExtension as _, params};
+use sha2::{Digest as _, Sha256};
 use std::collections::BTreeMap;
+use std::path::Path;
 
 const SHARE: &str = "INSERT INTO payload_shares (hash, more) VALUES (?1, ?2)
      ON CONFLICT (hash) DO UPDATE SET more = more + excluded.more";
@@ -63,16 +66,24 @@ pub(super) fn sweep(db: &Connection) -> rusqlite::Result<()> {
     db.execute("DELETE FROM payload_shares WHERE more <= 0", []).map(|_| ())
 }
 
-/// Bodies by their hash; those that are not there are absent.
+/// Bodies by their hash; those that are not there are absent. Each is hashed anew: it says what is run, and a page that holds another one
+/// looks as good as any.
 pub(super) fn read(
     db: &Connection,
+    path: &Path,
     handles: &[PayloadHandle],
-) -> rusqlite::Result<BTreeMap<PayloadHandle, bytes::Bytes>> {
-    let mut statement = db.prepare_cached("SELECT body FROM payloads WHERE hash = ?1")?;
+) -> Result<BTreeMap<PayloadHandle, bytes::Bytes>, Error> {
+    let failed = |error| explain("read", path, error);
+    let mut statement = db.prepare_cached("SELECT body FROM payloads WHERE hash = ?1").map_err(failed)?;
     let mut bodies = BTreeMap::new();
     for handle in handles {
-        let body = statement.query_row([handle.as_slice()], |row| row.get::<_, Vec<u8>>(0)).optional()?;
-        bodies.extend(body.map(|body| (*handle, bytes::Bytes::from(body))));
+        let body = statement.query_row([handle.as_slice()], |row| row.get::<_, Vec<u8>>(0)).optional();
+        let Some(body) = body.map_err(failed)? else { continue };
+        if Sha256::digest(&body)[..] != handle[..] {
+            let hash: String = handle.iter().map(|byte| format!("{byte:02x}")).collect();
+            return Err(damaged(path, &format!("the payload {hash}"), "its content has another SHA-256"));
+        }
+        bodies.insert(*handle, body.into());
     }
     Ok(bodies)
 }

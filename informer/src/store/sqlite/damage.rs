@@ -11,6 +11,7 @@ use proto::id::TaskId;
 use proto::store::{ExecutorRow, SidecarRow};
 use proto::v1::{Executor, TaskState};
 use rusqlite::types::Value;
+use sha2::{Digest as _, Sha256};
 
 /// Damages of each column.
 const CASES: u32 = 24;
@@ -18,6 +19,8 @@ const CASES: u32 = 24;
 /// The task, the array and its member that everything here is about.
 const TASK: u128 = 7 << 64;
 const ARRAY: u128 = 9 << 64;
+/// What a payload holds.
+const BODY: &[u8] = b"sh -c true";
 
 fn member() -> TaskId {
     TaskId::from_u128(ARRAY).at(3).unwrap()
@@ -51,7 +54,8 @@ fn filled(data: &Data) -> Sqlite {
         ..Batch::default()
     };
     let items = vec![ItemChunk { array: TaskId::from_u128(ARRAY), first: 0, items: vec!["a".into(), "zwölf".into()] }];
-    store.commit(1, &Commit { seq: 1, batch, items, ..Commit::default() }).unwrap();
+    let payloads = vec![(Sha256::digest(BODY).into(), bytes::Bytes::from_static(BODY))];
+    store.commit(1, &Commit { seq: 1, batch, items, payloads, ..Commit::default() }).unwrap();
     store
 }
 
@@ -74,12 +78,13 @@ fn read_all(store: &Sqlite) -> Vec<Error> {
     wrong.extend((0..3).filter_map(|position| reader.item(TaskId::from_u128(ARRAY), position).err()));
     wrong.extend(reader.item_chunk(TaskId::from_u128(ARRAY), 1).err());
     wrong.extend(reader.key("once").err());
+    wrong.extend(reader.payloads(&[Sha256::digest(BODY).into()]).err());
     wrong
 }
 
 /// Each column whose content is ours to understand, with its table and what finds its row; and what its table is called when it is
 /// told of.
-const COLUMNS: [(&str, &str, &str, &str); 10] = [
+const COLUMNS: [(&str, &str, &str, &str); 11] = [
     ("tasks", "id", "body", "tasks"),
     ("tasks", "id", "facts", "tasks"),
     ("members", "id", "body", "tasks"),
@@ -90,6 +95,7 @@ const COLUMNS: [(&str, &str, &str, &str); 10] = [
     ("history", "task", "detail", "history"),
     ("task_keys", "key", "digest", "task_keys"),
     ("array_items", "array", "body", "array_items"),
+    ("payloads", "hash", "body", "the payload"),
 ];
 
 /// The bytes with a bit turned, an end cut off, or noise in their place.

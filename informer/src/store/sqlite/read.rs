@@ -186,7 +186,7 @@ impl Read for Reader {
     }
 
     fn payloads(&mut self, handles: &[PayloadHandle]) -> Result<BTreeMap<PayloadHandle, Bytes>, Error> {
-        body::read(&self.db, handles).map_err(|error| self.failed(error))
+        body::read(&self.db, &self.path, handles)
     }
 
     fn item(&mut self, array: TaskId, position: u32) -> Result<Option<String>, Error> {
