@@ -46,6 +46,9 @@ impl Mistake {
     }
 }
 
+/// As every round has it; and what it owes, an agent sends before it ends.
+const PARTING: [&str; 5] = ["--slots", "4", "--cpu", "4000", "--stop-tasks-on-exit"];
+
 fn boxes(round: &Round, count: usize, env: impl Fn(&World) -> Vec<(&'static str, String)>) -> Result<World> {
     let mut world = flow::world(round)?;
     world.start_informer(&[])?;
@@ -164,10 +167,14 @@ fn a_running_task_that_the_next_agent_gives_up() -> Result<()> {
 #[test]
 fn a_log_that_is_not_stored() -> Result<()> {
     let play = |round: &mut Round| {
-        let mut flow = begin(round, 1, "short", 1)?;
+        let mut world = flow::world(round)?;
+        world.start_informer(&[])?;
+        world.start_sidecar(0, &PARTING, &[])?;
+        world.wait_linked(1)?;
+        let jobs = only("short", 1, &flow::probes(&world), &mut round.rng);
+        let mut flow = Flow::over(round, world, jobs)?;
         wait_over(&flow)?;
         flow.harm("box replaced");
-        // It sends what it owes before it ends.
         flow.world.terminate_agent(0)?;
         flow.world.kill_box(0);
         std::fs::remove_dir_all(&flow.world.sidecars[0].data)?;

@@ -110,23 +110,26 @@ impl Machine {
                 self.set_phase(id, Phase::Late);
             }
             Verdict::Own { retriable } => self.on_own_failure(cx, id, ending, retriable),
-            Verdict::Infrastructure => {
-                let not_spawned = ending.reason() == v1::Reason::Spawn;
-                // What could not be started there is rather tried elsewhere; so is what failed by itself.
-                self.set_phase(id, if not_spawned { Phase::Failed } else { Phase::Lost });
-                if not_spawned {
-                    self.on_spawn_failed(cx, id);
-                }
-                let replaced = self.tasks.get(&id.task).is_some_and(|task| task.waits()) || self.has_rival(id);
-                if was_missing && replaced {
-                    return; // The loss was charged when it was presumed.
-                }
-                if not_spawned && self.tasks.get(&id.task).is_some_and(|task| task.is_service()) {
-                    return self.on_service_exit(cx, id, ending, false);
-                }
-                self.on_infrastructure_failure(cx, id, ending);
-            }
+            Verdict::Infrastructure => self.on_loss(cx, id, ending, was_missing),
         }
+    }
+
+    /// An attempt came to nothing for no fault of its task.
+    fn on_loss(&mut self, cx: &mut Cx<'_>, id: AttemptId, ending: v1::Ending, was_missing: bool) {
+        let not_spawned = ending.reason() == v1::Reason::Spawn;
+        // What could not be started there is rather tried elsewhere; so is what failed by itself.
+        self.set_phase(id, if not_spawned { Phase::Failed } else { Phase::Lost });
+        if not_spawned {
+            self.on_spawn_failed(cx, id);
+        }
+        let Some(task) = self.tasks.get(&id.task) else { return };
+        if was_missing && (task.waits() || self.has_rival(id)) {
+            return; // The loss was charged when it was presumed.
+        }
+        if not_spawned && task.is_service() {
+            return self.on_service_exit(cx, id, ending, false);
+        }
+        self.on_infrastructure_failure(cx, id, ending);
     }
 
     /// Another copy of the task is under way.

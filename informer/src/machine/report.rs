@@ -78,8 +78,8 @@ impl Machine {
         self.refresh(sidecar_id);
     }
 
-    /// The sidecar of an attempt that it refused or drained takes no more until its next beat says otherwise: without this the retry,
-    /// which waits for nothing, would go right back to it.
+    /// The sidecar of an attempt that it refused, drained or could not spawn takes no more until its next beat says otherwise: without this
+    /// the retry, which waits for nothing, would go right back to it.
     fn give_no_more(&mut self, id: AttemptId) {
         let attempt = self.tasks.get(&id.task).and_then(|task| task.attempt(id.number));
         if let Some(sidecar) = attempt.and_then(|attempt| self.sidecars.get_mut(&attempt.sidecar)) {
@@ -99,6 +99,7 @@ impl Machine {
     /// The machine could spawn nothing: the sidecar starts slowly again, and after three different tasks within one rest it rests. Whose
     /// budget pays for it makes no difference here.
     pub(super) fn on_spawn_failed(&mut self, cx: &mut Cx<'_>, id: AttemptId) {
+        self.give_no_more(id);
         let Some(sidecar_id) = self.tasks.get(&id.task).and_then(|task| task.attempt(id.number)).map(|a| a.sidecar)
         else {
             return;

@@ -6,11 +6,13 @@
 //!    └────────── gone ◀──────────────────────────┘
 //! ```
 
+use super::place::Place;
 use super::upgrade::{Upgrade, Verdict};
 use super::{Dirs, failpoint};
 use keeper::codec::{self, FrameReader};
 use keeper::wire::{Fencing, Listed, Notice, Request, VERSION};
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
@@ -51,6 +53,8 @@ enum Error {
         exe.display()
     )]
     Version { found: u32, exe: std::path::PathBuf },
+    #[error("its directory is gone")]
+    Gone,
     #[error("the agent is ending")]
     Ending,
 }
@@ -64,12 +68,12 @@ enum Parted {
 }
 
 /// Keeps a connection until the receiver is gone.
-pub(super) async fn keep(dirs: Dirs, warm: u32, said: mpsc::Sender<FromKeeper>) {
+pub(super) async fn keep(dirs: Dirs, place: Arc<Place>, warm: u32, said: mpsc::Sender<FromKeeper>) {
     let mut failures = 0_u32;
     let mut upgrade = Upgrade::new(dirs.keeper_exe.clone());
     loop {
         let mut met = false;
-        let error = converse(&dirs, warm, &said, &mut upgrade, &mut met).await;
+        let error = converse(&dirs, &place, warm, &said, &mut upgrade, &mut met).await;
         failures = if met { 0 } else { failures.saturating_add(1) };
         // It is asked once for each file, so this does not go round for ever.
         if matches!(error, Ok(Parted::Upgrading)) {
@@ -93,14 +97,19 @@ pub(super) async fn keep(dirs: Dirs, warm: u32, said: mpsc::Sender<FromKeeper>) 
 
 async fn converse(
     dirs: &Dirs,
+    place: &Arc<Place>,
     warm: u32,
     said: &mpsc::Sender<FromKeeper>,
     upgrade: &mut Upgrade,
     met: &mut bool,
 ) -> Result<Parted, Error> {
-    let (data, exe) = (dirs.data.clone(), dirs.keeper_exe.clone());
-    let launched = tokio::task::spawn_blocking(move || keeper::launch::ensure(&data, &exe)).await;
-    let stream = launched.map_err(io::Error::other)??;
+    let (data, exe, place) = (dirs.data.clone(), dirs.keeper_exe.clone(), place.clone());
+    let launch = move || match place.lost() {
+        // A keeper ends when its directory goes. Another one would make what is missing, and run there what this agent is about to give up.
+        Some(_) => Err(Error::Gone),
+        None => Ok(keeper::launch::ensure(&data, &exe)?),
+    };
+    let stream = tokio::task::spawn_blocking(launch).await.map_err(io::Error::other)??;
     stream.set_nonblocking(true)?;
     let (reader, mut writer) = UnixStream::from_std(stream)?.into_split();
     let mut incoming = Incoming::new(reader);

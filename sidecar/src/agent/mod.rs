@@ -301,16 +301,16 @@ pub(crate) async fn serve(
     let sources = Sources { said: news, orders: ordered, uploads: to_upload, scrapes, alone: within.alone };
     start_work(work, socket, sources)?;
     let warm = options.slots.min(keeper::wire::MAX_WARM);
+    let place = Arc::new(Place::pin(&dirs.data).map_err(system("look into the data directory"))?);
     // Owned by this future: they end with it.
     let mut tasks = tokio::task::JoinSet::new();
     match within.keeperless {
         true => tasks.spawn(keeperless::keep(dirs.clone(), said)),
-        false => tasks.spawn(keeping::keep(dirs.clone(), warm, said)),
+        false => tasks.spawn(keeping::keep(dirs.clone(), place.clone(), warm, said)),
     };
     tasks.spawn(link::keep(dial, inbox.clone(), silence_ms.clone()));
     let lease = LeasePublisher::start(&dirs.data, meta.incarnation).map_err(system("write the lease page"))?;
     let inputs = Inputs::new(dirs.clone(), crun, inbox.clone());
-    let place = Place::pin(&dirs.data).map_err(system("look into the data directory"))?;
     place::watch(place, inbox.clone()).map_err(system("start a thread"))?;
     let writer = start_ledger(ledger, inbox, metrics.clone())?;
     let types = Types::open(&dirs.data, within.executors);

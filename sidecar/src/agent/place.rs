@@ -7,6 +7,7 @@ use std::fs::{DirBuilder, File, metadata};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
 
@@ -40,7 +41,7 @@ impl Place {
     }
 
     /// The first path that names nothing or something else. An answer that says neither (a sick disk) is no finding.
-    fn lost(&self) -> Option<&Path> {
+    pub(super) fn lost(&self) -> Option<&Path> {
         let lost = |path: &Path, id: &(u64, u64)| match identity(path) {
             Ok(found) => found != *id,
             Err(error) => matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory),
@@ -50,7 +51,7 @@ impl Place {
 }
 
 /// Looks until something is gone, and tells. Not in the first thread: a `stat` may wait for a disk.
-pub(super) fn watch(place: Place, inbox: mpsc::Sender<Input>) -> io::Result<()> {
+pub(super) fn watch(place: Arc<Place>, inbox: mpsc::Sender<Input>) -> io::Result<()> {
     let look = move || {
         loop {
             std::thread::sleep(LOOK);

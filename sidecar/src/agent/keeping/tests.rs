@@ -27,7 +27,11 @@ impl Bed {
         let listener = UnixListener::bind(dir.join(keeper::launch::SOCKET)).unwrap();
         let (sender, said) = mpsc::channel(8);
         let dirs = Dirs { data: dir.clone(), exe: dir.join("sidecar"), keeper_exe: exe };
-        let agent = Some(tokio::spawn(keep(dirs, 3, sender)));
+        for file in crate::ledger::FILES {
+            std::fs::write(dir.join(file), "").unwrap();
+        }
+        let place = Arc::new(Place::pin(&dir).unwrap());
+        let agent = Some(tokio::spawn(keep(dirs, place, 3, sender)));
         Self { dir, listener, agent, said }
     }
 
