@@ -20,6 +20,7 @@ pub static CASES: &[&Case] = &[
     &INFORMER_POWER,
     &SIDECAR_POWER,
     &damage::STORE_PAGE,
+    &damage::STORE_PAYLOAD,
     &damage::STORE_LOG_CUT,
     &damage::LEDGER_PAGE,
     &damage::LEDGER_LOG_CUT,
