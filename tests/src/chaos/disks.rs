@@ -166,8 +166,8 @@ fn informer_cannot_write(round: &Round, mount: &str, filled: &str) -> Result<Out
     Ok(promises.outcome(happened, Some(detected), Some(recovered)))
 }
 
-/// Submits until the informer gives up; the time that it took since `fault`, `None` if it takes all. A client whose submit is under way would wait for the next
-/// informer, and is not waited for.
+/// Submits until the informer gives up; the time that it took since `fault`, `None` if it takes all. A client whose submit is under
+/// way would wait for the next informer, and is not waited for.
 fn flood(world: &mut World, promises: &mut Promises, fault: Duration) -> Result<Option<Duration>> {
     for n in 0..SUBMITS {
         // No two are alike, or they would be stored as one.
