@@ -42,3 +42,10 @@ pub(crate) fn bug() -> Option<crate::machine::Bug> {
     ];
     bugs.into_iter().find(|bug| format!("{bug:?}") == name)
 }
+
+/// Whether `INFORMER_BUG` names this mistake, which is one outside of the machine.
+#[cfg(feature = "seeded-bugs")]
+#[allow(clippy::disallowed_methods, reason = "a test sets it for one process")]
+pub(crate) fn mistake(name: &str) -> bool {
+    std::env::var("INFORMER_BUG").is_ok_and(|bug| bug == name)
+}

@@ -133,7 +133,7 @@ impl Server {
         let guard = Arc::new(Guard::load(options.security)?);
         let listener = bind(options.listen).await?;
         let addr = listener.local_addr().map_err(|source| Error::Bind { listen: options.listen, source })?;
-        let (store, kept) = open(options.data).await?;
+        let (store, kept) = open(options.data, options.accept_restored).await?;
         let (handle, shell) = Shell::start(
             Box::new(store),
             shell::Options {
@@ -224,9 +224,9 @@ pub fn raise_open_files() {
 }
 
 /// Opening may read the whole file, or bring it to a newer schema; that may take seconds, which no runtime thread should be held for.
-async fn open(data: PathBuf) -> Result<(Sqlite, blobs::Dir), Error> {
+async fn open(data: PathBuf, restored: bool) -> Result<(Sqlite, blobs::Dir), Error> {
     let open = move || -> Result<_, Error> {
-        let store = Sqlite::open(&data)?;
+        let store = if restored { Sqlite::open_restored(&data)? } else { Sqlite::open(&data)? };
         // The store's lock is on the whole directory.
         Ok((store, blobs::Dir::open(&data)?))
     };

@@ -344,9 +344,10 @@ fn load_and_books_are_shown() -> Result<()> {
 #[test]
 fn a_delayed_task_waits_for_its_time() -> Result<()> {
     let world = World::with_sidecars(1)?;
-    let id = world.submit(&["--delay", "2s", "--", "true"])?;
+    let id = world.submit(&["--key", "later", "--delay", "2s", "--", "true"])?;
     let task = world.task(&id)?;
     assert_eq!(task["state"], "waiting");
+    assert_eq!(world.submit(&["--key", "later", "--delay", "2s", "--", "true"])?, id, "the same task at another time");
     let not_before = task["not_before_unix_ms"].as_u64().context("a start time")?;
     assert!(world.json(&["why", &id, "--json"])?["summary"].to_string().contains("start time"));
     let task = world.wait_state(&id, &["succeeded"])?;

@@ -41,6 +41,11 @@ fn a_damaged_store() -> Result<()> {
 }
 
 #[test]
+fn a_payload_that_is_altered() -> Result<()> {
+    play(&damage::STORE_PAYLOAD)
+}
+
+#[test]
 fn a_store_whose_log_is_cut() -> Result<()> {
     play(&damage::STORE_LOG_CUT)
 }

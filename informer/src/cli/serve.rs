@@ -22,7 +22,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE", env = "INFORMER_CONFIG")]
     config: Option<PathBuf>,
     /// After restoring an older backup: start exclusive tasks at once. You vouch that no copy runs which the backup does not know;
-    /// without this flag they wait for the longest lease
+    /// without this flag they wait for the longest lease. It also takes a database that is older than informer.db-witness beside it
     #[arg(long)]
     accept_restored: bool,
     #[command(flatten)]

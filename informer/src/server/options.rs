@@ -25,7 +25,7 @@ pub struct Options {
     /// Longest kill delay after a lease's end, milliseconds.
     pub fence_grace_ms: u64,
     /// Start `exclusive` tasks at once even if sidecars have seen a later state than this store: the operator vouches that no copy
-    /// runs which it does not know of.
+    /// runs which it does not know of. A database that lacks commits which were acknowledged is taken as an older copy that is meant.
     pub accept_restored: bool,
     /// What it shows and demands of those who connect.
     pub security: Security,

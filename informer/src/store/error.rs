@@ -1,8 +1,9 @@
 //! Why a store could not be opened, read or written, for the one who must act.
 
+use super::Reached;
 use crate::machine::PayloadHandle;
 use proto::id::TaskId;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// What went wrong with the store.
 #[derive(Debug, thiserror::Error)]
@@ -55,6 +56,18 @@ pub enum Error {
         path: PathBuf,
         /// What was found.
         detail: String,
+    },
+    /// Commits that were acknowledged are not in the database.
+    #[error("{}; nothing was changed: put the missing file back, or restore a backup. {}", lost(path, *found, *acknowledged), meant(witness, *found))]
+    Behind {
+        /// The database.
+        path: PathBuf,
+        /// What says so.
+        witness: PathBuf,
+        /// What the database has; `None`: it is missing.
+        found: Option<Reached>,
+        /// What it had.
+        acknowledged: Reached,
     },
     /// No space left.
     #[error("no space left for {} while trying to {doing}; free some and start again", path.display())]
@@ -121,6 +134,30 @@ pub enum Error {
     /// A fault that a test injected.
     #[error("injected: {0}")]
     Injected(&'static str),
+}
+
+/// What is missing.
+fn lost(path: &Path, found: Option<Reached>, acknowledged: Reached) -> String {
+    let path = path.display();
+    match found {
+        Some(found) => format!(
+            "{path} with its log {path}-wal ends at {found}, and {acknowledged} was acknowledged: what came between was cut off, damaged, or \
+             is newer than this file"
+        ),
+        None => format!("{path} is missing, and {acknowledged} in it was acknowledged"),
+    }
+}
+
+/// What to do if it is missing on purpose.
+fn meant(witness: &Path, found: Option<Reached>) -> String {
+    let witness = witness.display();
+    match found {
+        Some(_) => format!(
+            "If this file is an older copy on purpose, remove {witness}, or start it once with `serve --accept-restored` if no copy of an \
+             exclusive task can run that it does not know"
+        ),
+        None => format!("To begin anew, remove {witness}"),
+    }
 }
 
 fn hex(hash: &PayloadHandle) -> String {

@@ -48,6 +48,21 @@ pub struct Identity {
     pub commit_seq: u64,
 }
 
+/// How far a store has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reached {
+    /// The epoch that was claimed last.
+    pub epoch: u64,
+    /// Number of the last commit.
+    pub commit_seq: u64,
+}
+
+impl std::fmt::Display for Reached {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "commit {} of epoch {}", self.commit_seq, self.epoch)
+    }
+}
+
 /// One transaction.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Commit {
@@ -160,7 +175,7 @@ pub trait Read: Send {
     /// Payload bodies, each the one that was stored under its SHA-256; those that are not there are absent from the answer.
     ///
     /// # Errors
-    /// The store cannot be read.
+    /// The store cannot be read, or a body is damaged.
     fn payloads(&mut self, handles: &[PayloadHandle]) -> Result<BTreeMap<PayloadHandle, Bytes>, Error>;
 
     /// The item at a position (from 0) of an array; `None` if there is none.
@@ -173,7 +188,7 @@ pub trait Read: Send {
     /// there is none.
     ///
     /// # Errors
-    /// The store cannot be read, or a body is damaged.
+    /// The store cannot be read.
     fn item_chunk(&mut self, array: TaskId, position: u32) -> Result<Option<ItemChunk>, Error> {
         let item = self.item(array, position)?;
         Ok(item.map(|item| ItemChunk { array, first: position, items: vec![item] }))

@@ -21,6 +21,10 @@ const TREE_PAGES: [u8; 4] = [2, 5, 10, 13];
 /// Bytes of a page that are overwritten: its head and the places of its first cells.
 const OVERWRITTEN: usize = 64;
 
+/// Stands in a payload and nowhere else; and what is put in its place.
+const MARKER: &str = "as-it-was-submitted";
+const ALTERED: &str = "as-it-never-was-put";
+
 /// A page of the informer's store is overwritten.
 pub static STORE_PAGE: Case = Case {
     fault: "a page of informer.db overwritten",
@@ -28,6 +32,15 @@ pub static STORE_PAGE: Case = Case {
     family: Family::Disks,
     needs: &[],
     run: store_page,
+};
+
+/// What a task runs is altered in the informer's store.
+pub static STORE_PAYLOAD: Case = Case {
+    fault: "a payload in informer.db altered",
+    how: "one letter of a command, while the informer is down",
+    family: Family::Disks,
+    needs: &[],
+    run: store_payload,
 };
 
 /// The last commits of the informer's store are cut off.
@@ -127,12 +140,14 @@ fn frames(log: &[u8]) -> usize {
     (0..).take_while(|frame| of(*frame).is_some() && of(*frame) == salt(16)).count()
 }
 
-/// Cuts a log somewhere in its last few frames, in or between them.
+/// Cuts a log in or between its last few commits, so that two of them at least are gone: of the very last one nobody may have been told.
 fn cut_log(file: &Path, round: &mut Round) -> Result<()> {
     let log = fs::read(file)?;
-    let frames = frames(&log) as u64;
-    ensure!(frames > 4, "the log {} has {frames} frames", file.display());
-    let kept = usize::try_from(round.rng.range(frames - 4, frames - 1))?;
+    // The last frame of a commit names the size of the database after it.
+    let is_end = |frame: &usize| log[LOG_HEAD + frame * FRAME + 4..][..4] != [0; 4];
+    let ends: Vec<usize> = (0..frames(&log)).filter(is_end).collect();
+    let [first, .., last, _] = ends.last_chunk::<4>().with_context(|| format!("{} commits are in it", ends.len()))?;
+    let kept = usize::try_from(round.rng.range(*first as u64, *last as u64))?;
     let torn = if round.rng.chance(500) { usize::try_from(round.rng.range(1, FRAME as u64 - 1))? } else { 0 };
     fs::File::options().write(true).open(file)?.set_len((LOG_HEAD + kept * FRAME + torn) as u64)?;
     Ok(())
@@ -189,8 +204,7 @@ fn store_page(round: &mut Round) -> Result<Outcome> {
     ))
 }
 
-/// A log that was cut looks like one whose last commits never came: no reader of the file can tell. The sidecars can if they have seen
-/// later ones; whether or not, nothing that runs is stopped, and with the whole log all is there.
+/// A log that was cut looks like one whose last commits never came; that somebody was told of them stands beside it.
 fn store_log_cut(round: &mut Round) -> Result<Outcome> {
     let (mut world, mut promises) = busy()?;
     let data = world.dir().join("informer");
@@ -198,23 +212,70 @@ fn store_log_cut(round: &mut Round) -> Result<Outcome> {
     world.kill_informer();
     let clean = copy_of(&data)?;
     cut_log(&data.join("informer.db-wal"), round)?;
+    let cut = database_files(&data)?;
     let fault = now();
-    world.start_informer(&[])?;
-    world.wait_linked(1)?;
-    let detected = identity(&world)?.restored.then(|| since(fault));
-    promises.require(alive(main), "invariant 7: it ended a task that it does not know");
-    world.kill_informer();
+    let (status, said) = world.refused_informer()?;
+    let detected = since(fault);
+    promises.require(status.code() == Some(1), format!("invariant 10: it ended with {status}"));
+    promises.require(said.contains("informer.db-wal"), format!("invariant 10: the file is not named: {said}"));
+    promises.require(database_files(&data)? == cut, "invariant 10: the cut files were changed");
+    promises.require(alive(main), "invariant 7: the running task ended");
     put_back(&data, &clean)?;
     let healed = now();
     world.start_informer(&[])?;
     world.wait_linked(1)?;
     let recovered = since(healed);
-    // The start of what runs may have been in what was cut: then the informer that was behind has started another copy.
+    finish(&world, &mut promises)?;
+    Ok(promises.outcome(
+        "the start was refused, the file named and left as it was; with the whole log all was there",
+        Some(detected),
+        Some(recovered),
+    ))
+}
+
+/// Replaces some bytes wherever they stand in a file; both are equally long.
+fn alter(file: &Path, from: &str, to: &str) -> Result<()> {
+    let mut bytes = fs::read(file)?;
+    let places: Vec<usize> = (0..bytes.len()).filter(|at| bytes[*at..].starts_with(from.as_bytes())).collect();
+    ensure!(!places.is_empty(), "{from} is not in {}", file.display());
+    places.iter().for_each(|at| bytes[*at..*at + to.len()].copy_from_slice(to.as_bytes()));
+    fs::write(file, bytes).context("cannot alter it")
+}
+
+/// What a task is to run is not what was submitted: it is not run.
+fn store_payload(_: &mut Round) -> Result<Outcome> {
+    let mut world = World::empty()?;
+    world.start_informer(&[])?;
+    let mut promises = Promises::default();
+    let ran = world.dir().join("ran");
+    promises.submit(&world, &["--", "sh", "-c", &format!("echo {MARKER} > {}", ran.display())])?;
+    world.terminate_informer()?;
+    let file = world.dir().join("informer/informer.db");
+    alter(&file, MARKER, ALTERED)?;
+    // No page is damaged: only who reads the payload can see it.
+    world.start_informer(&[])?;
+    let fault = now();
+    world.start_sidecar(0, &[], &[])?;
+    wait_for("the informer has ended", || world.informer_has_ended().then_some(()))?;
+    let detected = since(fault);
+    let said = world.log("informer.log");
+    let named = said.contains("informer.db") && said.contains("the payload");
+    promises.require(named, format!("invariant 10: file and payload are not named: {said}"));
+    promises.require(!ran.exists(), "invariant 10: what was damaged was run");
+    // In the file as it is now: the informer has gone on before it came to this task.
+    alter(&file, ALTERED, MARKER)?;
+    let healed = now();
+    world.start_informer(&[])?;
+    world.wait_linked(1)?;
+    let recovered = since(healed);
     promises.ask_again(&world)?;
-    world.touch("go-runs")?;
     promises.settle(&world)?;
-    let happened = "it came up as of an earlier commit, and nothing was stopped; with the whole log all was there";
-    Ok(promises.outcome(happened, detected, Some(recovered)))
+    promises.require(fs::read_to_string(&ran)?.trim() == MARKER, "it was run otherwise than it was submitted");
+    Ok(promises.outcome(
+        "the informer named file and payload and ended, and nothing of it was run; with a clean copy it ran",
+        Some(detected),
+        Some(recovered),
+    ))
 }
 
 fn ledger_page(round: &mut Round) -> Result<Outcome> {
@@ -247,7 +308,7 @@ fn ledger_page(round: &mut Round) -> Result<Outcome> {
     ))
 }
 
-/// What the ledger has forgotten, the records still tell.
+/// What the ledger has forgotten, the records still tell, and the inventory settles it: nothing in the ledger alone is anybody's promise.
 fn ledger_log_cut(round: &mut Round) -> Result<Outcome> {
     let (mut world, mut promises) = busy()?;
     let data = world.dir().join("sidecar-0");

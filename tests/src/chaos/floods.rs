@@ -44,11 +44,14 @@ pub(super) struct Scene {
 }
 
 impl Scene {
-    /// An informer and so many sidecars. It may use so much more than without the flood, kB.
-    pub(super) fn new(sidecars: usize, beat: &'static str, allowed_kb: u64) -> Result<Self> {
+    /// An informer, with the round's mistake, and so many sidecars. It may use so much more than without the flood, kB.
+    pub(super) fn new(round: &Round, sidecars: usize, beat: &'static str, allowed_kb: u64) -> Result<Self> {
         raise_files()?;
         let mut world = World::empty()?;
         world.beat = beat;
+        if let Some((variable, bug)) = round.bug {
+            world.set(variable, bug.into());
+        }
         world.start_informer(&[("INFORMER_LOG", "warn")])?;
         for n in 0..sidecars {
             world.start_sidecar(n, &[], &[])?;
@@ -103,7 +106,7 @@ impl Scene {
         );
         let mut outcome = Outcome { happened, ..Outcome::default() };
         if peak_kb > bound_kb {
-            outcome.violations.push(format!("the informer used {peak_kb} kB, more than {bound_kb} kB"));
+            outcome.violations.push(format!("invariant 11: the informer used {peak_kb} kB, more than {bound_kb} kB"));
         }
         if self.served == 0 {
             outcome.violations.push("nobody else was served".to_owned());

@@ -155,6 +155,14 @@ pub(crate) async fn tell_cancels(handle: Handle, mut cancels: Cancels) {
     }
 }
 
+fn chunks() -> usize {
+    #[cfg(feature = "seeded-bugs")]
+    if crate::failpoint::mistake("HoardLogs") {
+        return 32 * CHUNKS;
+    }
+    CHUNKS
+}
+
 /// Starts to read a task's log.
 ///
 /// # Errors
@@ -165,7 +173,7 @@ pub(super) fn read(edge: Edge, request: v1::LogsRequest) -> Result<Produced<v1::
     let permit = Arc::clone(&edge.logs.room)
         .try_acquire_owned()
         .map_err(|_| Error::LogReaders { limit: bounds::LOG_READERS })?;
-    let (out, queue) = mpsc::channel(CHUNKS);
+    let (out, queue) = mpsc::channel(chunks());
     let reader = reader::Reader::new(edge.clone(), task, &request, only, out);
     Ok(Produced::new(queue, async move {
         let _permit: OwnedSemaphorePermit = permit;

@@ -1,8 +1,9 @@
 //! SQLite, the embedded default: one file in the data directory, one writer, readers beside it.
 //!
 //! ```text
-//!   <data>/informer.lock   flock of the one owner, its pid inside
-//!   <data>/informer.db     the database, WAL, synchronous=FULL
+//!   <data>/informer.lock         flock of the one owner, its pid inside
+//!   <data>/informer.db           the database, WAL, synchronous=FULL
+//!   <data>/informer.db-witness   the last commit that somebody was told of
 //! ```
 
 #[cfg(test)]
@@ -23,14 +24,16 @@ mod schema;
 #[cfg(test)]
 mod tests;
 mod v2;
+mod witness;
 mod write;
 
-use super::{Commit, Error, Identity, Read, Store};
+use super::{Commit, Error, Identity, Reached, Read, Store};
 use check::Check;
 use lock::Lock;
 use read::Reader;
 use rusqlite::Connection;
 use std::path::{Path, PathBuf};
+use witness::Witness;
 
 /// The owner of a data directory.
 #[derive(Debug)]
@@ -40,6 +43,7 @@ pub struct Sqlite {
     /// Why nothing is written any more.
     poisoned: Option<String>,
     check: Check,
+    witness: Witness,
     // Closed before the lock is released: fields drop in this order.
     db: Connection,
     _lock: Lock,
@@ -52,18 +56,36 @@ impl Sqlite {
     ///
     /// # Errors
     /// [`Error::Locked`] for a second owner; [`Error::Directory`], [`Error::Full`]; [`Error::NotADatabase`], [`Error::Foreign`],
-    /// [`Error::Newer`], [`Error::Corrupt`] for a file that is not a usable store.
+    /// [`Error::Newer`], [`Error::Corrupt`] for a file that is not a usable store; [`Error::Behind`] for one that lacks commits which
+    /// were acknowledged.
     pub fn open(data: &Path) -> Result<Self, Error> {
+        Self::open_as(data, false)
+    }
+
+    /// The same for a database of which an operator says that it is an older copy: what it lacks is gone.
+    ///
+    /// # Errors
+    /// See [`Sqlite::open`]; [`Error::Behind`] only if there is no database at all.
+    pub fn open_restored(data: &Path) -> Result<Self, Error> {
+        Self::open_as(data, true)
+    }
+
+    fn open_as(data: &Path, restored: bool) -> Result<Self, Error> {
         open::directory(data)?;
         let lock = Lock::take(data)?;
         let path = open::find_or_create(data)?;
+        let statement = witness::read(&path);
         let mut db = open::connect(&path)?;
-        let whole = open::check(&mut db, &path)?;
+        // Whoever is refused leaves everything as it was, the log too.
+        open::leave_the_log(&db).map_err(|error| fault::explain("open", &path, error))?;
+        let whole = open::check(&mut db, &path, statement.filter(|_| !restored))?;
         open::writer(&db, &path)?;
         let identity = open::claim(&db, &path)?;
+        let witness = Witness::begin(&path, &identity);
+        open::take_the_log(&db).map_err(|error| fault::explain("open", &path, error))?;
         open::sweep(&db, &path)?;
         let check = if whole { Check::done(&path) } else { Check::start(&path)? };
-        Ok(Self { identity, path, poisoned: None, check, db, _lock: lock })
+        Ok(Self { identity, path, poisoned: None, check, witness, db, _lock: lock })
     }
 }
 
@@ -83,9 +105,16 @@ impl Store for Sqlite {
             None => write::commit(&mut self.db, &self.path, epoch, commit),
         };
         if let Err(error) = &outcome {
+            #[cfg(feature = "seeded-bugs")]
+            if crate::failpoint::mistake("GoOnAfterFailedFlush") {
+                return Ok(());
+            }
             self.poisoned = Some(error.to_string());
             // If even that fails, the next opening still looks at the file.
             let _ = open::leave_the_log(&self.db);
+        } else {
+            let epoch = commit.batch.epoch.unwrap_or(epoch).max(epoch);
+            self.witness.note(Reached { epoch, commit_seq: commit.seq });
         }
         outcome
     }

@@ -38,6 +38,13 @@ pub(super) fn directory(data: &Path) -> Result<(), Error> {
     DirBuilder::new().recursive(true).mode(0o700).create(data).map_err(|source| refused(data, source))
 }
 
+/// A file that goes with the database.
+pub(super) fn beside(database: &Path, suffix: &str) -> PathBuf {
+    let mut name = database.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
+
 /// The database's path; it is there afterwards and has at least SQLite's header.
 pub(super) fn find_or_create(data: &Path) -> Result<PathBuf, Error> {
     let path = data.join(FILE);
@@ -57,9 +64,11 @@ pub(super) fn find_or_create(data: &Path) -> Result<PathBuf, Error> {
 }
 
 fn create(data: &Path, path: &Path) -> Result<(), Error> {
-    let wal = data.join(format!("{FILE}-wal"));
-    if wal.exists() {
+    if beside(path, "-wal").exists() {
         return Err(damaged(path, "the file", "it is missing, and its log of commits is there"));
+    }
+    if let Some(missing) = super::witness::read(path).and_then(|statement| statement.missing(path)) {
+        return Err(missing);
     }
     let fresh = data.join(format!("{FILE}.new"));
     let failed = |source| refused(&fresh, source);
@@ -115,9 +124,18 @@ pub(super) fn connect_to_read(path: &Path) -> Result<Connection, Error> {
     Ok(db)
 }
 
-/// Refuses what is not ours, is newer than us or is seen to be damaged; then brings it to the newest schema. Tells whether the whole
-/// file was read for that.
-pub(super) fn check(db: &mut Connection, path: &Path) -> Result<bool, Error> {
+/// The files are good: a connection that left the log alone until then moves it into the database when it is the last to close.
+pub(super) fn take_the_log(db: &Connection) -> rusqlite::Result<()> {
+    db.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false).map(|_| ())
+}
+
+/// Refuses what is not ours, is newer than us, is behind what its witness says or is seen to be damaged; then brings it to the newest
+/// schema. Tells whether the whole file was read for that.
+pub(super) fn check(
+    db: &mut Connection,
+    path: &Path,
+    statement: Option<super::witness::Statement>,
+) -> Result<bool, Error> {
     let failed = |error| explain("read", path, error);
     let pragma = |db: &Connection, name: &str| db.pragma_query_value(None, name, |row| row.get::<_, u32>(0));
     let found = pragma(db, "application_id").map_err(failed)?;
@@ -128,6 +146,10 @@ pub(super) fn check(db: &mut Connection, path: &Path) -> Result<bool, Error> {
     let known = schema::newest();
     if version > known {
         return Err(Error::Newer { path: path.to_owned(), found: version, known });
+    }
+    // Before the pages: a log without its tail, over pages that it had gone into already, is a mixture of two times.
+    if let Some(statement) = statement {
+        statement.judge(db, path)?;
     }
     // What is rewritten must be good; and a small file costs nothing.
     let whole = version < known || check::is_small(db, path)?;
@@ -153,7 +175,7 @@ pub(super) fn writer(db: &Connection, path: &Path) -> Result<(), Error> {
     db.pragma_update(None, "wal_autocheckpoint", LOG_BYTES / FRAME_BYTES).map_err(failed)?;
     // After a burst the log shrinks again to 64 MiB.
     db.pragma_update(None, "journal_size_limit", 64 << 20).map_err(failed)?;
-    let log = path.with_file_name(format!("{FILE}-wal"));
+    let log = beside(path, "-wal");
     grow(&log).map_err(|source| refused(&log, source))
 }
 

@@ -263,6 +263,146 @@ fn a_commit_that_the_disk_refuses_poisons_the_store() {
     assert_eq!(Sqlite::open(&data.0).unwrap().identity().commit_seq, 0);
 }
 
+/// Every file of the store but its lock and the memory that connections share.
+fn files(data: &Data) -> std::collections::BTreeMap<PathBuf, Vec<u8>> {
+    let paths = fs::read_dir(&data.0).unwrap().map(|entry| entry.unwrap().path());
+    let kept = |path: &PathBuf| !["lock", "shm"].iter().any(|end| path.to_string_lossy().ends_with(end));
+    paths.filter(kept).map(|path| (path.clone(), fs::read(&path).unwrap())).collect()
+}
+
+fn put(data: &Data, files: &std::collections::BTreeMap<PathBuf, Vec<u8>>) {
+    fs::remove_dir_all(&data.0).unwrap();
+    fs::create_dir(&data.0).unwrap();
+    for (path, bytes) in files {
+        fs::write(path, bytes).unwrap();
+    }
+}
+
+fn commit(store: &mut Sqlite, seq: u64) {
+    let tasks = vec![conformance::change(conformance::row(u128::from(seq) << 64, TaskState::Ready))];
+    let batch = crate::machine::Batch { tasks, ..Default::default() };
+    let epoch = store.identity().epoch;
+    store.commit(epoch, &Commit { seq, batch, ..Commit::default() }).unwrap();
+}
+
+/// A store as a kill leaves it after five commits, and what was there after the third.
+fn killed(name: &str) -> (Data, [std::collections::BTreeMap<PathBuf, Vec<u8>>; 2]) {
+    let data = Data::new(name);
+    let mut store = Sqlite::open(&data.0).unwrap();
+    (1..=3).for_each(|seq| commit(&mut store, seq));
+    let third = files(&data);
+    (4..=5).for_each(|seq| commit(&mut store, seq));
+    let whole = files(&data);
+    drop(store);
+    (data, [third, whole])
+}
+
+/// Positions behind each commit in a log of this generation.
+fn commits(log: &[u8]) -> Vec<usize> {
+    const FRAME: usize = 24 + 4096;
+    let ends = (32..log.len()).step_by(FRAME).take_while(|at| log.get(at + 8..at + 16) == log.get(16..24));
+    ends.filter(|at| log[at + 4..at + 8] != [0; 4]).map(|at| at + FRAME).collect()
+}
+
+#[test]
+fn a_log_that_lost_its_tail_is_told_from_a_shorter_one() {
+    let (data, [_, whole]) = killed("cut-log");
+    let log = data.0.join("informer.db-wal");
+    let ends = commits(&whole[&log]);
+    for end in &ends[ends.len() - 5..ends.len() - 1] {
+        let mut cut = whole.clone();
+        cut.get_mut(&log).unwrap().truncate(*end);
+        let mut damaged = whole.clone();
+        damaged.get_mut(&log).unwrap()[end + 100] ^= 1;
+        for (lost, wrong) in [(cut, "cut"), (damaged, "damaged")] {
+            put(&data, &lost);
+            let error = data.refused();
+            assert!(matches!(error, Error::Behind { found: Some(_), .. }), "{wrong} at {end}: {error:?}");
+            let said = error.to_string();
+            assert!(said.contains("informer.db-wal") && said.contains("commit 5 of epoch"), "{said}");
+            assert_eq!(files(&data), lost, "{wrong} at {end}");
+        }
+    }
+    put(&data, &whole);
+    let store = Sqlite::open(&data.0).unwrap();
+    assert_eq!(store.identity().commit_seq, 5);
+    assert_eq!(store.reader().unwrap().live(None, 9).unwrap().len(), 5);
+}
+
+#[test]
+fn a_log_that_is_gone_and_a_database_that_is_gone_are_told() {
+    let (data, [_, whole]) = killed("gone-log");
+    let mut lost = whole.clone();
+    lost.remove(&data.0.join("informer.db-wal"));
+    put(&data, &lost);
+    assert!(matches!(data.refused(), Error::Behind { found: Some(_), .. }));
+    lost.remove(&data.db());
+    put(&data, &lost);
+    let error = data.refused();
+    assert!(matches!(error, Error::Behind { found: None, .. }), "{error:?}");
+    assert!(matches!(Sqlite::open_restored(&data.0), Err(Error::Behind { .. })), "nothing was restored");
+    assert!(!data.db().exists());
+    fs::remove_file(data.0.join("informer.db-witness")).unwrap();
+    assert_eq!(Sqlite::open(&data.0).unwrap().identity().commit_seq, 0);
+}
+
+#[test]
+fn the_claim_of_an_epoch_is_acknowledged_too() {
+    let (data, [_, whole]) = killed("epochs");
+    put(&data, &whole);
+    let log = data.0.join("informer.db-wal");
+    let store = Sqlite::open(&data.0).unwrap();
+    let mut lost = files(&data);
+    drop(store);
+    // The last thing in there is the claim of epoch 2.
+    let ends = commits(&lost[&log]);
+    lost.get_mut(&log).unwrap().truncate(ends[ends.len() - 2]);
+    put(&data, &lost);
+    let Error::Behind { found: Some(found), acknowledged, .. } = data.refused() else { panic!("it is not behind") };
+    assert!(found.epoch < acknowledged.epoch && found.commit_seq == acknowledged.commit_seq);
+}
+
+#[test]
+fn an_older_copy_is_taken_when_somebody_means_it() {
+    let (data, [third, whole]) = killed("older-copy");
+    let witness = data.0.join("informer.db-witness");
+    // The whole directory as it was: its witness is as old.
+    put(&data, &third);
+    assert_eq!(Sqlite::open(&data.0).unwrap().identity().commit_seq, 3);
+    // The database alone.
+    let mut alone = third.clone();
+    alone.insert(witness.clone(), whole[&witness].clone());
+    put(&data, &alone);
+    assert!(matches!(data.refused(), Error::Behind { .. }));
+    let store = Sqlite::open_restored(&data.0).unwrap();
+    assert_eq!(store.identity().commit_seq, 3);
+    drop(store);
+    assert_eq!(Sqlite::open(&data.0).unwrap().identity().commit_seq, 3, "it is asked for once");
+    alone.remove(&witness);
+    put(&data, &alone);
+    assert_eq!(Sqlite::open(&data.0).unwrap().identity().commit_seq, 3);
+}
+
+#[test]
+fn a_witness_that_says_nothing_stops_no_start() {
+    let (data, [_, whole]) = killed("witness");
+    let witness = data.0.join("informer.db-witness");
+    let other = Data::filled("other-witness");
+    let mut damaged = whole[&witness].clone();
+    damaged[30] ^= 1;
+    for said in [Vec::new(), vec![7; 500], damaged, fs::read(other.0.join("informer.db-witness")).unwrap()] {
+        put(&data, &whole);
+        fs::write(&witness, said).unwrap();
+        assert_eq!(Sqlite::open(&data.0).unwrap().identity().commit_seq, 5);
+    }
+    // One that cannot be written, either.
+    put(&data, &whole);
+    fs::remove_file(&witness).unwrap();
+    fs::create_dir(&witness).unwrap();
+    let mut store = Sqlite::open(&data.0).unwrap();
+    commit(&mut store, 6);
+}
+
 #[test]
 fn readers_see_the_last_commit_while_another_is_under_way() {
     let data = Data::new("readers");

@@ -30,7 +30,7 @@ pub static RECONNECT: Case = Case {
 fn reconnect(round: &mut Round) -> Result<Outcome> {
     let links = size(round, LINKS.0, LINKS.1);
     // The default: at ten thousand beats a second a client process of one machine would measure itself.
-    let mut scene = Scene::new(0, "5s", links as u64 * LINK_KB)?;
+    let mut scene = Scene::new(round, 0, "5s", links as u64 * LINK_KB)?;
     let mut fleet = scene.runtime.block_on(Fleet::link(scene.world.url(), links, 1))?;
     let mut ids = Vec::new();
     for _ in 0..TASKS {

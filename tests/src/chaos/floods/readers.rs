@@ -27,8 +27,8 @@ pub static LOGS: Case = Case {
     run: logs,
 };
 
-fn logs(_: &mut Round) -> Result<Outcome> {
-    let mut scene = Scene::new(1, "1s", bounds::LOG_READERS as u64 * READER_KB)?;
+fn logs(round: &mut Round) -> Result<Outcome> {
+    let mut scene = Scene::new(round, 1, "1s", bounds::LOG_READERS as u64 * READER_KB)?;
     let go = scene.world.dir().join("go");
     let script = format!("head -c {LOG_BYTES} /dev/zero; while [ ! -e {} ]; do sleep 0.05; done", go.display());
     let id = scene.world.submit(&["--", "sh", "-c", &script])?;
@@ -103,7 +103,7 @@ pub static CHANGES: Case = Case {
 
 fn changes(round: &mut Round) -> Result<Outcome> {
     let (watchers, rounds) = (size(round, WATCHERS.0, WATCHERS.1), size(round, CHANGE_ROUNDS.0, CHANGE_ROUNDS.1));
-    let mut scene = Scene::new(0, "5s", watchers as u64 * WATCHER_KB)?;
+    let mut scene = Scene::new(round, 0, "5s", watchers as u64 * WATCHER_KB)?;
     let mut fleet = scene.runtime.block_on(Fleet::link(scene.world.url(), 4, 64))?;
     let url = scene.world.url().to_owned();
     let mut api = scene.api.clone();
@@ -180,7 +180,7 @@ pub static SILENCE: Case = Case {
 
 fn silence(round: &mut Round) -> Result<Outcome> {
     let connections = size(round, CONNECTIONS.0, CONNECTIONS.1);
-    let mut scene = Scene::new(1, "1s", connections as u64 * CONNECTION_KB)?;
+    let mut scene = Scene::new(round, 1, "1s", connections as u64 * CONNECTION_KB)?;
     let address = scene.world.url().split_once("://").context("a URL")?.1.to_owned();
     let mut open = Vec::new();
     for n in 0..connections {

@@ -37,7 +37,7 @@ struct Answers {
 
 fn submits(round: &mut Round) -> Result<Outcome> {
     let tasks = size(round, TASKS.0, TASKS.1);
-    let mut scene = Scene::new(0, "1s", FLOOD_KB)?;
+    let mut scene = Scene::new(round, 0, "1s", FLOOD_KB)?;
     let mut all = Answers::default();
     let mut floods = 0;
     while all.refused == 0 && floods < FLOODS {
@@ -135,7 +135,7 @@ pub static ARRAY: Case = Case {
 
 fn array(round: &mut Round) -> Result<Outcome> {
     let items = size(round, 0, MEMBERS);
-    let mut scene = Scene::new(1, "1s", ARRAY_KB)?;
+    let mut scene = Scene::new(round, 1, "1s", ARRAY_KB)?;
     let (url, items) = (scene.world.url().to_owned(), (0..items).map(|n| format!("item {n}")).collect());
     let submitted = scene.runtime.spawn(async move {
         let mut api = client::connect(&url).await?;

@@ -29,7 +29,7 @@ pub static OUTPUT: Case = Case {
 
 fn output(round: &mut Round) -> Result<Outcome> {
     let bytes = size(round, OUTPUT_BYTES.0, OUTPUT_BYTES.1);
-    let mut scene = Scene::new(1, "1s", UPLOAD_KB)?;
+    let mut scene = Scene::new(round, 1, "1s", UPLOAD_KB)?;
     let data = scene.world.sidecars[0].data.clone();
     let id = scene.world.submit(&["--", "sh", "-c", &format!("head -c {bytes} /dev/zero; echo end >&2")])?;
     scene.world.wait_state(&id, &["running", "succeeded", "failed"])?;
@@ -130,9 +130,9 @@ pub static SERVICE: Case = Case {
     run: service,
 };
 
-fn service(_: &mut Round) -> Result<Outcome> {
+fn service(round: &mut Round) -> Result<Outcome> {
     let mute = Mute::new()?;
-    let mut scene = Scene::new(0, "1s", 0)?;
+    let mut scene = Scene::new(round, 0, "1s", 0)?;
     scene.world.start_sidecar(0, &["--slots", SLOTS, "--cpu", "4000"], &[])?;
     scene.world.wait_linked(1)?;
     let put = scene.world.informer(&["executor", "put", "mute", "--url", &mute.url, "--callback"])?;
