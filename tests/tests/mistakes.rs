@@ -5,12 +5,12 @@
 
 use anyhow::{Context as _, Result, bail, ensure};
 use rustix::process::Signal;
-use tests::chaos::Round;
 use tests::chaos::checker::Verdict;
 use tests::chaos::client::is_terminal;
 use tests::chaos::flow::{self, Flow};
 use tests::chaos::job::only;
 use tests::chaos::probe::{Act, What};
+use tests::chaos::{Case, Played, Round, disks, floods};
 use tests::world::{World, signal, wait_for};
 
 /// Rounds until a mistake must have shown. Each shows in almost every round; a machine that starts processes slowly may spare one.
@@ -207,4 +207,29 @@ fn a_loss_that_is_charged() -> Result<()> {
         flow.settle()
     };
     Mistake { bug: ("INFORMER_BUG", "ChargeLoss"), invariant: 13, says: "1 tries of 2", play }.is_caught()
+}
+
+/// A case of the suite, which plays without a mistake in a test of its own, violates this invariant when the informer has this one.
+fn is_caught_by(case: &Case, mistake: &'static str, invariant: u32) -> Result<()> {
+    let mut round = Round::new(1, 0, false)?;
+    round.bug = Some(("INFORMER_BUG", mistake));
+    match case.round(&mut round)? {
+        Played::Skipped(reason) => println!("SKIP {}: {reason}", case.slug()),
+        Played::Done(outcome) => {
+            let prefix = format!("invariant {invariant}: ");
+            let seen = outcome.violations.iter().any(|line| line.starts_with(&prefix));
+            ensure!(seen, "{mistake} broke invariant {invariant} unseen: {outcome:#?}");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn a_flush_that_fails_and_is_taken_for_a_good_one() -> Result<()> {
+    is_caught_by(&disks::INFORMER_EIO, "GoOnAfterFailedFlush", 10)
+}
+
+#[test]
+fn a_queue_towards_who_does_not_read_that_takes_too_much() -> Result<()> {
+    is_caught_by(&floods::readers::LOGS, "HoardLogs", 11)
 }
