@@ -6,9 +6,9 @@ use super::net::{Delivery, Introduction, Side};
 use super::truth::Asked;
 use super::{BEAT_MS, FENCE_GRACE_MS, ShellBug, Step, World};
 use informer::machine::{Batch, Config, Effect, Event, Held, Machine, Now, Reply, SessionId, Ticket};
-use proto::id::{TaskId, next_epoch};
+use proto::id::{SidecarId, TaskId, next_epoch};
 use proto::v1;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use v1::informer_message::Message;
 
 /// How far the informer's monotonic clock is from true time.
@@ -21,6 +21,7 @@ struct InFlight {
     seq: u64,
     batch: Batch,
     effects: Vec<Effect>,
+    drained: BTreeSet<SidecarId>,
 }
 
 /// The informer.
@@ -42,6 +43,8 @@ pub(super) struct Center {
     next_session: u64,
     next_ticket: u64,
     timer_ms: u64,
+    /// Sidecars that an operator has told to stop their tasks since the last batch was taken: it may be taken back in the same batch.
+    pub drained: BTreeSet<SidecarId>,
     /// Requests whose answer a client waits for.
     pub asked: BTreeMap<Ticket, Asked>,
 }
@@ -140,6 +143,7 @@ impl World {
         center.older = false;
         center.effects.clear();
         center.asked.clear();
+        center.drained.clear();
         center.life += 1;
         let life = center.life;
         if let Some(in_flight) = center.in_flight.take()
@@ -219,7 +223,8 @@ impl World {
         } else {
             Vec::new()
         };
-        center.in_flight = Some(InFlight { seq, batch, effects });
+        let drained = std::mem::take(&mut center.drained);
+        center.in_flight = Some(InFlight { seq, batch, effects, drained });
         let life = center.life;
         let delay_ms = hang_ms + self.rng.range(0, self.script.commit_ms);
         self.agenda.after(delay_ms, Step::CenterCommitted { life, seq });
@@ -247,7 +252,9 @@ impl World {
         if let Some(machine) = &mut self.center.machine {
             machine.committed(seq);
         }
+        self.truth.drained = in_flight.drained;
         self.release_center(in_flight.effects)?;
+        self.truth.drained.clear();
         self.commit_center()
     }
 
