@@ -5,10 +5,11 @@
 //! |---|---|
 //! | an epoch above what this store has ever told it | somebody led after the backup |
 //! | more commits than there were when this informer began, under an earlier epoch | an earlier leadership went on after the backup |
+//! | an attempt of a task here, of a number that was not given here, or under another fence | it was assigned after the backup |
 //!
 //! No fence is given twice before that is noticed, or if it never is: an epoch belongs to one leadership (`proto::id::next_epoch`).
 
-use super::event::Hello;
+use super::event::{Held, Hello};
 use super::timer::Timer;
 use super::{Cx, Machine};
 use proto::id::{SidecarId, next_epoch};
@@ -17,10 +18,11 @@ use proto::v1;
 impl Machine {
     /// A sidecar that has seen what this store does not know of shows that it was restored: unknown copies may run, and whatever is
     /// given from here on must count above what was.
-    pub(super) fn check_lineage(&mut self, cx: &mut Cx<'_>, hello: &Hello) {
+    pub(super) fn check_lineage(&mut self, cx: &mut Cx<'_>, hello: &Hello, held: &[Held]) {
         let Some(seen) = hello.seen.as_ref().filter(|seen| seen.lineage == self.config.lineage) else { return };
         let epoch = seen.epoch.max(hello.highest_fence.epoch);
-        if epoch <= self.told_epoch(hello.sidecar) && seen.commit_seq <= self.last_commit_of(seen) {
+        let seen_before = epoch <= self.told_epoch(hello.sidecar) && seen.commit_seq <= self.last_commit_of(seen);
+        if seen_before && !held.iter().any(|held| self.is_younger(held)) {
             return;
         }
         let longest_ms = self.sidecars.values().map(|sidecar| sidecar.longest_lease_ms).max().unwrap_or(0);
@@ -33,6 +35,14 @@ impl Machine {
         if epoch >= self.config.epoch {
             self.raise_epoch(cx, epoch);
         }
+    }
+
+    /// An attempt that was assigned after this store's state, of a task that is in it.
+    fn is_younger(&self, held: &Held) -> bool {
+        self.tasks.get(&held.attempt.task).is_some_and(|task| {
+            let known = task.attempt(held.attempt.number);
+            held.attempt.number >= task.next_attempt || known.is_some_and(|attempt| attempt.fence != held.fence)
+        })
     }
 
     /// The highest epoch that a sidecar may have heard of from here.

@@ -27,7 +27,7 @@ impl Machine {
         if let Some(refuse) = self.refusal(hello) {
             return cx.effects.push(Effect::CloseLink { session, refuse });
         }
-        self.check_lineage(cx, hello);
+        self.check_lineage(cx, hello, &held);
         self.supersede(cx, hello);
         self.introduce(cx, session, hello);
         self.welcome(cx, session);

@@ -165,10 +165,11 @@ impl Machine {
         if task.is_ended() {
             self.hydrated.push(id);
             let taken = super::placement::taken(&task);
-            // Its process may still be stopping somewhere; on a lost sidecar nobody will ever tell.
+            // Its process may still be stopping somewhere. On a lost sidecar nobody will ever tell; nor on one that has linked and did not
+            // name it, or its task would be here.
             for attempt in task.attempts.iter_mut().filter(|attempt| attempt.occupies()) {
                 match self.sidecars.get_mut(&attempt.sidecar) {
-                    Some(sidecar) if sidecar.link != Link::Lost => sidecar.take(attempt.id(id), taken),
+                    Some(sidecar) if sidecar.link == Link::Down => sidecar.take(attempt.id(id), taken),
                     Some(_) | None => attempt.phase = v1::AttemptState::PresumedLost,
                 }
             }

@@ -6,7 +6,7 @@ use super::net::{Delivery, Introduction, Side};
 use super::truth::Asked;
 use super::{BEAT_MS, FENCE_GRACE_MS, ShellBug, Step, World};
 use informer::machine::{Batch, Config, Effect, Event, Held, Machine, Now, Reply, SessionId, Ticket};
-use proto::id::{TaskId, next_epoch};
+use proto::id::{SidecarId, TaskId, next_epoch};
 use proto::v1;
 use std::collections::{BTreeMap, BTreeSet};
 use v1::informer_message::Message;
@@ -23,6 +23,7 @@ struct InFlight {
     effects: Vec<Effect>,
     /// What retention removes by it.
     prune: BTreeSet<TaskId>,
+    drained: BTreeSet<SidecarId>,
 }
 
 /// The informer.
@@ -44,6 +45,8 @@ pub(super) struct Center {
     next_session: u64,
     next_ticket: u64,
     timer_ms: u64,
+    /// Sidecars that an operator has told to stop their tasks since the last batch was taken: it may be taken back in the same batch.
+    pub drained: BTreeSet<SidecarId>,
     /// Requests whose answer a client waits for.
     pub asked: BTreeMap<Ticket, Asked>,
 }
@@ -147,6 +150,7 @@ impl World {
         center.older = false;
         center.effects.clear();
         center.asked.clear();
+        center.drained.clear();
         center.life += 1;
         let (life, in_flight) = (center.life, center.in_flight.take());
         if let Some(in_flight) = in_flight
@@ -234,7 +238,8 @@ impl World {
         } else {
             Vec::new()
         };
-        center.in_flight = Some(InFlight { seq, batch, effects, prune });
+        let drained = std::mem::take(&mut center.drained);
+        center.in_flight = Some(InFlight { seq, batch, effects, prune, drained });
         let life = center.life;
         let delay_ms = hang_ms + self.rng.range(0, self.script.commit_ms);
         self.agenda.after(delay_ms, Step::CenterCommitted { life, seq });
@@ -261,7 +266,9 @@ impl World {
         if let Some(machine) = &mut self.center.machine {
             machine.committed(seq);
         }
+        self.truth.drained = in_flight.drained;
         self.release_center(in_flight.effects)?;
+        self.truth.drained.clear();
         self.commit_center()
     }
 

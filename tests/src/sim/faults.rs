@@ -5,6 +5,11 @@ use super::judge::Wrong;
 use super::net::{Content, Delivery, Side};
 use super::{Rng, Step, World};
 
+/// How long a strike waits for what it aims at, ms.
+const AIM_MS: u64 = 2500;
+/// Between two looks, ms: half of what the shortest of these lasts.
+const AIM_STEP_MS: u64 = 50;
+
 /// Something that goes wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
@@ -117,7 +122,7 @@ impl Kind {
     }
 
     /// It concerns all boxes.
-    fn is_central(self) -> bool {
+    pub(super) fn is_central(self) -> bool {
         use Kind as K;
         matches!(
             self,
@@ -186,11 +191,30 @@ impl Faults {
     }
 }
 
+impl Strike {
+    /// What it waits for before it strikes: what is over in a moment would hardly ever be met by chance.
+    fn aim(&self) -> Option<What> {
+        match (self.luck >> 40) % 16 {
+            0..=2 => Some(What::Stopping),
+            3 => Some(What::Committing),
+            _ => None,
+        }
+    }
+}
+
 impl World {
     pub(super) fn on_strike(&mut self, nth: usize) -> Result<(), Wrong> {
         let mut strike = self.script.strikes[nth];
         strike.workbox %= self.boxes.len();
+        if self.faults.has_ended() {
+            return Ok(());
+        }
         let what = self.what_is_there((!strike.kind.is_central()).then_some(strike.workbox));
+        let patient = self.agenda.now_ms < super::START_MS + strike.at_ms + AIM_MS;
+        if patient && strike.aim().is_some_and(|aim| self.script.has(aim) && !what.contains(&aim)) {
+            self.agenda.after(AIM_STEP_MS, Step::Strike(nth));
+            return Ok(());
+        }
         self.coverage.on_strike(strike.kind, &what);
         self.tell(|| format!("FAULT {nth}: {:?} on box {} for {} ms", strike.kind, strike.workbox, strike.length_ms));
         if strike.kind.is_central() { self.strike_center(strike) } else { self.strike_box(strike) }

@@ -18,6 +18,8 @@ const STOP_SLACK_MS: u64 = 2000;
 pub(super) struct Record {
     pub note: Note,
     pub state: FoundState,
+    /// Of its process, once there was one.
+    pub started: Option<v1::Started>,
     /// A process lives although the record may not know: its monitor was killed.
     pub alive: bool,
     /// Of the process; what was scheduled for an earlier stop is ignored.
@@ -204,8 +206,17 @@ impl World {
             note: Some(record.note),
             state: record.state.clone(),
         };
-        let listing = self.boxes[n].records.iter().map(found).collect();
-        self.tell_agent(n, Event::KeeperConnected { listing })
+        let records = &self.boxes[n].records;
+        let listing = records.iter().map(found).collect();
+        let spawned: Vec<_> = records.iter().filter_map(|(id, it)| Some((*id, it.started.clone()?))).collect();
+        self.tell_agent(n, Event::KeeperConnected { listing })?;
+        // What it told the agent before may come once more behind the listing.
+        for (attempt, started) in spawned {
+            if self.rng.chance(200) {
+                self.notice(n, attempt, Notice::Spawned(started));
+            }
+        }
+        Ok(())
     }
 
     /// Kills the keeper alone: monitors, processes and records live on.
@@ -341,6 +352,7 @@ impl World {
         let record = Record {
             note,
             state: FoundState::Starting,
+            started: None,
             alive: false,
             token,
             stopping: None,
@@ -370,6 +382,7 @@ impl World {
         }
         let started = v1::Started { unix_ms: wall_ms, pid: token as u32, ..Default::default() };
         record.state = FoundState::Running(started.clone());
+        record.started = Some(started.clone());
         record.alive = true;
         let fence = record.note.fence;
         let (busy, life, sidecar) = (it.alive().count(), it.life, it.id);
@@ -407,9 +420,11 @@ impl World {
         let Some(record) = it.records.get(&attempt).filter(|record| record.alive && record.token == token) else {
             return;
         };
-        if record.stopping.is_some() && record.paused_until_ms <= now_ms {
+        if record.stopping == Some(v1::Reason::Fenced) && record.paused_until_ms <= now_ms {
             return;
         }
+        // The lease's end brings forward what another order has begun, and leaves it its reason.
+        let why = record.stopping.unwrap_or(v1::Reason::Fenced);
         if it.boot_ms(now_ms) < it.lease_deadline_ms {
             self.watch_lease(n, attempt, token);
         } else if record.paused_until_ms > now_ms {
@@ -419,7 +434,7 @@ impl World {
             }
             self.inside(n, FENCE_GRACE_MS - 1, Inside::MonitorGone { attempt });
         } else {
-            self.end_within(n, attempt, FENCE_GRACE_MS, v1::Reason::Fenced);
+            self.end_within(n, attempt, FENCE_GRACE_MS, why);
         }
     }
 

@@ -172,6 +172,8 @@ impl fmt::Display for Failure {
 const BEAT_MS: u64 = 1000;
 /// Kill delay after a lease's end, ms.
 const FENCE_GRACE_MS: u64 = 400;
+/// When a history begins: times in its script count from here.
+const START_MS: u64 = 1000;
 /// Faults strike until then, if they end.
 const FAULTS_END_MS: u64 = 60_000;
 /// The end of a history whose faults do not.
@@ -299,6 +301,11 @@ impl Agenda {
     }
 }
 
+/// The id of the nth box.
+fn sidecar_id(n: usize) -> proto::id::SidecarId {
+    proto::id::SidecarId::from_u128(n as u128 + 1)
+}
+
 /// Everything there is.
 struct World {
     options: Options,
@@ -335,7 +342,7 @@ impl World {
             script.boxes.iter().enumerate().map(|(n, plan)| Workbox::new(n, plan.clone())).collect();
         Self {
             rng: Rng::of(options.seed, &[4, options.keep.noise]),
-            agenda: Agenda { now_ms: 1000, counter: 0, queue: BinaryHeap::new() },
+            agenda: Agenda { now_ms: START_MS, counter: 0, queue: BinaryHeap::new() },
             net: Net::default(),
             center: Center::default(),
             truth: Truth::new(options.seed, &script),
@@ -361,22 +368,22 @@ impl World {
         let keep = self.options.keep.clone();
         for (nth, task) in self.script.tasks.iter().enumerate() {
             if shrink::keeps(keep.tasks.as_ref(), nth) {
-                self.agenda.at(1000 + task.submit_at_ms, Step::Submit(nth));
+                self.agenda.at(START_MS + task.submit_at_ms, Step::Submit(nth));
             }
         }
         for (nth, (at_ms, _)) in self.script.acts.iter().enumerate() {
             if shrink::keeps(keep.acts.as_ref(), nth) {
-                self.agenda.at(1000 + at_ms, Step::Act(nth));
+                self.agenda.at(START_MS + at_ms, Step::Act(nth));
             }
         }
         for (nth, strike) in self.script.strikes.iter().enumerate() {
             if shrink::keeps(keep.strikes.as_ref(), nth) {
-                self.agenda.at(1000 + strike.at_ms, Step::Strike(nth));
+                self.agenda.at(START_MS + strike.at_ms, Step::Strike(nth));
             }
         }
         self.agenda.at(2000, Step::Backup);
         if self.options.mode == Mode::Liveness {
-            self.agenda.at(1000 + FAULTS_END_MS, Step::Calm);
+            self.agenda.at(START_MS + FAULTS_END_MS, Step::Calm);
         }
     }
 

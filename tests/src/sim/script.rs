@@ -1,12 +1,15 @@
 //! What a history is made of, drawn from its seed before anything is played. So a part of it can be left out, and the rest stays as
 //! it was: that is how a failing history is shrunk.
 
+use super::coverage::What;
 use super::faults::{Kind, Strike};
 use super::{FAULTS_END_MS, Mode, Options, Rng, SAFETY_END_MS};
 use informer::machine::NewArray;
 use proto::{store, v1};
 use std::collections::BTreeSet;
 
+/// Longest time between the two faults of a pair, ms.
+const TOGETHER_MS: u64 = 3000;
 /// Most tasks of one history. Few, so that their copies and losses meet each other.
 const MOST_TASKS: u64 = 14;
 
@@ -182,6 +185,15 @@ pub(super) struct Script {
 pub(super) const TYPE: &str = "render";
 
 impl Script {
+    /// Whether a strike may hope to meet this.
+    pub(super) fn has(&self, what: What) -> bool {
+        match what {
+            What::Committing => self.features.contains(&Feature::Outputs),
+            What::Stopping => self.features.contains(&Feature::Cancels) || self.features.contains(&Feature::Drains),
+            _ => true,
+        }
+    }
+
     /// What the seed says, less what the options leave out.
     pub(super) fn of(options: &Options) -> Self {
         let mut script = Self::draw(options.seed, options.mode);
@@ -393,6 +405,12 @@ fn draw_strikes(rng: &mut Rng, mode: Mode, boxes: usize, skew: bool) -> Vec<Stri
         // Blips are shorter than a lease, cuts longer; both must be met.
         let length_ms = if rng.chance(400) { rng.range(50, 2500) } else { rng.range(2500, 15_000) };
         let workbox = rng.range(0, boxes as u64 - 1) as usize;
-        strikes.push(Strike { at_ms, kind, workbox, length_ms, luck: rng.bits() });
+        let strike = Strike { at_ms, kind, workbox, length_ms, luck: rng.bits() };
+        strikes.push(strike);
+        // A box whose disk hangs may lose its network, too: what was assigned in between waits for the one, its lease for the other.
+        if kind == Kind::HangLedger && strike.luck % 3 == 0 && at_ms + TOGETHER_MS < end_ms {
+            let at_ms = at_ms + 1 + strike.luck % TOGETHER_MS;
+            strikes.push(Strike { at_ms, kind: Kind::Cut, length_ms: 2 * length_ms, luck: strike.luck / 3, ..strike });
+        }
     }
 }

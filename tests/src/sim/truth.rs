@@ -35,6 +35,8 @@ pub(super) struct Plan {
     pub condemned: Option<(u64, v1::Reason)>,
     /// Its outputs cannot be put in place.
     pub unpublishable: bool,
+    /// Longest time that putting one file in place takes, ms. Some are slow: a lease may end meanwhile.
+    pub rename_ms: u64,
 }
 
 /// Where the outputs of a task go.
@@ -74,12 +76,18 @@ pub(super) struct Truth {
     pub destinations: BTreeMap<TaskId, Destination>,
     pub logs_stored: BTreeSet<AttemptId>,
     pub logs_wanted: BTreeSet<AttemptId>,
+    /// Logs that a sidecar said it would not keep any longer.
+    pub logs_given_up: BTreeSet<AttemptId>,
     /// When the informer last heard each sidecar's beat.
     heard: BTreeMap<SidecarId, u64>,
     pub terminal: BTreeMap<TaskId, (i32, Option<v1::Ending>)>,
     /// Backups that were restored, and what ran then.
     pub restores: u32,
+    /// Sidecars that were told to stop their tasks in the batch whose effects leave.
+    pub drained: BTreeSet<SidecarId>,
     copies_before: BTreeSet<(SidecarId, AttemptId)>,
+    /// What the last of them does not know to be assigned.
+    assigned_before: BTreeSet<(SidecarId, AttemptId, Fence)>,
 }
 
 /// Whether a row's state is final.
@@ -100,9 +108,11 @@ impl Truth {
         self.acknowledged.get(&task).copied()
     }
 
-    /// It was acknowledged once, and forgotten by retention or with a backup: its client asks no more.
+    /// It was acknowledged once, and forgotten by retention or with a backup: its client asks no more. One that was never answered does:
+    /// what was forgotten meanwhile may have ended before anybody heard that it was there.
     pub(super) fn is_given_up(&self, task: usize) -> bool {
-        self.tasks.iter().any(|(id, nth)| *nth == task && self.pruned.contains(id))
+        let forgotten = self.tasks.iter().any(|(id, nth)| *nth == task && self.pruned.contains(id));
+        forgotten && !self.unanswered.contains(&task)
     }
 
     pub(super) fn array_of(&self, task: TaskId) -> Option<NewArray> {
@@ -199,7 +209,16 @@ impl Truth {
         }
         let terminal = backup.tasks.iter().filter(|(_, row)| is_terminal(row));
         self.terminal = terminal.map(|(id, row)| (*id, (row.state, row.ending.clone()))).collect();
-        self.copies_before = self.alive.clone();
+        // What was assigned after the backup may start yet; the store cannot know of it.
+        self.copies_before.extend(self.alive.iter().copied());
+        let known = |attempt: &AttemptId| {
+            let row = backup.tasks.get(&attempt.task);
+            row.is_some_and(|row| row.attempts.iter().any(|known| known.number == attempt.number))
+        };
+        let unknown = self.fences.iter().filter(|(_, (_, attempt))| !known(attempt));
+        let unknown =
+            unknown.filter_map(|(fence, (workbox, attempt))| Some((super::sidecar_id((*workbox)?), *attempt, *fence)));
+        self.assigned_before = unknown.collect();
         // Numbers that this store has not given yet may be given again. A clock that was set back meanwhile may put what follows below
         // what nobody has told it of yet.
         self.spawned.clear();
@@ -245,6 +264,7 @@ impl Truth {
             condemned: (watched && rng.chance(200))
                 .then(|| (rng.range(1, runs_ms), rng.pick(&[v1::Reason::Stalled, v1::Reason::Unhealthy]))),
             unpublishable: rng.chance(100),
+            rename_ms: if rng.chance(200) { 6000 } else { 100 },
         }
     }
 
@@ -289,6 +309,11 @@ impl Truth {
             return wrong(Check::LedgerFirst, format!("{attempt} was started twice"));
         }
         let stops = self.plan_of(attempt.task).is_some_and(|plan| plan.facts.stop_on_disconnect);
+        if self.assigned_before.contains(&(sidecar, attempt, fence)) {
+            self.copies_before.insert((sidecar, attempt));
+            self.alive.insert((sidecar, attempt));
+            return Ok(());
+        }
         let known = |copy: &&(SidecarId, AttemptId)| copy.1.task == attempt.task && !self.copies_before.contains(copy);
         if let Some((_, other)) = self.alive.iter().find(known).filter(|_| stops) {
             return wrong(Check::SecondCopyWaits, format!("{attempt} runs beside {other}"));
@@ -338,7 +363,8 @@ impl Truth {
 
     /// A log goes: if it was wanted, it must be stored.
     pub(super) fn on_purge(&self, attempt: AttemptId) -> Result<(), Wrong> {
-        if self.logs_wanted.contains(&attempt) && !self.logs_stored.contains(&attempt) {
+        let excused = self.logs_stored.contains(&attempt) || self.logs_given_up.contains(&attempt);
+        if self.logs_wanted.contains(&attempt) && !excused {
             return wrong(Check::LogBeforePurge, format!("the log of {attempt} is purged and was not stored"));
         }
         Ok(())
@@ -357,7 +383,9 @@ impl Truth {
         };
         let over = |state| !matches!(state, v1::AttemptState::Assigned | v1::AttemptState::Running);
         let facts = row.facts.clone().unwrap_or_default();
-        let draining = store.sidecars.get(&known.sidecar).is_some_and(|row| row.drain() == v1::DrainMode::Stop);
+        let drained = self.drained.iter().any(|sidecar| sidecar.to_string() == known.sidecar);
+        let draining =
+            drained || store.sidecars.get(&known.sidecar).is_some_and(|row| row.drain() == v1::DrainMode::Stop);
         let reasoned = known.fenced
             || is_terminal(row)
             || row.cancelling

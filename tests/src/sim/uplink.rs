@@ -125,7 +125,11 @@ impl World {
             _ => {}
         }
         let stop = super::wire::stop_in(&message).filter(|_| self.boxes[n].link == Some(link.0));
-        if let Some((attempt, _)) = stop {
+        if let Some((attempt, why)) = stop {
+            if why == v1::Reason::TotalTimeout {
+                // Whether it has a process by now or not.
+                self.truth.on_fault(attempt.task);
+            }
             self.watch_stop(n, attempt);
         }
         match super::wire::heard(message, &self.truth, old) {

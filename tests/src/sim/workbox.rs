@@ -94,7 +94,7 @@ pub(super) struct Workbox {
 impl Workbox {
     pub(super) fn new(n: usize, plan: BoxPlan) -> Self {
         Self {
-            id: SidecarId::from_u128(n as u128 + 1),
+            id: super::sidecar_id(n),
             plan,
             wall_offset_ms: 0,
             agent: None,
@@ -374,7 +374,7 @@ impl World {
         } else if plan.unpublishable && nth > 0 {
             Some("the directory is gone".to_owned())
         } else if nth + 1 < super::truth::FILES {
-            self.inside(n, 100, Inside::Rename { life, attempt, fence, nth: nth + 1 });
+            self.inside(n, plan.rename_ms, Inside::Rename { life, attempt, fence, nth: nth + 1 });
             return Ok(());
         } else {
             None
@@ -508,7 +508,8 @@ impl World {
             Effect::StopAttempt { attempt, why } => self.inside(n, 3, Inside::Stop { keeper_life, attempt, why }),
             Effect::PublishOutputs { attempt, fence } => {
                 self.truth.on_publish_ordered(attempt)?;
-                self.inside(n, 100, Inside::Rename { life, attempt, fence, nth: 0 });
+                let rename_ms = self.truth.plan_process(attempt).rename_ms;
+                self.inside(n, rename_ms, Inside::Rename { life, attempt, fence, nth: 0 });
             }
             Effect::Retire { attempt, .. } => self.on_retire(n, attempt)?,
             Effect::StoreLog { attempt, .. } => self.inside(n, 50, Inside::LogSent { life, attempt }),
@@ -517,7 +518,9 @@ impl World {
                 if !off {
                     self.truth.on_purge(attempt)?;
                 }
-                self.inside(n, 20, Inside::Purged { life, attempt });
+                // A directory may be large.
+                let purge_ms = if self.rng.chance(100) { 3000 } else { 20 };
+                self.inside(n, purge_ms, Inside::Purged { life, attempt });
             }
             Effect::GiveUp { message, .. } => return self.on_given_up(n, &message),
             Effect::Complain(complaint) => self.on_complaint(n, &complaint),
@@ -538,7 +541,7 @@ impl World {
 
     fn on_complaint(&mut self, n: usize, complaint: &Complaint) {
         if let Complaint::LogGivenUp { attempt, .. } = complaint {
-            self.truth.logs_wanted.remove(attempt);
+            self.truth.logs_given_up.insert(*attempt);
         }
         self.tell(|| format!("box {n}: {complaint}"));
     }

@@ -430,6 +430,42 @@ fn a_leadership_that_this_store_never_had_shows_that_it_was_restored_though_its_
 }
 
 #[test]
+fn an_attempt_that_is_younger_than_the_store_shows_that_it_was_restored() {
+    let mut world = World::new();
+    world.link(1, 1, 1, vec![]);
+    let sidecars = world.commit().sidecars;
+    let task = world.submit(store::Facts { exclusive: true, stop_on_disconnect: true, ..facts() });
+    let given = world.one_assigned();
+    let mut row = world.row(task);
+    (row.attempts, row.next_attempt) = (Vec::new(), 1);
+    row.set_state(v1::TaskState::Ready);
+    let next = Config { epoch: 90, commit_seq: world.seq, ..config() };
+    world.machine = Machine::new(next, world.now, [row], sidecars, []);
+    // It was cut off before it heard of the commit that gave it the attempt.
+    world.link_as(
+        Hello { seen: Some(identity(1, 1)), ..World::hello(1, 2) },
+        2,
+        vec![held(given, HeldState::Accepted)],
+    );
+    assert!(world.machine.restored());
+    assert_eq!(world.assigned(), [], "the copy there may start yet");
+}
+
+#[test]
+fn an_old_copy_that_a_linked_sidecar_has_not_named_takes_no_room_there() {
+    let mut world = World::new();
+    world.link(1, 1, 1, vec![]);
+    let task = world.submit(facts());
+    world.one_assigned();
+    let mut row = world.row(task);
+    row.set_state(v1::TaskState::Cancelled);
+    world.machine = Machine::new(Config { epoch: 2, ..config() }, world.now, [], [], []);
+    world.link(1, 2, 1, vec![]);
+    world.tell(Event::RetryRequested { ticket: Ticket(2), task, stored: vec![row], key: "again".into() });
+    assert_eq!(world.assigned().len(), 1);
+}
+
+#[test]
 fn what_was_told_under_a_raised_epoch_is_known_at_the_next_start() {
     let mut world = World::new();
     world.link(1, 1, 1, vec![]);
