@@ -209,7 +209,7 @@ fn a_keepers_successor_knows_whom_it_ended_for_the_lease() {
     kill9(agent.keeper);
     drop(agent);
     record::condemn(&bed.attempt("condemned")).unwrap();
-    monitors.map(kill9);
+    monitors.into_iter().for_each(kill9);
     bed.wait_until_empty();
     let mut agent = bed.agent();
     match agent.listed("condemned") {
