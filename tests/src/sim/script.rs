@@ -408,7 +408,7 @@ fn draw_strikes(rng: &mut Rng, mode: Mode, boxes: usize, skew: bool) -> Vec<Stri
         let strike = Strike { at_ms, kind, workbox, length_ms, luck: rng.bits() };
         strikes.push(strike);
         // A box whose disk hangs may lose its network, too: what was assigned in between waits for the one, its lease for the other.
-        if kind == Kind::HangLedger && strike.luck % 3 == 0 && at_ms + TOGETHER_MS < end_ms {
+        if kind == Kind::HangLedger && strike.luck.is_multiple_of(3) && at_ms + TOGETHER_MS < end_ms {
             let at_ms = at_ms + 1 + strike.luck % TOGETHER_MS;
             strikes.push(Strike { at_ms, kind: Kind::Cut, length_ms: 2 * length_ms, luck: strike.luck / 3, ..strike });
         }
