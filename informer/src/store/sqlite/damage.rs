@@ -51,7 +51,7 @@ fn filled(data: &Data) -> Sqlite {
         ..Batch::default()
     };
     let items = vec![ItemChunk { array: TaskId::from_u128(ARRAY), first: 0, items: vec!["a".into(), "zwölf".into()] }];
-    store.commit(1, &Commit { seq: 1, batch, items, ..Commit::default() }).unwrap();
+    store.commit(store.identity().epoch, &Commit { seq: 1, batch, items, ..Commit::default() }).unwrap();
     store
 }
 
