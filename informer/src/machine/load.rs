@@ -169,7 +169,9 @@ impl Machine {
             // name it, or its task would be here.
             for attempt in task.attempts.iter_mut().filter(|attempt| attempt.occupies()) {
                 match self.sidecars.get_mut(&attempt.sidecar) {
-                    Some(sidecar) if sidecar.link == Link::Down => sidecar.take(attempt.id(id), taken),
+                    Some(sidecar) if sidecar.link == Link::Down && !sidecar.introduced => {
+                        sidecar.take(attempt.id(id), taken)
+                    }
                     Some(_) | None => attempt.phase = v1::AttemptState::PresumedLost,
                 }
             }

@@ -60,6 +60,8 @@ pub(super) struct Sidecar {
     /// Longest lease ever granted to it, durable before it was granted.
     pub longest_lease_ms: u64,
     pub link: Link,
+    /// It has told this informer since its start what it holds.
+    pub introduced: bool,
     /// When its last beat (or hello) arrived, monotonic ms.
     pub heard_ms: u64,
     /// Its silence is counted against this lease, ms.
@@ -125,6 +127,7 @@ impl Closed {
 impl Sidecar {
     /// What is told again in each hello.
     pub(super) fn introduce(&mut self, hello: &Hello) {
+        self.introduced = true;
         self.incarnation = hello.incarnation;
         self.start = hello.start;
         self.host.clone_from(&hello.host);
@@ -166,6 +169,7 @@ impl Sidecar {
             kept_for: None,
             longest_lease_ms: row.longest_lease_ms,
             link: if row.lost { Link::Lost } else { Link::Down },
+            introduced: false,
             heard_ms: now_ms,
             lease_ms: row.longest_lease_ms,
             reported_seq: 0,

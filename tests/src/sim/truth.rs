@@ -74,10 +74,11 @@ pub(super) struct Truth {
     /// Attempts that the store has named winners.
     pub winners: BTreeSet<AttemptId>,
     pub destinations: BTreeMap<TaskId, Destination>,
-    pub logs_stored: BTreeSet<AttemptId>,
-    pub logs_wanted: BTreeSet<AttemptId>,
+    /// By box, as all of logs.
+    pub logs_stored: BTreeSet<(usize, AttemptId)>,
+    pub logs_wanted: BTreeSet<(usize, AttemptId)>,
     /// Logs that a sidecar said it would not keep any longer.
-    pub logs_given_up: BTreeSet<AttemptId>,
+    pub logs_given_up: BTreeSet<(usize, AttemptId)>,
     /// When the informer last heard each sidecar's beat.
     heard: BTreeMap<SidecarId, u64>,
     pub terminal: BTreeMap<TaskId, (i32, Option<v1::Ending>)>,
@@ -362,9 +363,10 @@ impl Truth {
     }
 
     /// A log goes: if it was wanted, it must be stored.
-    pub(super) fn on_purge(&self, attempt: AttemptId) -> Result<(), Wrong> {
-        let excused = self.logs_stored.contains(&attempt) || self.logs_given_up.contains(&attempt);
-        if self.logs_wanted.contains(&attempt) && !excused {
+    pub(super) fn on_purge(&self, n: usize, attempt: AttemptId) -> Result<(), Wrong> {
+        let log = (n, attempt);
+        let excused = self.logs_stored.contains(&log) || self.logs_given_up.contains(&log);
+        if self.logs_wanted.contains(&log) && !excused {
             return wrong(Check::LogBeforePurge, format!("the log of {attempt} is purged and was not stored"));
         }
         Ok(())

@@ -361,7 +361,7 @@ impl World {
             && self.faults.cut_until_ms(n, false, now_ms) == 0;
         let failure = (!reachable || self.rng.chance(100)).then(|| "no answer".to_owned());
         if failure.is_none() {
-            self.truth.logs_stored.insert(attempt);
+            self.truth.logs_stored.insert((n, attempt));
         }
         self.tell_agent(n, Event::LogSent { attempt, failure })
     }
@@ -516,7 +516,7 @@ impl World {
             Effect::Purge { attempt } => {
                 let off = !matches!(it.log_policy, v1::LogPolicy::Always | v1::LogPolicy::OnFailure);
                 if !off {
-                    self.truth.on_purge(attempt)?;
+                    self.truth.on_purge(n, attempt)?;
                 }
                 // A directory may be large.
                 let purge_ms = if self.rng.chance(100) { 3000 } else { 20 };
@@ -541,21 +541,25 @@ impl World {
 
     fn on_complaint(&mut self, n: usize, complaint: &Complaint) {
         if let Complaint::LogGivenUp { attempt, .. } = complaint {
-            self.truth.logs_given_up.insert(*attempt);
+            self.truth.logs_given_up.insert((n, *attempt));
         }
         self.tell(|| format!("box {n}: {complaint}"));
     }
 
     fn on_retire(&mut self, n: usize, attempt: AttemptId) -> Result<(), Wrong> {
         self.truth.on_retired(&self.center.store, attempt)?;
-        let endings = self.truth.ended.get(&attempt);
-        let wanted = endings.and_then(|endings| endings.last()).is_some_and(|ending| match self.boxes[n].log_policy {
-            v1::LogPolicy::Always => ending.out_bytes > 0,
-            v1::LogPolicy::OnFailure => ending.out_bytes > 0 && ending.reason != 0,
-            v1::LogPolicy::Never | v1::LogPolicy::Unspecified => false,
-        });
+        // By the record here: after a backup another box may have an attempt of the same name.
+        let it = &self.boxes[n];
+        let wanted = match it.records.get(&attempt).map(|record| &record.state) {
+            Some(FoundState::Ended(ending)) => match it.log_policy {
+                v1::LogPolicy::Always => ending.out_bytes > 0,
+                v1::LogPolicy::OnFailure => ending.out_bytes > 0 && ending.reason != 0,
+                v1::LogPolicy::Never | v1::LogPolicy::Unspecified => false,
+            },
+            _ => false,
+        };
         if wanted && !self.truth.unrecorded.contains(&attempt) {
-            self.truth.logs_wanted.insert(attempt);
+            self.truth.logs_wanted.insert((n, attempt));
         }
         Ok(())
     }

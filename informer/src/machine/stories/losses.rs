@@ -461,8 +461,17 @@ fn an_old_copy_that_a_linked_sidecar_has_not_named_takes_no_room_there() {
     row.set_state(v1::TaskState::Cancelled);
     world.machine = Machine::new(Config { epoch: 2, ..config() }, world.now, [], [], []);
     world.link(1, 2, 1, vec![]);
-    world.tell(Event::RetryRequested { ticket: Ticket(2), task, stored: vec![row], key: "again".into() });
+    let again =
+        |key: &str| Event::RetryRequested { ticket: Ticket(2), task, stored: vec![row.clone()], key: key.into() };
+    world.tell(again("once"));
     assert_eq!(world.assigned().len(), 1);
+    // Nor if it has left again, with others in its slots.
+    world.machine = Machine::new(Config { epoch: 3, ..config() }, world.now, [], [], []);
+    let session = world.link(1, 3, 1, vec![]);
+    world.submit(facts());
+    assert_eq!(world.assigned().len(), 1);
+    world.tell(Event::LinkClosed { session });
+    world.tell(again("twice"));
 }
 
 #[test]

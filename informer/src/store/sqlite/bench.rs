@@ -108,7 +108,7 @@ fn four_writes_and_four_lines_a_task() {
                 };
                 let payloads =
                     if step == 0 { vec![([7; 32], Bytes::from_static(&[1; 200])); tasks.len()] } else { Vec::new() };
-                store.commit(1, &Commit { seq, batch, payloads, ..Commit::default() }).unwrap();
+                store.commit(store.identity().epoch, &Commit { seq, batch, payloads, ..Commit::default() }).unwrap();
             }
         }
         let tasks = (COMMITS * TOGETHER) as f64;
@@ -138,7 +138,7 @@ fn a_start_with_a_million_queued() {
             ..Batch::default()
         };
         let payloads = vec![([7; 32], Bytes::from_static(&[1; 200]))];
-        store.commit(1, &Commit { seq, batch, payloads, ..Commit::default() }).unwrap();
+        store.commit(store.identity().epoch, &Commit { seq, batch, payloads, ..Commit::default() }).unwrap();
     }
     println!("written in {:.1?}", started.elapsed());
     drop(store);

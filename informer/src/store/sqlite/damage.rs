@@ -55,7 +55,7 @@ fn filled(data: &Data) -> Sqlite {
     };
     let items = vec![ItemChunk { array: TaskId::from_u128(ARRAY), first: 0, items: vec!["a".into(), "zwölf".into()] }];
     let payloads = vec![(Sha256::digest(BODY).into(), bytes::Bytes::from_static(BODY))];
-    store.commit(1, &Commit { seq: 1, batch, items, payloads, ..Commit::default() }).unwrap();
+    store.commit(store.identity().epoch, &Commit { seq: 1, batch, items, payloads, ..Commit::default() }).unwrap();
     store
 }
 

@@ -32,7 +32,7 @@ impl Data {
         let mut store = Sqlite::open(&data.0).unwrap();
         let tasks = (1..=2000).map(|id| conformance::change(conformance::row(id, TaskState::Ready))).collect();
         let batch = crate::machine::Batch { tasks, ..Default::default() };
-        store.commit(1, &Commit { seq: 1, batch, ..Commit::default() }).unwrap();
+        store.commit(store.identity().epoch, &Commit { seq: 1, batch, ..Commit::default() }).unwrap();
         data
     }
 }
@@ -111,12 +111,15 @@ fn damage_in_a_large_file_is_found_beside_the_work_and_nothing_is_built_on_it() 
     let start = usize::try_from((page - 1) * 4096).unwrap();
     bytes[start..start + 4096].fill(0xa5);
     fs::write(data.db(), &bytes).unwrap();
-    store.commit(2, &Commit { seq: 2, ..Commit::default() }).unwrap();
+    store.commit(store.identity().epoch, &Commit { seq: 2, ..Commit::default() }).unwrap();
     store.check = Check::start(&store.path).unwrap();
     store.check.finish();
-    let error = store.commit(2, &Commit { seq: 3, ..Commit::default() }).unwrap_err();
+    let error = store.commit(store.identity().epoch, &Commit { seq: 3, ..Commit::default() }).unwrap_err();
     assert!(matches!(&error, Error::Corrupt { path, .. } if *path == data.db()), "{error:?}");
-    assert!(matches!(store.commit(2, &Commit { seq: 3, ..Commit::default() }), Err(Error::Poisoned(_))));
+    assert!(matches!(
+        store.commit(store.identity().epoch, &Commit { seq: 3, ..Commit::default() }),
+        Err(Error::Poisoned(_))
+    ));
     drop(store);
     assert!(matches!(data.refused(), Error::Corrupt { .. }), "a small file is read before the start");
 }
@@ -127,7 +130,7 @@ fn a_check_that_finds_nothing_hinders_nobody() {
     let mut store = Sqlite::open(&data.0).unwrap();
     store.check = Check::start(&store.path).unwrap();
     store.check.finish();
-    store.commit(2, &Commit { seq: 2, ..Commit::default() }).unwrap();
+    store.commit(store.identity().epoch, &Commit { seq: 2, ..Commit::default() }).unwrap();
     // Closing does not wait for one that is under way.
     store.check = Check::start(&store.path).unwrap();
     drop(store);
@@ -191,7 +194,7 @@ fn a_file_of_the_first_version_is_brought_up_with_all_that_is_in_it() {
     assert_eq!(reader.prunable(51, u64::MAX, 9).unwrap(), [TaskId::from_u128(2)]);
     // Two tasks of three go, and the body of the one that was alone with it; nobody had the third.
     let prune = [2, 3].map(TaskId::from_u128).to_vec();
-    store.commit(5, &Commit { seq: 10, prune, ..Commit::default() }).unwrap();
+    store.commit(store.identity().epoch, &Commit { seq: 10, prune, ..Commit::default() }).unwrap();
     let bodies = reader.payloads(&[7, 8, 9].map(|n| conformance::payload(n).0)).unwrap();
     assert_eq!(bodies, [conformance::payload(7)].into());
 }
@@ -256,9 +259,12 @@ fn a_commit_that_the_disk_refuses_poisons_the_store() {
     store.db.pragma_update(None, "max_page_count", 1).unwrap();
     let tasks = (1..=5000).map(|id| conformance::change(conformance::row(id, TaskState::Ready))).collect();
     let batch = crate::machine::Batch { tasks, ..Default::default() };
-    let error = store.commit(1, &Commit { seq: 1, batch, ..Commit::default() }).unwrap_err();
+    let error = store.commit(store.identity().epoch, &Commit { seq: 1, batch, ..Commit::default() }).unwrap_err();
     assert!(matches!(error, Error::Full { .. }), "{error:?}");
-    assert!(matches!(store.commit(1, &Commit { seq: 1, ..Commit::default() }), Err(Error::Poisoned(_))));
+    assert!(matches!(
+        store.commit(store.identity().epoch, &Commit { seq: 1, ..Commit::default() }),
+        Err(Error::Poisoned(_))
+    ));
     drop(store);
     assert_eq!(Sqlite::open(&data.0).unwrap().identity().commit_seq, 0);
 }
