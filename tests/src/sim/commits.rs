@@ -139,7 +139,9 @@ impl Truth {
         }
         let service = row.facts.as_ref().is_some_and(|facts| facts.restart.is_some());
         let Some(ending) = row.ending.as_ref().filter(|_| row.state() == v1::TaskState::Failed) else { return Ok(()) };
-        if is_infrastructure(ending) && row.infra_failures <= losses {
+        // What could not be spawned of a service is its restart policy's affair, like any end of it.
+        let by_policy = service && ending.reason() == v1::Reason::Spawn;
+        if is_infrastructure(ending) && !by_policy && row.infra_failures <= losses {
             return wrong(Check::LossesApart, format!("{id} failed for a loss within its budget of {losses}"));
         }
         let is_final = ending.exit_code.is_some_and(|code| retry.final_codes.contains(&code.unsigned_abs()));
