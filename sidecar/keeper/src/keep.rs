@@ -108,6 +108,8 @@ pub(crate) struct Keeper {
     vanished: bool,
     /// Agents are heard: the dead of an earlier keeper are settled, or have had their time.
     listening: bool,
+    /// Not before: until then there was no descriptor for a connection.
+    deaf_until_ns: u64,
 }
 
 impl Keeper {
@@ -149,6 +151,7 @@ impl Keeper {
             idle_exit_ns,
             vanished: false,
             listening: false,
+            deaf_until_ns: 0,
         })
     }
 
@@ -182,7 +185,7 @@ impl Keeper {
     /// Takes connections once every attempt whose monitor died with the last keeper is declared lost. An agent that was told earlier
     /// would pass a dead attempt on as running, and its healthy replacement elsewhere would be stopped for it.
     fn listen(&mut self, now: u64, settle_by: u64) -> io::Result<()> {
-        if !self.listening && (self.leftovers.is_empty() || now >= settle_by) {
+        if !self.listening && now >= self.deaf_until_ns && (self.leftovers.is_empty() || now >= settle_by) {
             let readable = epoll::EventFlags::IN;
             epoll::add(&self.epoll, self.owned.listener.as_fd(), epoll::EventData::new_u64(LISTENER), readable)?;
             self.listening = true;

@@ -8,8 +8,10 @@ use std::time::Duration;
 use keeper::codec;
 use keeper::launch;
 use keeper::record::{self, Holder, Writer};
+use keeper::sys::boottime_ns;
 use keeper::wire::{EndReason, Fencing, ListedState, OnDisconnect, ProcessId, Refusal, Request, Spec};
 use kit::{Bed, is_root, kill9, runs, sh, signal, until};
+use rustix::process::{Resource, Rlimit, getrlimit, prlimit};
 
 /// Prints, waits for the file `go`, prints again, exits with 5.
 const GATED: &str = "echo one; echo > ready; while [ ! -e go ]; do sleep 0.02; done; echo two; exit 5";
@@ -545,4 +547,32 @@ fn an_agents_death_disturbs_nothing_and_its_successor_learns_all() {
     }
     open_gate(&bed, "b");
     assert_eq!(agent.ended("b").code, Some(5));
+}
+
+#[test]
+fn a_keeper_without_descriptors_lets_connections_wait_and_sleeps() {
+    let mut bed = Bed::new();
+    let agent = bed.agent();
+    let keeper = rustix::process::Pid::from_raw(agent.keeper.cast_signed());
+    drop(agent);
+    // It has as many as it may; so has this process, which started it.
+    let all = getrlimit(Resource::Nofile);
+    let limit = |current| prlimit(keeper, Resource::Nofile, Rlimit { current, ..all }).unwrap();
+    limit(Some(3));
+    let begin_ns = boottime_ns();
+    let waiting = launch::connect(&bed.dir).unwrap().unwrap();
+    let refusals = |bed: &Bed| {
+        let log = std::fs::read_to_string(bed.dir.join("keeper.log")).unwrap_or_default();
+        log.matches("a connection cannot be taken").count()
+    };
+    until("it looks again", || (refusals(&bed) > 1).then_some(()));
+    // Once a second, and not as often as epoll tells of it.
+    let found = refusals(&bed);
+    let most = 2 + usize::try_from((boottime_ns() - begin_ns) / 1_000_000_000).unwrap();
+    assert!(found <= most, "{found} times, at most {most}");
+    drop(waiting);
+    limit(all.maximum);
+    let mut agent = bed.agent();
+    agent.start("a", sh("exit 3"));
+    assert_eq!(agent.ended("a").code, Some(3));
 }

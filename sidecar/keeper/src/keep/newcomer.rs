@@ -1,5 +1,6 @@
 //! Connections that have not said `Hello`: whoever only looks whether somebody listens takes nothing from the agent.
 
+use std::io::{self, ErrorKind};
 use std::os::fd::OwnedFd;
 
 use keeper::codec;
@@ -16,6 +17,9 @@ const MAX_NEWCOMERS: usize = 4;
 /// An agent that has not said hello by now is stuck, and tries again when the line is closed.
 const HELLO_NS: u64 = 5_000_000_000;
 
+/// How long connections wait when there was no descriptor for one. An agent waits longer for an answer.
+const DEAF_NS: u64 = 1_000_000_000;
+
 /// One connection.
 pub(super) struct Newcomer {
     link: Link,
@@ -25,7 +29,12 @@ pub(super) struct Newcomer {
 
 impl Keeper {
     pub(super) fn on_connect(&mut self) {
-        while let Ok((stream, _)) = self.listener().accept() {
+        loop {
+            let stream = match self.listener().accept() {
+                Ok((stream, _)) => stream,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+                Err(error) => return self.be_deaf(&error),
+            };
             let token = self.take_token();
             let fd = OwnedFd::from(stream);
             if let Err(error) = self.watch_fd(&fd, token) {
@@ -38,6 +47,14 @@ impl Keeper {
             let deadline_ns = sys::boottime_ns() + HELLO_NS;
             self.newcomers.push(Newcomer { link: Link::new(fd), token, deadline_ns });
         }
+    }
+
+    /// A connection waits that cannot be taken, mostly for want of a descriptor: epoll would tell of it without end.
+    fn be_deaf(&mut self, error: &io::Error) {
+        eprintln!("keeper: a connection cannot be taken: {error}; looking again in a second");
+        let _ = epoll::delete(&self.epoll, self.listener());
+        self.listening = false;
+        self.deaf_until_ns = sys::boottime_ns() + DEAF_NS;
     }
 
     pub(super) fn on_newcomer(&mut self, at: usize) {
@@ -70,7 +87,8 @@ impl Keeper {
     }
 
     pub(super) fn newcomers_wake(&self) -> Option<u64> {
-        self.newcomers.first().map(|newcomer| newcomer.deadline_ns)
+        let deaf = (!self.listening && self.deaf_until_ns > 0).then_some(self.deaf_until_ns);
+        self.newcomers.first().map(|newcomer| newcomer.deadline_ns).into_iter().chain(deaf).min()
     }
 
     pub(super) fn newcomer(&self, token: u64) -> Option<usize> {
