@@ -70,8 +70,8 @@ impl Machine {
                 self.on_ended(id, never_started(now, why, "stopped before it started"), effects);
             }
             // The order was lost with the keeper's connection; repeating it is harmless.
-            (Stage::Starting, _) => {
-                self.advance(id, Happening::NotStarted, effects);
+            (Stage::Starting, wish) => {
+                self.advance(id, not_started(wish), effects);
             }
             _ => {}
         }
@@ -121,7 +121,9 @@ impl Machine {
             self.progressed.remove(&id);
         }
         let over = !attempt.stage.is_unfinished();
-        if over && attempt.wish != Wish::SetAside {
+        // One that was set aside and has ended was ended by nobody here; one that was refused must not run.
+        let unwanted = attempt.wish != Wish::SetAside || matches!(attempt.stage, Stage::Refused(_));
+        if over && unwanted {
             effects.push(Effect::StopAttempt { attempt: id, why: v1::Reason::Revoked });
             return;
         }
@@ -159,7 +161,7 @@ impl Machine {
         let Some(attempt) = self.attempts.get(&id).filter(|attempt| attempt.stage == Stage::Starting) else { return };
         let happening = match attempt.wish {
             Wish::Stop(why) => Happening::Ended(never_started(now, why, "stopped before it started")),
-            Wish::Run | Wish::SetAside => Happening::NotStarted,
+            wish @ (Wish::Run | Wish::SetAside) => not_started(wish),
         };
         self.advance(id, happening, effects);
     }
@@ -180,7 +182,7 @@ impl Machine {
             (Refusal::NoLease, _) if attempt.facts.stop_on_disconnect => {
                 Happening::Refused("the lease ended before it started".into())
             }
-            (Refusal::NoLease, _) => Happening::NotStarted,
+            (Refusal::NoLease, wish) => not_started(wish),
             (Refusal::Terminating | Refusal::NotHere, _) => Happening::Refused(message),
             (Refusal::Input, _) => Happening::Ended(never_started(now, v1::Reason::Input, &message)),
             (Refusal::Task, _) => Happening::Ended(never_started(now, v1::Reason::Spawn, &message)),
@@ -190,6 +192,14 @@ impl Machine {
             }
         };
         self.advance(id, happening, effects);
+    }
+}
+
+/// There is no process and no order for one. What was set aside gets no other order: it must not hold a slot for ever.
+pub(super) fn not_started(wish: Wish) -> Happening {
+    match wish {
+        Wish::SetAside => Happening::Refused("set aside before it started".into()),
+        Wish::Run | Wish::Stop(_) => Happening::NotStarted,
     }
 }
 

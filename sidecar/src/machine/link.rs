@@ -1,5 +1,6 @@
 //! What the informer says, and what is said to it besides reports.
 
+use super::keeping::not_started;
 use super::row::{Attempt, Told};
 use super::stage::Happening;
 use super::{
@@ -106,6 +107,9 @@ impl Machine {
             self.amend(id, |attempt| attempt.wish = Wish::SetAside);
             self.dirty.insert(id);
             self.withdraw_reports(id);
+            if self.attempts.get(&id).is_some_and(|attempt| attempt.stage.is_waiting()) {
+                self.advance(id, not_started(Wish::SetAside), effects);
+            }
             return;
         }
         if was_set_aside {

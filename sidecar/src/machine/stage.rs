@@ -132,6 +132,12 @@ impl Stage {
         matches!(self, Self::Accepting | Self::Accepted | Self::Starting | Self::Running)
     }
 
+    /// No start was ordered yet.
+    #[must_use]
+    pub fn is_waiting(&self) -> bool {
+        matches!(self, Self::Accepting | Self::Accepted)
+    }
+
     /// It occupies a slot of the machine now.
     #[must_use]
     pub fn is_busy(&self) -> bool {

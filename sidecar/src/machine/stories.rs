@@ -470,6 +470,32 @@ fn what_is_set_aside_keeps_its_slot() {
 }
 
 #[test]
+fn what_is_set_aside_before_it_started_gives_its_slot_back() {
+    let (mut world, one, two) = (World::linked(2), attempt(1, 1), attempt(2, 1));
+    world.assign(two, 2);
+    world.tell(Event::KeeperGone);
+    world.assign(one, 1);
+    world.relink();
+    for id in [one, two] {
+        world.verdict(id, Decision::SetAside);
+    }
+    assert!(matches!(world.machine.stage(one), Some(Stage::Refused(_))), "no start was ordered, and none will be");
+    assert_eq!(world.machine.stage(two), Some(&Stage::Starting), "it may run already");
+    world.tell(Event::KeeperConnected { listing: vec![] });
+    assert!(matches!(world.machine.stage(two), Some(Stage::Refused(_))), "it does not, and will not");
+    world.pass(50);
+    assert_eq!((world.room, world.machine.apart().count()), ((0, 2), 0));
+    let effects = world.notice(two, Notice::Spawned(started()));
+    assert_eq!(stops(&effects), [v1::Reason::Revoked], "an older order came through after all");
+    let told = world.verdict(one, Decision::Keep);
+    assert_eq!(
+        reports(&told).last().map(|(_, what)| *what),
+        Some("refused"),
+        "who knows it again may have it run elsewhere"
+    );
+}
+
+#[test]
 fn a_restarted_agent_starts_an_accepted_attempt_only_with_a_verdict() {
     let (mut world, one) = (World::linked(1), attempt(1, 1));
     world.tell(Event::KeeperGone);
