@@ -9,6 +9,8 @@ use tests::chaos::{Case, Family, Outcome, Played, Round, report};
 const KILL_ROUNDS: u32 = 200;
 /// Rounds of each other case.
 const ROUNDS: u32 = 3;
+/// Rounds of each flood: it is long by itself.
+const FLOODS: u32 = 1;
 /// What stands above the table.
 const HEAD: &str = "# What was broken, and what came of it\n\n\
     Made by `tests/chaos.sh` from the real binaries and real processes; one line a round is in\n\
@@ -53,6 +55,7 @@ fn plan(family: Family, kill_rounds: u32) -> Vec<&'static Case> {
     let cases = family.cases();
     let rounds = match family {
         Family::Kills => kill_rounds as usize,
+        Family::Floods => cases.len() * FLOODS as usize,
         _ => cases.len() * ROUNDS as usize,
     };
     cases.iter().copied().cycle().take(rounds).collect()

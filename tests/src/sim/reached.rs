@@ -100,12 +100,13 @@ enum Why {
 }
 
 /// Arms of the sidecar's table that not every run reaches, each with its reason.
-const UNREACHED_ARMS: [(&str, &str, Why); 14] = [
+const UNREACHED_ARMS: [(&str, &str, Why); 15] = [
     ("retired", "been spawned", Why::Never(SPAWNED_LATE)),
     ("purging", "been spawned", Why::Never(SPAWNED_LATE)),
     ("retired", "been acknowledged", Why::Never(RETIRED_ONCE)),
     ("purging", "been acknowledged", Why::Never(RETIRED_ONCE)),
     ("refused", "ended", Why::Seldom("what is refused has no record, unless a copy of the ledger is older than it")),
+    ("accepted", "become durable", Why::Seldom(ROW_UNDER_WAY)),
     ("accepting", "ended", Why::Seldom(ROW_UNDER_WAY)),
     ("accepting", "been refused", Why::Seldom(ROW_UNDER_WAY)),
     ("publishing", "become durable", Why::Seldom("only an informer that knows it again has its row written again")),
