@@ -166,10 +166,11 @@ impl Machine {
             self.hydrated.push(id);
             let taken = super::placement::taken(&task);
             // Its process may still be stopping somewhere. On a lost sidecar nobody will ever tell; nor on one that has linked and did not
-            // name it, or its task would be here.
+            // name it, or its task would be here. Where others have the room, an earlier informer has given it away, after such a link:
+            // it wrote that of the others, and had not even loaded this one. Should it be there after all, the inventory will say so.
             for attempt in task.attempts.iter_mut().filter(|attempt| attempt.occupies()) {
                 match self.sidecars.get_mut(&attempt.sidecar) {
-                    Some(sidecar) if sidecar.link == Link::Down && !sidecar.introduced => {
+                    Some(sidecar) if sidecar.link == Link::Down && !sidecar.introduced && sidecar.has_room(taken) => {
                         sidecar.take(attempt.id(id), taken)
                     }
                     Some(_) | None => attempt.phase = v1::AttemptState::PresumedLost,

@@ -321,9 +321,10 @@ impl Machine {
         }
     }
 
+    /// It has waited long enough; unless an old copy of it that was out of reach has come back meanwhile and is still stopping.
     pub(super) fn on_due(&mut self, cx: &mut Cx<'_>, id: TaskId) {
         if self.tasks.get(&id).is_some_and(|task| matches!(task.state, State::Waiting { .. })) {
-            self.make_ready(cx, id);
+            self.make_waiting(cx, id, cx.now.mono_ms, WaitsFor::OldCopy);
         }
     }
 }

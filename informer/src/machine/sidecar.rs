@@ -242,6 +242,13 @@ impl Sidecar {
         }
     }
 
+    /// Whether the books have room for this, whatever the sidecar says.
+    pub(super) fn has_room(&self, taken: Taken) -> bool {
+        self.taken.len() < self.slots as usize
+            && self.taken_cpu_millis.saturating_add(taken.cpu_millis) <= self.cpu_millis
+            && self.taken_memory_bytes.saturating_add(taken.memory_bytes) <= self.memory_bytes
+    }
+
     pub(super) fn take(&mut self, attempt: AttemptId, taken: Taken) {
         if self.taken.insert(attempt, taken).is_none() {
             self.taken_cpu_millis += taken.cpu_millis;

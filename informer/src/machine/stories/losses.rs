@@ -475,6 +475,64 @@ fn an_old_copy_that_a_linked_sidecar_has_not_named_takes_no_room_there() {
 }
 
 #[test]
+fn an_old_copy_whose_room_was_given_away_takes_none_after_a_restart() {
+    let mut world = World::new();
+    world.link(1, 1, 1, vec![]);
+    let old = world.submit(facts());
+    world.one_assigned();
+    let mut row = world.row(old);
+    row.set_state(v1::TaskState::Cancelled);
+    // The next informer does not load it, and the sidecar does not name it: its room goes to another task.
+    world.machine = Machine::new(Config { epoch: 2, ..config() }, world.now, [], [], []);
+    world.link(1, 2, 1, vec![]);
+    world.submit(facts());
+    let other = world.one_assigned();
+    let batch = world.commit();
+    let next = Config { epoch: 3, commit_seq: world.seq, ..config() };
+    world.machine = Machine::new(next, world.now, batch.tasks.iter().map(TaskChange::whole), batch.sidecars, []);
+    world.tell(Event::RetryRequested { ticket: Ticket(2), task: old, stored: vec![row], key: "again".into() });
+    world.link(1, 3, 1, vec![held(other, running(0))]);
+    assert_eq!(world.assigned(), []);
+    assert_eq!(world.state(old), v1::TaskState::Ready);
+}
+
+#[test]
+fn an_old_copy_that_did_not_fit_and_runs_is_waited_for() {
+    let mut world = World::new();
+    world.link(1, 1, 2, vec![]);
+    let stops = store::Facts { stop_on_disconnect: true, ..facts() };
+    let (stale, stopping) = (world.submit(facts()), world.submit(stops));
+    let session = SessionId(1);
+    let assigned = world.assigned();
+    world.started(session, (assigned[0].1, assigned[0].2));
+    let copy = world.one_assigned();
+    world.started(session, copy);
+    let batch = world.commit();
+    let mut rows: Vec<_> = batch.tasks.iter().map(TaskChange::whole).collect();
+    rows.iter_mut().for_each(|row| row.set_state(v1::TaskState::Cancelled));
+    let mut sidecars = batch.sidecars;
+    // Since then it has come down to one slot, which by the books the wrong one of the two has.
+    sidecars.iter_mut().for_each(|row| (row.slots, row.cpu_millis) = (1, 1000));
+    let next = Config { epoch: 2, commit_seq: world.seq, ..config() };
+    world.machine = Machine::new(next, world.now, [], sidecars, []);
+    for task in [stale, stopping] {
+        let stored = rows.iter().filter(|row| row.id == *task.to_bytes()).cloned().collect();
+        world.tell(Event::RetryRequested { ticket: Ticket(2), task, stored, key: "again".into() });
+    }
+    world.pass(config().lease_ms / 2);
+    world.link(1, 2, 1, vec![held(copy, running(0))]);
+    assert_eq!(world.stops(), 0);
+    let elsewhere = world.link(2, 3, 2, vec![]);
+    assert_eq!(world.one_assigned().0.task, stale);
+    world.beat(elsewhere, 2);
+    world.pass(config().lease_ms / 2 + 2 * config().fence_grace_ms);
+    assert_eq!(world.assigned(), [], "its old copy is still stopping");
+    assert_eq!(world.state(stopping), v1::TaskState::Waiting);
+    world.report(SessionId(2), copy, Report::Ended(Box::new(exit(1))));
+    assert_eq!(world.state(stopping), v1::TaskState::Ready);
+}
+
+#[test]
 fn what_was_told_under_a_raised_epoch_is_known_at_the_next_start() {
     let mut world = World::new();
     world.link(1, 1, 1, vec![]);
