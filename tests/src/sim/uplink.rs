@@ -2,11 +2,11 @@
 
 use super::judge::{Check, Wrong, wrong};
 use super::net::{Delivery, Introduction, Side};
-use super::workbox::Inside;
+use super::workbox::{Inside, Workbox};
 use super::{Step, World};
 use proto::id::Fence;
 use proto::v1;
-use sidecar::machine::{Event, LinkId};
+use sidecar::machine::{Event, LinkId, Machine};
 use v1::informer_message::Message;
 use v1::sidecar_message::Message as Up;
 
@@ -105,7 +105,7 @@ impl World {
         let old = it.plan.old;
         match &message.message {
             Some(Message::Welcome(m)) => {
-                it.log_policy = if old { v1::LogPolicy::Unspecified } else { m.log_policy() };
+                it.log_policy = Some(if old { v1::LogPolicy::Unspecified } else { m.log_policy() });
                 it.beat_ms = now_ms;
                 it.learn(m.informer.clone().unwrap_or_default());
             }
@@ -124,7 +124,10 @@ impl World {
             }
             _ => {}
         }
-        let stop = super::wire::stop_in(&message).filter(|_| self.boxes[n].link == Some(link.0));
+        // Before its welcome an informer has no say: where a middlebox has lost the welcome, the agent ends the link, and the order
+        // is repeated in the next.
+        let heeds = |it: &Workbox| it.link == Some(link.0) && it.agent.as_ref().is_some_and(Machine::is_linked);
+        let stop = super::wire::stop_in(&message).filter(|_| heeds(&self.boxes[n]));
         if let Some((attempt, why)) = stop {
             if why == v1::Reason::TotalTimeout {
                 // Whether it has a process by now or not.

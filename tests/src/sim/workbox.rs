@@ -43,10 +43,14 @@ pub(super) enum Inside {
     Left { life: u64, by_ms: u64 },
 }
 
+/// An effect that waits for its batch, with what the informer wanted of logs when the machine decided it: by the time it leaves,
+/// another informer may have said otherwise.
+type Decided = (Option<v1::LogPolicy>, Effect);
+
 /// The batch that is on its way to the ledger.
 struct InFlight {
     batch: Batch,
-    effects: Vec<Effect>,
+    effects: Vec<Decided>,
 }
 
 /// One box.
@@ -68,14 +72,14 @@ pub(super) struct Workbox {
     pub too_new: bool,
     pub seen: Option<v1::Identity>,
     pub highest_fence: Fence,
-    effects: Vec<Effect>,
+    effects: Vec<Decided>,
     in_flight: Option<InFlight>,
     next_seq: u64,
     timer_ms: u64,
     pub paused_until_ms: u64,
     pub link: Option<u64>,
-    /// What the informer of the last welcome wants of logs.
-    pub log_policy: v1::LogPolicy,
+    /// What the informer of this agent's last welcome wants of logs; `None`: nobody has welcomed it yet.
+    pub log_policy: Option<v1::LogPolicy>,
     /// Beats are judged from here on.
     pub beat_ms: u64,
     /// When something went wrong here that may delay an order.
@@ -113,7 +117,7 @@ impl Workbox {
             timer_ms: 0,
             paused_until_ms: 0,
             link: None,
-            log_policy: v1::LogPolicy::Unspecified,
+            log_policy: None,
             beat_ms: 0,
             disturbed_ms: 0,
             keeper_alive: false,
@@ -216,6 +220,7 @@ impl World {
         (it.seen, it.highest_fence) = (it.ledger.seen.clone(), it.ledger.highest_fence);
         it.disturb(now_ms);
         it.too_new = it.too_new_until_ms > now_ms;
+        it.log_policy = None;
         let keep_attempts = it.plan.keep_attempts;
         let config = Config { bug: self.options.sidecar_bug, keep_attempts, ..Config::new(it.plan.slots) };
         it.agent = Some(Machine::new(config, it.ledger.rows.values().cloned()));
@@ -399,11 +404,12 @@ impl World {
             return wrong(Check::SidecarConsistent, format!("box {n}: {found}"));
         }
         let beats_wait = self.options.shell_bug == Some(ShellBug::BeatBehindLedger);
+        let logs = self.boxes[n].log_policy;
         for effect in effects {
             if effect.is_urgent() && !(beats_wait && matches!(effect, Effect::SendBeat { .. })) {
-                self.act(n, effect)?;
+                self.act(n, (logs, effect))?;
             } else {
-                self.boxes[n].effects.push(effect);
+                self.boxes[n].effects.push((logs, effect));
             }
         }
         self.commit_ledger(n)?;
@@ -481,7 +487,7 @@ impl World {
         self.tell_agent(n, Event::TimePassed)
     }
 
-    fn act(&mut self, n: usize, effect: Effect) -> Result<(), Wrong> {
+    fn act(&mut self, n: usize, (logs, effect): Decided) -> Result<(), Wrong> {
         let it = &mut self.boxes[n];
         let (life, keeper_life, sidecar) = (it.life, it.keeper_life, it.id);
         match effect {
@@ -511,11 +517,10 @@ impl World {
                 let rename_ms = self.truth.plan_process(attempt).rename_ms;
                 self.inside(n, rename_ms, Inside::Rename { life, attempt, fence, nth: 0 });
             }
-            Effect::Retire { attempt, .. } => self.on_retire(n, attempt)?,
+            Effect::Retire { attempt, .. } => self.on_retire(n, attempt, logs)?,
             Effect::StoreLog { attempt, .. } => self.inside(n, 50, Inside::LogSent { life, attempt }),
             Effect::Purge { attempt } => {
-                let off = !matches!(it.log_policy, v1::LogPolicy::Always | v1::LogPolicy::OnFailure);
-                if !off {
+                if !matches!(logs, Some(v1::LogPolicy::Never | v1::LogPolicy::Unspecified)) {
                     self.truth.on_purge(n, attempt)?;
                 }
                 // A directory may be large.
@@ -546,20 +551,24 @@ impl World {
         self.tell(|| format!("box {n}: {complaint}"));
     }
 
-    fn on_retire(&mut self, n: usize, attempt: AttemptId) -> Result<(), Wrong> {
+    /// Whether its log is wanted is decided anew each time it retires: an agent whose ledger was restored hears once more of an end
+    /// that an earlier one had told, perhaps of another informer.
+    fn on_retire(&mut self, n: usize, attempt: AttemptId, logs: Option<v1::LogPolicy>) -> Result<(), Wrong> {
         self.truth.on_retired(&self.center.store, attempt)?;
         // By the record here: after a backup another box may have an attempt of the same name.
         let it = &self.boxes[n];
         let wanted = match it.records.get(&attempt).map(|record| &record.state) {
-            Some(FoundState::Ended(ending)) => match it.log_policy {
-                v1::LogPolicy::Always => ending.out_bytes > 0,
-                v1::LogPolicy::OnFailure => ending.out_bytes > 0 && ending.reason != 0,
-                v1::LogPolicy::Never | v1::LogPolicy::Unspecified => false,
+            Some(FoundState::Ended(ending)) => match logs {
+                Some(v1::LogPolicy::Always) => ending.out_bytes > 0,
+                Some(v1::LogPolicy::OnFailure) => ending.out_bytes > 0 && ending.reason != 0,
+                Some(v1::LogPolicy::Never | v1::LogPolicy::Unspecified) | None => false,
             },
             _ => false,
         };
         if wanted && !self.truth.unrecorded.contains(&attempt) {
             self.truth.logs_wanted.insert((n, attempt));
+        } else {
+            self.truth.logs_wanted.remove(&(n, attempt));
         }
         Ok(())
     }
