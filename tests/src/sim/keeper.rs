@@ -26,6 +26,8 @@ pub(super) struct Record {
     pub token: u64,
     /// It is being ended, for this.
     pub stopping: Option<v1::Reason>,
+    /// A keeper has noted that it ends its monitor because the lease is over. The mark outlives the keeper.
+    condemned: bool,
     /// Its monitor does nothing until then.
     pub paused_until_ms: u64,
     since_ms: u64,
@@ -34,6 +36,10 @@ pub(super) struct Record {
 impl Record {
     pub(super) fn is_orphan(&self) -> bool {
         self.token == DEAD
+    }
+
+    fn is_open(&self) -> bool {
+        matches!(self.state, FoundState::Starting | FoundState::Running(_))
     }
 }
 
@@ -192,11 +198,10 @@ impl World {
         for attempt in orphans {
             self.end_process(n, attempt);
         }
-        for record in self.boxes[n].records.values_mut() {
-            let open = matches!(record.state, FoundState::Starting | FoundState::Running(_));
-            if open && record.is_orphan() {
-                record.state = FoundState::Lost;
-            }
+        let left = self.boxes[n].records.iter().filter(|(_, record)| record.is_orphan() && record.is_open());
+        let left: Vec<AttemptId> = left.map(|(id, _)| *id).collect();
+        for attempt in left {
+            self.settle(n, attempt);
         }
     }
 
@@ -299,14 +304,28 @@ impl World {
             return self.agenda.at(until_ms, Step::Inside { workbox: n, what: Inside::MonitorGone { attempt } });
         }
         let Some(record) = it.records.get_mut(&attempt).filter(|record| record.is_orphan()) else { return };
-        if matches!(record.state, FoundState::Ended(_) | FoundState::Lost) {
+        if !record.is_open() {
             return;
         }
-        record.state = FoundState::Lost;
         if record.alive {
             self.end_process(n, attempt);
         }
-        self.notice(n, attempt, Notice::Lost);
+        let notice = self.settle(n, attempt);
+        self.notice(n, attempt, notice);
+    }
+
+    /// The keeper writes into the record of an attempt without a monitor what became of it: it was lost, unless a keeper had noted that
+    /// it was its lease.
+    fn settle(&mut self, n: usize, attempt: AttemptId) -> Notice {
+        let Some(record) = self.boxes[n].records.get_mut(&attempt) else { return Notice::Lost };
+        if !record.condemned {
+            record.state = FoundState::Lost;
+            return Notice::Lost;
+        }
+        let ending = Box::new(v1::Ending { reason: v1::Reason::Fenced.into(), ..Default::default() });
+        record.state = FoundState::Ended(ending.clone());
+        self.truth.on_ended(attempt, &ending);
+        Notice::Ended(ending)
     }
 
     pub(super) fn end_process(&mut self, n: usize, attempt: AttemptId) {
@@ -356,6 +375,7 @@ impl World {
             alive: false,
             token,
             stopping: None,
+            condemned: false,
             paused_until_ms: 0,
             since_ms: now_ms,
         };
@@ -428,8 +448,8 @@ impl World {
         if it.boot_ms(now_ms) < it.lease_deadline_ms {
             self.watch_lease(n, attempt, token);
         } else if record.paused_until_ms > now_ms {
-            self.truth.on_unrecorded(attempt);
             if let Some(record) = self.boxes[n].records.get_mut(&attempt) {
+                record.condemned = true;
                 record.token = DEAD;
             }
             self.inside(n, FENCE_GRACE_MS - 1, Inside::MonitorGone { attempt });
