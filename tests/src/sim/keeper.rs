@@ -405,10 +405,8 @@ impl World {
         record.started = Some(started.clone());
         record.alive = true;
         let fence = record.note.fence;
-        let (busy, life, sidecar) = (it.alive().count(), it.life, it.id);
-        if busy > it.plan.slots as usize {
-            return wrong(Check::BooksAgree, format!("box {n} runs {busy} processes in {} slots", it.plan.slots));
-        }
+        let (life, sidecar) = (it.life, it.id);
+        self.judge_room(n, fence)?;
         self.coverage.processes += 1;
         self.truth.on_spawned(sidecar, attempt, fence)?;
         self.notice(n, attempt, Notice::Spawned(started));
@@ -422,6 +420,26 @@ impl World {
         }
         if plan.stops {
             self.watch_lease(n, attempt, token);
+        }
+        Ok(())
+    }
+
+    /// What runs here has room here, whether the informer knows of it or has set it aside.
+    fn judge_room(&self, n: usize, fence: Fence) -> Result<(), Wrong> {
+        let it = &self.boxes[n];
+        let (busy, slots) = (it.alive().count(), it.plan.slots);
+        if busy > slots as usize {
+            return wrong(Check::BooksAgree, format!("box {n} runs {busy} processes in {slots} slots"));
+        }
+        let (asked, has) = (self.truth.asked_by(it.alive()), (it.plan.cpu_millis(), it.plan.memory_bytes()));
+        // An old agent cannot tell what it holds apart. And an informer that was restored repeats what its backup calls assigned and the
+        // box does not name, right after the inventory, when nobody has told it yet how much of the room is taken by what it has just
+        // set aside.
+        let excused = it.plan.old || self.truth.was_placed_before(fence);
+        if !excused && (asked.cpu_millis > has.0 || asked.memory_bytes > has.1) {
+            let running: Vec<String> = it.alive().map(|attempt| attempt.to_string()).collect();
+            let what = format!("box {n} has {has:?} and runs {} that ask for {asked:?}", running.join(", "));
+            return wrong(Check::BooksAgree, what);
         }
         Ok(())
     }

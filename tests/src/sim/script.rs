@@ -113,6 +113,15 @@ impl BoxPlan {
     pub(super) fn cpu_millis(&self) -> u64 {
         400 + 600 * u64::from(self.slots)
     }
+
+    pub(super) fn memory_bytes(&self) -> u64 {
+        memory_bytes(self.cpu_millis())
+    }
+}
+
+/// Memory goes in step with processors: a book that forgets one of the two is wrong as soon as the other is right.
+fn memory_bytes(cpu_millis: u64) -> u64 {
+    cpu_millis << 20
 }
 
 /// One task.
@@ -272,6 +281,7 @@ fn draw_task(rng: &mut Rng, features: &BTreeSet<Feature>, boxes: &[BoxPlan]) -> 
     if has(Feature::Big) && rng.chance(300) {
         facts.cpu_millis = boxes[0].cpu_millis();
     }
+    facts.memory_bytes = memory_bytes(facts.cpu_millis);
     let restarts = facts.restart.is_some_and(|policy| policy.max_restarts == 0 && policy.when != 3);
     TaskPlan {
         submit_at_ms: rng.range(0, FAULTS_END_MS / 2),

@@ -87,6 +87,8 @@ pub(super) struct Truth {
     /// Sidecars that were told to stop their tasks in the batch whose effects leave.
     pub drained: BTreeSet<SidecarId>,
     copies_before: BTreeSet<(SidecarId, AttemptId)>,
+    /// What had been assigned when the last of them was made good: the restored informer may repeat it.
+    placed_before: BTreeSet<Fence>,
     /// What the last of them does not know to be assigned.
     assigned_before: BTreeSet<(SidecarId, AttemptId, Fence)>,
 }
@@ -220,6 +222,7 @@ impl Truth {
         let unknown =
             unknown.filter_map(|(fence, (workbox, attempt))| Some((super::sidecar_id((*workbox)?), *attempt, *fence)));
         self.assigned_before = unknown.collect();
+        self.placed_before = self.fences.keys().copied().collect();
         // Numbers that this store has not given yet may be given again. A clock that was set back meanwhile may put what follows below
         // what nobody has told it of yet.
         self.spawned.clear();
@@ -238,6 +241,21 @@ impl Truth {
 
     pub(super) fn plan_of(&self, task: TaskId) -> Option<&TaskPlan> {
         self.tasks.get(&task.array().unwrap_or(task)).map(|nth| &self.plans[*nth])
+    }
+
+    /// What these attempts ask for together.
+    pub(super) fn asked_by(&self, attempts: impl IntoIterator<Item = AttemptId>) -> v1::Resources {
+        let mut sum = v1::Resources::default();
+        for facts in attempts.into_iter().filter_map(|attempt| self.plan_of(attempt.task)).map(|plan| &plan.facts) {
+            sum.cpu_millis += facts.cpu_millis;
+            sum.memory_bytes += facts.memory_bytes;
+        }
+        sum
+    }
+
+    /// It had been assigned before the last backup was restored.
+    pub(super) fn was_placed_before(&self, fence: Fence) -> bool {
+        self.placed_before.contains(&fence)
     }
 
     pub(super) fn needs_inputs(&self, task: TaskId) -> bool {

@@ -161,7 +161,7 @@ impl Workbox {
             version: "simulated".to_owned(),
             labels: [("zone".to_owned(), self.plan.zone.to_owned())].into(),
             cpu_millis: self.plan.cpu_millis(),
-            memory_bytes: 1 << 30,
+            memory_bytes: self.plan.memory_bytes(),
             slots: self.plan.slots,
             weak_fencing: self.plan.weak_fencing,
             kinds: self.plan.kinds.clone(),
@@ -498,7 +498,8 @@ impl World {
             }
             Effect::SendBeat { link, beat } => {
                 it.beat_ms = self.agenda.now_ms;
-                let beat = if it.plan.old { super::wire::old_beat(*beat) } else { *beat };
+                let beat = v1::Beat { apart: self.apart(n), ..*beat };
+                let beat = if self.boxes[n].plan.old { super::wire::old_beat(beat) } else { beat };
                 self.send_up(link, Up::Beat(beat));
             }
             Effect::CloseLink { link, .. } => self.hang_up(n, link)?,
@@ -549,6 +550,12 @@ impl World {
             self.truth.logs_given_up.insert((n, *attempt));
         }
         self.tell(|| format!("box {n}: {complaint}"));
+    }
+
+    /// What attempts ask for that the informer does not count, as the agent's shell tells it.
+    fn apart(&self, n: usize) -> Option<v1::Resources> {
+        let apart: Vec<AttemptId> = self.boxes[n].agent.iter().flat_map(Machine::apart).collect();
+        (!apart.is_empty()).then(|| self.truth.asked_by(apart))
     }
 
     /// Whether its log is wanted is decided anew each time it retires: an agent whose ledger was restored hears once more of an end
