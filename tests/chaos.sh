@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Breaks everything that can be broken, on real processes, and judges what came of it: 200 rounds of kills, three of each other case, and each flood once
+# Breaks everything that can be broken, on real processes, and judges what came of it: 200 rounds of kills, three of each
+# other case, and each flood once, for long.
 #
 #   tests/chaos.sh                              everything; writes docs/faults-matrix.md and docs/measurements/raw/chaos.txt
 #   tests/chaos.sh [--rounds N] [--seed S] [FAMILY…]   N rounds of kills; only these families (kills network stops disks clocks limits
