@@ -1,5 +1,7 @@
 //! Random definitions and random orders of everything that happens: what must hold always.
 
+#![allow(clippy::unwrap_used, reason = "what a test arranges is there, or the test has failed")]
+
 mod driver;
 
 use driver::World;
@@ -29,7 +31,8 @@ fn shapes() -> impl Strategy<Value = Vec<Shape>> {
         let inner = inner.boxed();
         prop_oneof![
             prop::collection::vec(prop::collection::vec(inner.clone(), 0..3), 1..3).prop_map(Shape::Switch),
-            (prop::collection::vec(sequence(inner.clone()), 1..4), any::<bool>()).prop_map(|(b, first)| Shape::Fork(b, first)),
+            (prop::collection::vec(sequence(inner.clone()), 1..4), any::<bool>())
+                .prop_map(|(b, first)| Shape::Fork(b, first)),
             (1u32..3, sequence(inner)).prop_map(|(rounds, body)| Shape::Loop(rounds, body)),
         ]
     });
@@ -59,7 +62,9 @@ impl Writer {
             }
             Shape::Variable => {
                 let name = self.name("v");
-                vec![json!({"name": name, "taskReferenceName": name, "type": "SET_VARIABLE", "inputParameters": {(name.clone()): 1}})]
+                vec![
+                    json!({"name": name, "taskReferenceName": name, "type": "SET_VARIABLE", "inputParameters": {(name.clone()): 1}}),
+                ]
             }
             Shape::Switch(cases) => {
                 let name = self.name("s");
@@ -71,7 +76,9 @@ impl Writer {
             Shape::Fork(branches, first) => {
                 let name = self.name("f");
                 let branches: Vec<Vec<Value>> = branches.iter().map(|branch| self.sequence(branch)).collect();
-                let end = |branch: &Vec<Value>| if *first { branch.first() } else { branch.last() }.map(|t| t["taskReferenceName"].clone());
+                let end = |branch: &Vec<Value>| {
+                    if *first { branch.first() } else { branch.last() }.map(|t| t["taskReferenceName"].clone())
+                };
                 let on: Vec<Value> = branches.iter().filter_map(end).collect();
                 vec![
                     json!({"name": name, "taskReferenceName": name, "type": "FORK_JOIN", "forkTasks": branches}),
@@ -89,8 +96,10 @@ impl Writer {
             }
             Shape::Loop(rounds, body) => {
                 let name = self.name("l");
-                vec![json!({"name": name, "taskReferenceName": name, "type": "DO_WHILE", "loopOver": self.sequence(body),
-                    "items": vec![0; *rounds as usize]})]
+                vec![
+                    json!({"name": name, "taskReferenceName": name, "type": "DO_WHILE", "loopOver": self.sequence(body),
+                    "items": vec![0; *rounds as usize]}),
+                ]
             }
         }
     }
@@ -204,10 +213,9 @@ proptest! {
         }
         let _ = world.tell(&run, Event::Resume);
         while world.step_once() {}
-        if world.status(&run).is_ended() && world.status(&run) != RunStatus::Completed {
-            if world.tell(&run, Event::Retry).is_err() {
-                world.tell(&run, Event::Restart { latest: None }).unwrap();
-            }
+        let status = world.status(&run);
+        if status.is_ended() && status != RunStatus::Completed && world.tell(&run, Event::Retry).is_err() {
+            world.tell(&run, Event::Restart { latest: None }).unwrap();
         }
         prop_assert!(play(&mut world, &run, &mut choices, false), "stuck: {}", world.show(&run));
         prop_assert_eq!(world.status(&run), RunStatus::Completed, "{}", world.show(&run));

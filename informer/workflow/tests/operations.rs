@@ -1,5 +1,7 @@
 //! What a user can do to a run, what failures and timeouts do, and what survives a restart of the informer.
 
+#![allow(clippy::unwrap_used, reason = "what a test arranges is there, or the test has failed")]
+
 mod driver;
 
 use driver::World;
@@ -41,8 +43,10 @@ fn rerun(from: &str) -> Event {
 #[test]
 fn a_task_is_retried_as_a_new_record_after_its_delay() {
     let mut world = world(chain());
-    world.define_task(json!({"name": "a", "retryCount": 2, "retryDelaySeconds": 10, "retryLogic": "EXPONENTIAL_BACKOFF",
-        "maxRetryDelaySeconds": 15, "timeoutPolicy": "RETRY"}));
+    world.define_task(
+        json!({"name": "a", "retryCount": 2, "retryDelaySeconds": 10, "retryLogic": "EXPONENTIAL_BACKOFF",
+        "maxRetryDelaySeconds": 15, "timeoutPolicy": "RETRY"}),
+    );
     let run = world.start("w", json!({}));
     world.fail("a");
     assert_eq!(world.show(&run), "RUNNING: a:FAILED a:SCHEDULED");
@@ -91,7 +95,8 @@ fn all_tries_together_have_a_time() {
 
 #[test]
 fn the_timeout_policy_judges_a_timeout() {
-    for (policy, expected) in [("TIME_OUT_WF", "TIMED_OUT: a:TIMED_OUT"), ("RETRY", "RUNNING: a:TIMED_OUT a:SCHEDULED")] {
+    for (policy, expected) in [("TIME_OUT_WF", "TIMED_OUT: a:TIMED_OUT"), ("RETRY", "RUNNING: a:TIMED_OUT a:SCHEDULED")]
+    {
         let mut world = world(chain());
         world.define_task(json!({"name": "a", "retryCount": 1, "timeoutSeconds": 5, "timeoutPolicy": policy}));
         let run = world.start("w", json!({}));
@@ -108,7 +113,8 @@ fn the_timeout_policy_judges_a_timeout() {
 #[test]
 fn the_run_looks_after_the_timeouts_of_what_no_worker_has() {
     let mut definition = json!({"name": "w", "tasks": [{"name": "h", "taskReferenceName": "h", "type": "HUMAN"}]});
-    definition["tasks"][0]["taskDefinition"] = json!({"name": "h", "timeoutSeconds": 5, "retryCount": 0, "timeoutPolicy": "RETRY"});
+    definition["tasks"][0]["taskDefinition"] =
+        json!({"name": "h", "timeoutSeconds": 5, "retryCount": 0, "timeoutPolicy": "RETRY"});
     let mut world = world(definition);
     let run = world.start("w", json!({}));
     world.pass_ms(4_999);
@@ -203,7 +209,10 @@ fn a_terminated_run_starts_its_failure_workflow_when_asked_to() {
         assert_eq!(world.started.len(), if tell { 2 } else { 1 });
         if tell {
             let input = world.body(world.runs[&world.started[1]].row().input);
-            assert_eq!((&input["x"], &input["workflowId"], &input["reason"]), (&json!(1), &json!(run), &json!("no more")));
+            assert_eq!(
+                (&input["x"], &input["workflowId"], &input["reason"]),
+                (&json!(1), &json!(run), &json!("no more"))
+            );
             assert_eq!(input["failedWorkflow"]["tasks"][0]["output"], json!({"made": 1}));
         }
     }
@@ -230,7 +239,10 @@ fn a_retry_brings_back_what_failed_and_what_was_cancelled() {
     world.fail("c");
     assert_eq!(world.show(&run), "FAILED: fork:COMPLETED a:CANCELED c:FAILED join:CANCELED");
     world.tell(&run, Event::Retry).unwrap();
-    assert_eq!(world.show(&run), "RUNNING: fork:COMPLETED a:CANCELED c:FAILED join:IN_PROGRESS a:SCHEDULED c:SCHEDULED");
+    assert_eq!(
+        world.show(&run),
+        "RUNNING: fork:COMPLETED a:CANCELED c:FAILED join:IN_PROGRESS a:SCHEDULED c:SCHEDULED"
+    );
     for name in ["c", "a", "b", "d"] {
         world.complete(name, json!({}));
     }
@@ -273,7 +285,10 @@ fn a_rerun_goes_back_to_a_task_with_a_new_input() {
     assert_eq!(world.show(&run), "COMPLETED: a:COMPLETED b:COMPLETED c:COMPLETED");
     world.tell(&run, Event::Rerun { from: None, input: None }).unwrap();
     assert_eq!(world.show(&run), "RUNNING: a:SCHEDULED");
-    assert_eq!(world.tell(&run, rerun("x")).unwrap_err(), Refused::WrongStatus("RUNNING", "only one that is over can be rerun"));
+    assert_eq!(
+        world.tell(&run, rerun("x")).unwrap_err(),
+        Refused::WrongStatus("RUNNING", "only one that is over can be rerun")
+    );
 }
 
 #[test]
@@ -320,7 +335,8 @@ fn a_restart_begins_anew_with_the_same_or_another_definition() {
     assert_eq!(world.show(&run), "RUNNING: a:SCHEDULED");
     assert_eq!(world.work.keys().next().unwrap().1, 1, "numbers are not used twice");
     world.tell(&run, terminate()).unwrap();
-    let other = workflow::definition::Definition::parse(&json!({"name": "w", "version": 2, "tasks": [simple("d")]})).unwrap();
+    let other =
+        workflow::definition::Definition::parse(&json!({"name": "w", "version": 2, "tasks": [simple("d")]})).unwrap();
     let plan = std::sync::Arc::new(workflow::plan::Plan::of(other.value));
     world.tell(&run, Event::Restart { latest: Some((plan, None)) }).unwrap();
     assert_eq!(world.show(&run), "RUNNING: d:SCHEDULED");
@@ -359,7 +375,8 @@ fn late_and_repeated_reports_change_nothing() {
 #[test]
 fn everything_under_way_is_asked_again_after_a_start() {
     let mut definition = forked();
-    definition["tasks"][0]["forkTasks"][1] = json!([{"name": "wt", "taskReferenceName": "wt", "type": "WAIT", "inputParameters": {"duration": "5s"}}]);
+    definition["tasks"][0]["forkTasks"][1] =
+        json!([{"name": "wt", "taskReferenceName": "wt", "type": "WAIT", "inputParameters": {"duration": "5s"}}]);
     definition["tasks"][1]["joinOn"] = json!(["b", "wt"]);
     let mut world = world(definition);
     let run = world.start("w", json!({}));

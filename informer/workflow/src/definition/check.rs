@@ -48,11 +48,13 @@ impl<'a> Checker<'a> {
         for (index, task) in tasks.iter().enumerate() {
             let at = format!("{path}[{index}]");
             if task.reference == "workflow" {
-                self.reader.fault(format!("{at}.taskReferenceName"), "\"workflow\" names the run itself; choose another name");
+                self.reader
+                    .fault(format!("{at}.taskReferenceName"), "\"workflow\" names the run itself; choose another name");
             }
             match self.seen.get(&task.reference) {
                 Some(first) => {
-                    let message = format!("{:?} is used already at {first}; reference names are unique", task.reference);
+                    let message =
+                        format!("{:?} is used already at {first}; reference names are unique", task.reference);
                     self.reader.fault(format!("{at}.taskReferenceName"), message);
                 }
                 None => {
@@ -97,7 +99,9 @@ impl<'a> Checker<'a> {
                 self.reader.fault(format!("{at}.sink"), message);
             }
             Kind::Http if !is_given(task, &["http_request", "uri"]) => self.missing(at, "http_request", "HTTP"),
-            Kind::Jq if !is_given(task, &["queryExpression"]) => self.missing(at, "queryExpression", "JSON_JQ_TRANSFORM"),
+            Kind::Jq if !is_given(task, &["queryExpression"]) => {
+                self.missing(at, "queryExpression", "JSON_JQ_TRANSFORM")
+            }
             Kind::Lambda if !is_given(task, &["scriptExpression"]) => self.missing(at, "scriptExpression", "LAMBDA"),
             Kind::Inline => self.inline(task, at),
             Kind::Terminate => self.terminate(task, at),
@@ -130,7 +134,8 @@ impl<'a> Checker<'a> {
         match &looped.items {
             Some(items) => self.template(items, &format!("{at}.items")),
             None if looped.condition.is_none() => {
-                self.reader.fault(format!("{at}.loopCondition"), "is missing; give a condition, or items to go through");
+                self.reader
+                    .fault(format!("{at}.loopCondition"), "is missing; give a condition, or items to go through");
             }
             None => {}
         }
@@ -204,7 +209,9 @@ impl<'a> Checker<'a> {
             Ok(template) => {
                 for root in template.roots() {
                     if root != "workflow" && !expression::is_system(root) && !self.is_task(root) {
-                        let message = format!("{root:?} is no task of this workflow: null unless a task of that name is made by a dynamic fork");
+                        let message = format!(
+                            "{root:?} is no task of this workflow: null unless a task of that name is made by a dynamic fork"
+                        );
                         self.reader.note(path, message);
                     }
                 }
@@ -227,7 +234,8 @@ fn is_given(task: &Task, keys: &[&str]) -> bool {
 fn lists<'t>(task: &'t Task, at: &str) -> Vec<(String, &'t [Task])> {
     match &task.kind {
         Kind::Switch(switch) => {
-            let cases = switch.cases.iter().map(|(case, list)| (format!("{at}.decisionCases['{case}']"), list.as_slice()));
+            let cases =
+                switch.cases.iter().map(|(case, list)| (format!("{at}.decisionCases['{case}']"), list.as_slice()));
             cases.chain([(format!("{at}.defaultCase"), switch.default.as_slice())]).collect()
         }
         Kind::Fork { branches } => {

@@ -9,18 +9,71 @@ use super::{Definition, DoWhile, DynamicFork, Kind, SubWorkflow, Switch, SwitchO
 type Object = Map<String, Value>;
 
 const WORKFLOW_KEYS: &[&str] = &[
-    "name", "description", "version", "tasks", "inputParameters", "outputParameters", "failureWorkflow", "schemaVersion",
-    "restartable", "workflowStatusListenerEnabled", "workflowStatusListenerSink", "ownerEmail", "ownerApp", "timeoutPolicy",
-    "timeoutSeconds", "variables", "inputTemplate", "rateLimitConfig", "inputSchema", "outputSchema", "enforceSchema",
-    "metadata", "cacheConfig", "maskedFields", "createTime", "updateTime", "createdBy", "updatedBy",
+    "name",
+    "description",
+    "version",
+    "tasks",
+    "inputParameters",
+    "outputParameters",
+    "failureWorkflow",
+    "schemaVersion",
+    "restartable",
+    "workflowStatusListenerEnabled",
+    "workflowStatusListenerSink",
+    "ownerEmail",
+    "ownerApp",
+    "timeoutPolicy",
+    "timeoutSeconds",
+    "variables",
+    "inputTemplate",
+    "rateLimitConfig",
+    "inputSchema",
+    "outputSchema",
+    "enforceSchema",
+    "metadata",
+    "cacheConfig",
+    "maskedFields",
+    "createTime",
+    "updateTime",
+    "createdBy",
+    "updatedBy",
 ];
 
 const TASK_KEYS: &[&str] = &[
-    "name", "taskReferenceName", "description", "inputParameters", "type", "dynamicTaskNameParam", "caseValueParam",
-    "caseExpression", "scriptExpression", "decisionCases", "dynamicForkJoinTasksParam", "dynamicForkTasksParam",
-    "dynamicForkTasksInputParamName", "defaultCase", "forkTasks", "startDelay", "subWorkflowParam", "joinOn", "sink",
-    "optional", "taskDefinition", "rateLimited", "defaultExclusiveJoinTask", "asyncComplete", "loopCondition", "loopOver",
-    "items", "retryCount", "evaluatorType", "expression", "onStateChange", "joinStatus", "joinMode", "cacheConfig",
+    "name",
+    "taskReferenceName",
+    "description",
+    "inputParameters",
+    "type",
+    "dynamicTaskNameParam",
+    "caseValueParam",
+    "caseExpression",
+    "scriptExpression",
+    "decisionCases",
+    "dynamicForkJoinTasksParam",
+    "dynamicForkTasksParam",
+    "dynamicForkTasksInputParamName",
+    "defaultCase",
+    "forkTasks",
+    "startDelay",
+    "subWorkflowParam",
+    "joinOn",
+    "sink",
+    "optional",
+    "taskDefinition",
+    "rateLimited",
+    "defaultExclusiveJoinTask",
+    "asyncComplete",
+    "loopCondition",
+    "loopOver",
+    "items",
+    "retryCount",
+    "evaluatorType",
+    "expression",
+    "onStateChange",
+    "joinStatus",
+    "joinMode",
+    "cacheConfig",
     "permissive",
 ];
 
@@ -33,14 +86,16 @@ const TYPES: &str = "SIMPLE, SWITCH, DECISION, FORK_JOIN, FORK_JOIN_DYNAMIC, JOI
 struct Budget {
     tasks: usize,
     depth: usize,
+    /// Whether inputs are written as in schema version 1: `task.output.key`.
+    plain: bool,
 }
 
 pub(super) fn workflow(reader: &mut Reader, json: &Value) -> Option<Definition> {
-    workflow_at(reader, json, "$", &mut Budget { tasks: MAX_TASKS, depth: MAX_DEPTH })
+    workflow_at(reader, json, "$", &mut Budget { tasks: MAX_TASKS, depth: MAX_DEPTH, plain: false })
 }
 
 pub(super) fn branches(reader: &mut Reader, json: &[Value]) -> Vec<Task> {
-    let mut budget = Budget { tasks: usize::MAX, depth: MAX_DEPTH };
+    let mut budget = Budget { tasks: usize::MAX, depth: MAX_DEPTH, plain: false };
     sequence(reader, json, "$", &mut budget)
 }
 
@@ -49,21 +104,27 @@ fn workflow_at(reader: &mut Reader, json: &Value, path: &str, budget: &mut Budge
     reader.known(from, path, WORKFLOW_KEYS);
     let name = reader.name(from, path, "name");
     let version = reader.number(from, path, "version", u64::from(u32::MAX)).unwrap_or(1);
-    if let Some(schema) = reader.number(from, path, "schemaVersion", u64::MAX).filter(|schema| *schema != 2) {
-        let message = format!("{schema} is not supported; use 2 and write inputs as ${{task.output.key}}");
-        reader.fault(format!("{path}.schemaVersion"), message);
+    let schema = reader.number(from, path, "schemaVersion", u64::MAX).unwrap_or(2);
+    if !(1..=2).contains(&schema) {
+        reader.fault(format!("{path}.schemaVersion"), format!("{schema} is not known; use 2"));
     }
+    let outer = std::mem::replace(&mut budget.plain, schema == 1);
     let listed = reader.list(from, path, "tasks");
     if listed.is_empty() {
         reader.fault(format!("{path}.tasks"), "a workflow has at least one task");
     }
     let tasks = sequence(reader, listed, &format!("{path}.tasks"), budget);
+    let output_parameters = parameters(reader, from, path, "outputParameters", budget);
+    budget.plain = outer;
     reader.strings_or_notes(from, path);
     let alert_only = match reader.text(from, path, "timeoutPolicy").as_deref() {
         None | Some("ALERT_ONLY") => true,
         Some("TIME_OUT_WF") => false,
         Some(other) => {
-            reader.fault(format!("{path}.timeoutPolicy"), format!("{other:?} is not known; use TIME_OUT_WF or ALERT_ONLY"));
+            reader.fault(
+                format!("{path}.timeoutPolicy"),
+                format!("{other:?} is not known; use TIME_OUT_WF or ALERT_ONLY"),
+            );
             true
         }
     };
@@ -72,7 +133,7 @@ fn workflow_at(reader: &mut Reader, json: &Value, path: &str, budget: &mut Budge
         name: name?,
         version: u32::try_from(version).unwrap_or(1),
         tasks,
-        output_parameters: reader.map(from, path, "outputParameters"),
+        output_parameters,
         input_template: reader.map(from, path, "inputTemplate"),
         variables: reader.map(from, path, "variables"),
         failure_workflow: reader.text(from, path, "failureWorkflow").filter(|name| !name.trim().is_empty()),
@@ -109,11 +170,11 @@ fn task(reader: &mut Reader, json: &Value, path: &str, budget: &mut Budget) -> O
             reader.fault(format!("{path}.inputParameters"), message);
             Object::new()
         }
-        _ => reader.map(from, path, "inputParameters"),
+        _ => parameters(reader, from, path, "inputParameters", budget),
     };
     let kind = kind(reader, from, path, &input, budget);
-    let definition =
-        present(from, "taskDefinition").and_then(|json| task_def::parse(reader, json, &format!("{path}.taskDefinition")));
+    let definition = present(from, "taskDefinition")
+        .and_then(|json| task_def::parse(reader, json, &format!("{path}.taskDefinition")));
     let reference = reader.name(from, path, "taskReferenceName");
     let name = match (reader.text(from, path, "name"), &kind) {
         (Some(name), _) if !name.trim().is_empty() => reader.name(from, path, "name").or(Some(name)),
@@ -135,7 +196,31 @@ fn task(reader: &mut Reader, json: &Value, path: &str, budget: &mut Budget) -> O
     })
 }
 
-fn kind(reader: &mut Reader, from: &Object, path: &str, input: &Object, budget: &mut Budget) -> Option<Kind<Vec<Task>>> {
+/// Templates; those of schema version 1 become expressions.
+fn parameters(reader: &mut Reader, from: &Object, path: &str, key: &str, budget: &Budget) -> Object {
+    let mut map = reader.map(from, path, key);
+    if !budget.plain {
+        return map;
+    }
+    for (name, value) in &mut map {
+        match value.as_str().map(|text| (text, text.split('.').count())) {
+            Some((text, 3)) => *value = Value::String(format!("${{{text}}}")),
+            _ => {
+                let message = "schemaVersion 1 knows only task.output.key; use schemaVersion 2";
+                reader.fault(format!("{path}.{key}.{name}"), message);
+            }
+        }
+    }
+    map
+}
+
+fn kind(
+    reader: &mut Reader,
+    from: &Object,
+    path: &str,
+    input: &Object,
+    budget: &mut Budget,
+) -> Option<Kind<Vec<Task>>> {
     let name = reader.text(from, path, "type").unwrap_or_else(|| "SIMPLE".to_owned());
     let inner = |reader: &mut Reader, key: &str, budget: &mut Budget| {
         let list = reader.list(from, path, key);
@@ -213,7 +298,10 @@ fn switch_on(reader: &mut Reader, from: &Object, path: &str) -> Option<SwitchOn>
         Some("value-param") => expression.map(SwitchOn::Param),
         Some("javascript" | "graaljs") => expression.map(SwitchOn::Script),
         Some(other) => {
-            reader.fault(format!("{path}.evaluatorType"), format!("{other:?} is not supported; use value-param or javascript"));
+            reader.fault(
+                format!("{path}.evaluatorType"),
+                format!("{other:?} is not supported; use value-param or javascript"),
+            );
             None
         }
         None => {
@@ -260,7 +348,8 @@ fn dynamic_fork(reader: &mut Reader, from: &Object, path: &str, input: &Object) 
     if let Some(param) = reader.text(from, path, "dynamicForkJoinTasksParam").filter(|name| !name.is_empty()) {
         return Some(DynamicFork::Joined { param });
     }
-    if ["forkTaskInputs", "forkTaskName", "forkTaskType", "forkTaskWorkflow"].iter().any(|key| input.contains_key(*key)) {
+    if ["forkTaskInputs", "forkTaskName", "forkTaskType", "forkTaskWorkflow"].iter().any(|key| input.contains_key(*key))
+    {
         return Some(DynamicFork::Same);
     }
     let message = "is missing; give dynamicForkTasksParam with dynamicForkTasksInputParamName, or dynamicForkJoinTasksParam, or \
@@ -286,8 +375,12 @@ fn sub_workflow(reader: &mut Reader, from: &Object, path: &str, budget: &mut Bud
             }
         }
         Some(Value::String(text)) if text.starts_with("${") => {}
-        Some(_) => reader.fault(format!("{at}.workflowDefinition"), "expected a definition or an expression that gives one"),
-        None if name.is_none() => reader.fault(format!("{at}.name"), "is missing; name the workflow, or give its workflowDefinition"),
+        Some(_) => {
+            reader.fault(format!("{at}.workflowDefinition"), "expected a definition or an expression that gives one")
+        }
+        None if name.is_none() => {
+            reader.fault(format!("{at}.name"), "is missing; name the workflow, or give its workflowDefinition")
+        }
         None => {}
     }
     let version = present(param, "version").cloned();

@@ -90,8 +90,10 @@ impl Reader {
         for (index, value) in self.list(from, path, key).iter().enumerate() {
             match value {
                 Value::String(text) => strings.push(text.clone()),
-                other => self
-                    .fault(format!("{path}.{key}[{index}]"), format!("expected a reference name, found {}", kind(other))),
+                other => self.fault(
+                    format!("{path}.{key}[{index}]"),
+                    format!("expected a reference name, found {}", kind(other)),
+                ),
             }
         }
         strings

@@ -130,13 +130,35 @@ impl<'a> Facts<'a> {
 }
 
 const RUN_FIELDS: &[&str] = &[
-    "input", "output", "status", "workflowId", "parentWorkflowId", "parentWorkflowTaskId", "workflowType", "version",
-    "correlationId", "reasonForIncompletion", "schemaVersion", "variables",
+    "input",
+    "output",
+    "status",
+    "workflowId",
+    "parentWorkflowId",
+    "parentWorkflowTaskId",
+    "workflowType",
+    "version",
+    "correlationId",
+    "reasonForIncompletion",
+    "schemaVersion",
+    "variables",
 ];
 
 const TASK_FIELDS: &[&str] = &[
-    "input", "output", "status", "taskId", "referenceTaskName", "taskType", "taskDefName", "retryCount",
-    "reasonForIncompletion", "scheduledTime", "startTime", "endTime", "correlationId", "workflowInstanceId",
+    "input",
+    "output",
+    "status",
+    "taskId",
+    "referenceTaskName",
+    "taskType",
+    "taskDefName",
+    "retryCount",
+    "reasonForIncompletion",
+    "scheduledTime",
+    "startTime",
+    "endTime",
+    "correlationId",
+    "workflowInstanceId",
 ];
 
 impl Context for Facts<'_> {

@@ -24,9 +24,13 @@ impl Evaluation<'_> {
             DynamicFork::Same => same(&input, &self.node()?.reference)?,
         };
         if tasks.len() > MAX_BRANCHES {
-            return Err(Fault::run(format!("the fork has {} branches, at most {MAX_BRANCHES} are allowed", tasks.len())));
+            return Err(Fault::run(format!(
+                "the fork has {} branches, at most {MAX_BRANCHES} are allowed",
+                tasks.len()
+            )));
         }
-        let names: Vec<Value> = tasks.iter().map(|task| task.get("taskReferenceName").cloned().unwrap_or_default()).collect();
+        let names: Vec<Value> =
+            tasks.iter().map(|task| task.get("taskReferenceName").cloned().unwrap_or_default()).collect();
         let (tasks, plan) = self.lay_out(tasks)?;
         let mut inputs = Vec::with_capacity(given.len());
         for given in given {
@@ -41,7 +45,8 @@ impl Evaluation<'_> {
         let mut tasks = Value::Array(tasks);
         populate(&mut tasks, &|name| self.tools.registry.task_definition(name));
         let list = tasks.as_array().map(Vec::as_slice).unwrap_or_default();
-        let parsed = Task::parse_list(list).map_err(|refused| Fault::run(format!("the tasks are refused: {refused}")))?;
+        let parsed =
+            Task::parse_list(list).map_err(|refused| Fault::run(format!("the tasks are refused: {refused}")))?;
         let stored = self.keep(&tasks).map_err(|fault| Fault::run(fault.reason))?;
         Ok((stored, Arc::new(Plan::of_branches(parsed.value, self.node()?.depth))))
     }
@@ -127,7 +132,8 @@ fn same(input: &Object, reference: &str) -> Result<Branches, Fault> {
     };
     let named = |key: &str| input.get(key).filter(|value| !value.is_null()).map(text);
     let kind = named("forkTaskType").unwrap_or_else(|| "SIMPLE".to_owned());
-    let name = named("forkTaskName").unwrap_or_else(|| if kind == "SIMPLE" { reference.to_owned() } else { kind.clone() });
+    let name =
+        named("forkTaskName").unwrap_or_else(|| if kind == "SIMPLE" { reference.to_owned() } else { kind.clone() });
     let workflow = named("forkTaskWorkflow");
     let mut tasks = Vec::with_capacity(given.len());
     let mut inputs = Vec::with_capacity(given.len());

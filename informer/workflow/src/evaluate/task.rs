@@ -201,7 +201,8 @@ impl Evaluation<'_> {
         let variables = Value::Object(variables);
         let bytes = expression::weigh(&variables);
         if bytes > MAX_VARIABLES_BYTES {
-            let message = format!("the variables would have about {bytes} bytes, at most {MAX_VARIABLES_BYTES} are allowed");
+            let message =
+                format!("the variables would have about {bytes} bytes, at most {MAX_VARIABLES_BYTES} are allowed");
             return Err(Fault::terminal(message));
         }
         Ok(Answer::Variables { input: stored, variables: self.keep(&variables)? })
@@ -218,7 +219,9 @@ impl Evaluation<'_> {
             }
             Some("value-param") => input.get(script).cloned().unwrap_or(Value::Null),
             Some(other) => {
-                return Err(Fault::terminal(format!("evaluatorType {other:?} is not supported; use javascript or value-param")));
+                return Err(Fault::terminal(format!(
+                    "evaluatorType {other:?} is not supported; use javascript or value-param"
+                )));
             }
         };
         Ok(Answer::Done { input: stored, output: self.put(&json!({"result": result}))? })
@@ -303,7 +306,9 @@ pub(super) fn text(value: &Value) -> String {
 /// A whole number, also one that came as text.
 fn number(value: &Value) -> Option<u32> {
     let number = match value {
-        Value::Number(number) => number.as_u64().or_else(|| number.as_f64().filter(|n| *n >= 0.0 && n.fract() == 0.0).map(|n| n as u64)),
+        Value::Number(number) => {
+            number.as_u64().or_else(|| number.as_f64().filter(|n| *n >= 0.0 && n.fract() == 0.0).map(|n| n as u64))
+        }
         Value::String(text) => text.trim().parse().ok(),
         _ => None,
     };

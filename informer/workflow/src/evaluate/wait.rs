@@ -68,7 +68,8 @@ pub fn parse_duration(text: &str) -> Result<u64, String> {
 /// # Errors
 /// It is no such date.
 pub fn parse_until(text: &str) -> Result<u64, String> {
-    let wrong = || format!("{text:?} is no date; write 2030-12-31, 2030-12-31 23:59 or 2030-12-31 23:59 UTC (or GMT+02:00)");
+    let wrong =
+        || format!("{text:?} is no date; write 2030-12-31, 2030-12-31 23:59 or 2030-12-31 23:59 UTC (or GMT+02:00)");
     let mut parts = text.split_whitespace();
     let date = parts.next().ok_or_else(wrong)?;
     let numbers: Vec<i64> = date.split('-').map(str::parse).collect::<Result<_, _>>().map_err(|_| wrong())?;
@@ -152,7 +153,15 @@ mod tests {
         assert_eq!(parse_until("2026-11-21 17:41"), Ok(1_795_282_860_000));
         assert_eq!(parse_until("2026-11-21 17:41 GMT+02:00"), Ok(1_795_275_660_000));
         assert_eq!(parse_until("2024-02-29 00:00 UTC"), Ok(1_709_164_800_000));
-        for bad in ["", "tomorrow", "2023-02-29", "2026-13-01", "2026-01-01 25:00", "2026-01-01 10:00 Mars", "2026-01-01 1:2 UTC x"] {
+        for bad in [
+            "",
+            "tomorrow",
+            "2023-02-29",
+            "2026-13-01",
+            "2026-01-01 25:00",
+            "2026-01-01 10:00 Mars",
+            "2026-01-01 1:2 UTC x",
+        ] {
             assert!(parse_until(bad).is_err(), "{bad}");
         }
     }

@@ -81,13 +81,15 @@ impl Path {
         let mut found = vec![value];
         let mut many = false;
         for step in steps {
-            many |= !matches!(step, Step::Keys(keys) if keys.len() == 1) && !matches!(step, Step::Indexes(i) if i.len() == 1);
+            many |= !matches!(step, Step::Keys(keys) if keys.len() == 1)
+                && !matches!(step, Step::Indexes(i) if i.len() == 1);
             let mut next = Vec::new();
             found.into_iter().for_each(|value| pick(step, value, &mut next));
             next.truncate(MAX_MATCHES);
             found = next;
         }
-        let value = if many { Value::Array(found.into_iter().cloned().collect()) } else { found.first().copied()?.clone() };
+        let value =
+            if many { Value::Array(found.into_iter().cloned().collect()) } else { found.first().copied()?.clone() };
         if !length {
             return Some(value);
         }
@@ -135,7 +137,11 @@ fn deep<'v>(value: &'v Value, out: &mut Vec<&'v Value>) {
 
 /// The place of an index, which may count from the end.
 fn place(index: i64, len: usize) -> Option<usize> {
-    let place = if index < 0 { usize::try_from(index + i64::try_from(len).ok()?).ok()? } else { usize::try_from(index).ok()? };
+    let place = if index < 0 {
+        usize::try_from(index + i64::try_from(len).ok()?).ok()?
+    } else {
+        usize::try_from(index).ok()?
+    };
     (place < len).then_some(place)
 }
 
@@ -222,7 +228,9 @@ impl Scanner<'_> {
                 Some(quote @ ('\'' | '"')) => quote,
                 _ => return Err(self.error("a key in [] is not quoted")),
             };
-            let Some((key, rest)) = self.rest[1..].split_once(quote) else { return Err(self.error("a quote is not closed")) };
+            let Some((key, rest)) = self.rest[1..].split_once(quote) else {
+                return Err(self.error("a quote is not closed"));
+            };
             keys.push(key.to_owned());
             let rest = rest.trim_start();
             match rest.split_at_checked(1) {

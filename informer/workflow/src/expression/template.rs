@@ -71,7 +71,9 @@ impl Template {
         self.visit(&mut |piece| match piece {
             Piece::Path(path) => {
                 needs.roots.insert(path.root.clone());
-                if path.field() != Some("output") || !matches!(path.member(), Some("iteration" | "loopIndex" | "loopItem")) {
+                if path.field() != Some("output")
+                    || !matches!(path.member(), Some("iteration" | "loopIndex" | "loopItem"))
+                {
                     needs.whole.insert(path.root.clone());
                 }
             }

@@ -239,7 +239,8 @@ impl Plan {
             }
             Kind::Fork { branches } => {
                 let lanes = (0..).zip(branches);
-                let branches = lanes.map(|(lane, tasks)| self.sequence(tasks, Parent::Branch(index), lane, depth)).collect();
+                let branches =
+                    lanes.map(|(lane, tasks)| self.sequence(tasks, Parent::Branch(index), lane, depth)).collect();
                 Kind::Fork { branches }
             }
             Kind::DoWhile(looped) => {
@@ -276,7 +277,9 @@ impl Plan {
             };
             let mut joined: Vec<u32> = match &node.kind {
                 Kind::Join { on } => on.iter().filter_map(|name| self.find(name)).collect(),
-                Kind::ExclusiveJoin { on, default } => on.iter().chain(default).filter_map(|name| self.find(name)).collect(),
+                Kind::ExclusiveJoin { on, default } => {
+                    on.iter().chain(default).filter_map(|name| self.find(name)).collect()
+                }
                 _ => Vec::new(),
             };
             joined.sort_unstable();

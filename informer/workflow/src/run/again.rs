@@ -9,14 +9,17 @@ use super::flow::Place;
 use super::row::{Flow, Phase, RunStatus, StepIx, StepRow, TaskStatus};
 use crate::definition::Kind;
 use crate::evaluate::Handle;
-use crate::plan::{Parent, Plan};
+use crate::plan::Plan;
 
 impl Transition<'_> {
     /// Tries again, in place, what failed or was cancelled.
     pub(super) fn on_retry(&mut self) -> Result<Outcome, Refused> {
         let status = self.run.row.status;
         if !matches!(status, RunStatus::Failed | RunStatus::TimedOut | RunStatus::Terminated) {
-            return Err(Refused::WrongStatus(status.as_str(), "only one that failed, timed out or was terminated can be retried"));
+            return Err(Refused::WrongStatus(
+                status.as_str(),
+                "only one that failed, timed out or was terminated can be retried",
+            ));
         }
         if self.stopped().is_empty() && self.tolerated().is_empty() && self.run.index.held.is_empty() {
             return Err(Refused::NothingToRetry);
@@ -29,7 +32,7 @@ impl Transition<'_> {
                 self.try_again(step, 0);
             }
         }
-        self.revive(None);
+        self.revive();
         Ok(Outcome::Applied)
     }
 
@@ -55,8 +58,8 @@ impl Transition<'_> {
         let row = self.run.step_row(step).clone();
         self.remove(step);
         self.reindex();
-        self.revive(Some(&row));
         self.redo(&row, input);
+        self.revive();
         Ok(Outcome::Applied)
     }
 
@@ -64,7 +67,8 @@ impl Transition<'_> {
     fn redo(&mut self, old: &StepRow, input: Option<Handle>) {
         let worked = matches!(self.run.spec(old).kind, Kind::Simple | Kind::Http);
         let given = if worked { old.given } else { input.or(old.given) };
-        let place = Place { parent: old.parent, scope: old.scope.clone(), order: old.order.clone(), fork: old.fork, given };
+        let place =
+            Place { parent: old.parent, scope: old.scope.clone(), order: old.order.clone(), fork: old.fork, given };
         let Some(step) = self.make(old.node, place) else { return };
         match input {
             Some(input) if worked => {
@@ -108,6 +112,7 @@ impl Transition<'_> {
         self.bring_back();
         let row = self.row();
         row.variables = row.first_variables;
+        (row.root_done, row.troubled) = (false, false);
         row.parts = 0;
         row.wave = 0;
         self.begin();
@@ -119,8 +124,6 @@ impl Transition<'_> {
         let row = self.row();
         row.status = RunStatus::Running;
         (row.ending, row.ended_ms, row.output, row.reason, row.failed_step) = (None, None, None, None, None);
-        row.root_done = false;
-        row.troubled = false;
         row.since_ms = now;
         row.era += 1;
         let (parent, era) = (row.parent.clone(), row.era);
@@ -147,17 +150,13 @@ impl Transition<'_> {
         steps
     }
 
-    /// Sets going again whatever was stopped, and takes up what was put off. `besides`: a task that is made again as well.
-    fn revive(&mut self, besides: Option<&StepRow>) {
+    /// Sets going again whatever was stopped, and takes up what was put off.
+    fn revive(&mut self) {
         let stopped = self.stopped();
         let mut within = BTreeSet::new();
         let live: Vec<_> = self.run.index.live.iter().chain(&self.run.index.held).copied().collect();
         for step in stopped.iter().copied().chain(live) {
             within.extend(self.ancestors(step));
-        }
-        if let Some(parent) = besides.and_then(|row| row.parent) {
-            within.insert(parent);
-            within.extend(self.ancestors(parent));
         }
         let mut joins = Vec::new();
         for step in stopped {
@@ -177,24 +176,7 @@ impl Transition<'_> {
                 self.check_exclusive(join);
             }
         }
-        self.restore_root();
         self.go_on();
-    }
-
-    /// The root sequence was at its end already when its last step was passed.
-    fn restore_root(&mut self) {
-        let last = self.run.plans[0].nodes.iter().position(|node| node.parent == Parent::Root && node.next.is_none());
-        let last = last.and_then(|node| u32::try_from(node).ok());
-        let key = last.map(|node| (crate::plan::NodeId { part: 0, node }, Vec::new()));
-        let step = key.and_then(|key| self.run.index.instances.get(&key).copied());
-        let passed = step.is_some_and(|step| self.run.step_row(step).is_passed());
-        let switch = step.is_some_and(|step| matches!(self.run.node(self.run.step_row(step).node).kind, Kind::Switch(_)));
-        // A switch is passed when its case begins; its case's end says so again, unless it has ended before.
-        let inside = |row: &StepRow| row.is_live() || row.flow == Flow::Due;
-        let open = switch && self.run.steps.values().any(|row| inside(row) && step.is_some_and(|s| self.ancestors(row.step).contains(&s)));
-        if passed && !open {
-            self.row().root_done = true;
-        }
     }
 
     fn reopen(&mut self, step: StepIx, phase: Phase) {
@@ -239,7 +221,7 @@ impl Transition<'_> {
         self.bring_back();
         self.change(step, |row| row.child_era = era);
         self.revive_child(step, false);
-        self.revive(None);
+        self.revive();
         Outcome::Applied
     }
 
@@ -273,6 +255,8 @@ impl Transition<'_> {
         self.out.looked_at += self.run.steps.len() as u64;
         gone.into_iter().for_each(|step| self.remove(step));
         self.reindex();
+        // The end of the run comes after every task of it.
+        self.row().root_done = false;
         for pair in chain.windows(2) {
             self.set_back(pair[1], pair[0]);
         }

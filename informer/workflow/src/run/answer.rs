@@ -49,7 +49,7 @@ impl Transition<'_> {
     }
 
     fn on_task_answer(&mut self, step: StepIx, answer: Answer) {
-        let mapped = !matches!(answer, Answer::Failed { how: Failing::Run, .. });
+        let mapped = !matches!(answer, Answer::Failed { how: Failing::Run, .. } | Answer::Forked { .. });
         self.change(step, |row| row.mapped = mapped);
         match answer {
             Answer::Ready { input, wait } => self.on_ready(step, input, wait),
@@ -157,13 +157,15 @@ impl Transition<'_> {
         let row = self.run.step_row(step);
         let (scope, order) = (row.scope.clone(), row.order.clone());
         self.change(step, |row| {
+            row.mapped = true;
             row.input = forked.input;
             row.resolved = Some(NodeId { part, node: 0 });
             row.open = open;
         });
         self.end_step(step, TaskStatus::Completed, None);
         for (lane, (root, given)) in roots.into_iter().zip(forked.inputs).enumerate() {
-            let place = Place { parent: Some(step), scope: scope.clone(), order: below(&order, lane), fork: None, given };
+            let place =
+                Place { parent: Some(step), scope: scope.clone(), order: below(&order, lane), fork: None, given };
             self.open(NodeId { part, node: root }, place);
         }
     }

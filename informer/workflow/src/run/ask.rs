@@ -234,9 +234,10 @@ impl Run {
         for inner in row.node.node + 1..self.node(row.node).end {
             let id = NodeId { part: row.node.part, node: inner };
             let from = (id, row.scope.clone());
-            let within = self.index.instances.range(from..).take_while(|((node, scope), _)| {
-                *node == id && scope.len() > depth && scope[..depth] == row.scope[..]
-            });
+            let within =
+                self.index.instances.range(from..).take_while(|((node, scope), _)| {
+                    *node == id && scope.len() > depth && scope[..depth] == row.scope[..]
+                });
             for ((_, scope), step) in within {
                 *looked_at += 1;
                 let round = rounds.entry(scope[depth]).or_default();
@@ -250,19 +251,27 @@ impl Run {
 
     /// The latest step that an expression sees under a name: `ref`, or `ref__2`.
     pub(super) fn see(&self, name: &str) -> Option<StepIx> {
-        if let Some(node) = self.find(name) {
-            return self.index.latest.get(&node).copied();
+        if let Some(step) = self.nodes(name).find_map(|node| self.index.latest.get(&node)) {
+            return Some(*step);
         }
         let (base, scope) = expression::base(name)?;
-        let node = self.find(base)?;
-        let step = self.index.instances.get(&(node, scope)).copied()?;
-        self.step_row(step).mapped.then_some(step)
+        let step = self.nodes(base).find_map(|node| self.index.instances.get(&(node, scope.clone())))?;
+        self.step_row(*step).mapped.then_some(*step)
     }
 
-    /// The node of a reference name; the newest part that has it.
+    /// The node of a reference name.
     pub(super) fn find(&self, reference: &str) -> Option<NodeId> {
-        let mut parts = self.plans.iter().enumerate().rev();
-        parts.find_map(|(part, plan)| Some(NodeId { part: u32::try_from(part).ok()?, node: plan.find(reference)? }))
+        self.nodes(reference).next()
+    }
+
+    /// The nodes of a reference name: the definition's, whose names no part takes; else of the parts, the newest first.
+    fn nodes(&self, reference: &str) -> impl Iterator<Item = NodeId> {
+        let own = self.plans[0].find(reference).map(|node| NodeId { part: 0, node });
+        let parts = if own.is_some() { &[] } else { &self.plans[1..] };
+        let parts = parts.iter().enumerate().rev().filter_map(move |(part, plan)| {
+            Some(NodeId { part: u32::try_from(part + 1).ok()?, node: plan.find(reference)? })
+        });
+        own.into_iter().chain(parts)
     }
 
     fn facts(&self, row: &StepRow, output: Output) -> TaskFacts {

@@ -74,8 +74,7 @@ impl Transition<'_> {
     pub(super) fn replace(&mut self, step: StepIx, order: Vec<u32>, delay_ms: u64) -> Option<StepIx> {
         let row = self.run.step_row(step);
         let (node, first_ms, retry_count) = (row.node, row.first_ms, row.retry_count);
-        let place =
-            Place { parent: row.parent, scope: row.scope.clone(), order, fork: row.fork, given: row.given };
+        let place = Place { parent: row.parent, scope: row.scope.clone(), order, fork: row.fork, given: row.given };
         self.change(step, |row| row.flow = Flow::Stopped);
         let again = self.make(node, place)?;
         self.change(again, |row| {

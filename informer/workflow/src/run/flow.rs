@@ -79,7 +79,12 @@ impl Transition<'_> {
 
     fn complete(&mut self) {
         if !self.run.row.root_done {
-            self.finish(RunStatus::Failed, Some("nothing is left to run, but the workflow is not at its end".to_owned()), None, true);
+            self.finish(
+                RunStatus::Failed,
+                Some("nothing is left to run, but the workflow is not at its end".to_owned()),
+                None,
+                true,
+            );
             return;
         }
         match self.permissive_failure() {
@@ -127,7 +132,12 @@ impl Transition<'_> {
     pub(super) fn make(&mut self, node: NodeId, place: Place) -> Option<StepIx> {
         let step = self.run.row.next_step;
         if step >= MAX_STEPS {
-            self.finish(RunStatus::Failed, Some(format!("the workflow has made more than {MAX_STEPS} tasks")), None, true);
+            self.finish(
+                RunStatus::Failed,
+                Some(format!("the workflow has made more than {MAX_STEPS} tasks")),
+                None,
+                true,
+            );
             return None;
         }
         self.row().next_step += 1;
@@ -217,7 +227,8 @@ impl Transition<'_> {
                 return;
             }
             Kind::DynamicFork(_) if !skipped => {
-                let lanes = self.run.step_row(step).resolved.map_or(0, |part| self.run.plans[part.part as usize].roots.len());
+                let lanes =
+                    self.run.step_row(step).resolved.map_or(0, |part| self.run.plans[part.part as usize].roots.len());
                 self.advance(step, Some((below(&order, lanes), step)));
                 return;
             }
@@ -234,7 +245,10 @@ impl Transition<'_> {
         for (lane, first) in branches.iter().enumerate() {
             if let Some(node) = *first {
                 let order = below(&order, lane);
-                self.open(NodeId { part, node }, Place { parent: Some(fork), scope: scope.clone(), order, ..Place::default() });
+                self.open(
+                    NodeId { part, node },
+                    Place { parent: Some(fork), scope: scope.clone(), order, ..Place::default() },
+                );
             }
         }
     }
@@ -279,10 +293,14 @@ impl Transition<'_> {
         });
         let Some(join) = join.filter(|join| self.run.step_row(*join).phase == Phase::Joining) else { return };
         let dynamic = self.run.joins_branches(join);
-        let left = if dynamic { self.change(join, |row| {
-            row.open = row.open.saturating_sub(1);
-            row.open
-        }) } else { open };
+        let left = if dynamic {
+            self.change(join, |row| {
+                row.open = row.open.saturating_sub(1);
+                row.open
+            })
+        } else {
+            open
+        };
         if left == 0 {
             self.todo.push_back(Todo::OpenJoin(join));
         }

@@ -42,7 +42,11 @@ impl Index {
     fn count(&mut self, run: &Run, step: &StepRow, add: bool) {
         let put = |set: &mut BTreeSet<StepIx>, is: bool| {
             if is {
-                if add { set.insert(step.step) } else { set.remove(&step.step) };
+                if add {
+                    set.insert(step.step)
+                } else {
+                    set.remove(&step.step)
+                };
             }
         };
         put(&mut self.live, step.is_live());

@@ -74,7 +74,14 @@ impl Transition<'_> {
             let waiting: Vec<StepIx> = if depth <= scope.len() {
                 // A task in a loop within the join's round counts with its loop, not by itself.
                 let same = depth == scope.len();
-                self.run.index.instances.get(&(id, scope[..depth].to_vec())).copied().filter(|_| same).into_iter().collect()
+                self.run
+                    .index
+                    .instances
+                    .get(&(id, scope[..depth].to_vec()))
+                    .copied()
+                    .filter(|_| same)
+                    .into_iter()
+                    .collect()
             } else {
                 let joins = self.run.index.joins.iter().copied();
                 joins.filter(|join| self.run.step_row(*join).node == id).collect()

@@ -38,13 +38,15 @@ impl Transition<'_> {
         scope.push(iteration);
         let order = self.next_wave();
         match body {
-            Some(node) => self.open(NodeId { part: id.part, node }, Place { parent: Some(step), scope, order, ..Place::default() }),
+            Some(node) => self
+                .open(NodeId { part: id.part, node }, Place { parent: Some(step), scope, order, ..Place::default() }),
             None => self.round_over(step),
         }
     }
 
     /// The body has come to its end: is there another round?
     pub(super) fn round_over(&mut self, step: StepIx) {
+        self.drop_rounds(step);
         let row = self.run.step_row(step);
         let Kind::DoWhile(looped) = &self.run.node(row.node).kind else { return };
         let more = row.items.is_none_or(|items| row.iteration < items);
@@ -53,18 +55,13 @@ impl Transition<'_> {
         } else if looped.condition.is_some() {
             self.ask(step, Asked::Condition);
         } else {
-            self.go_round(step);
+            self.next_round(step);
         }
-    }
-
-    fn go_round(&mut self, step: StepIx) {
-        self.drop_rounds(step);
-        self.next_round(step);
     }
 
     pub(super) fn on_condition(&mut self, step: StepIx, answer: Answer) {
         match answer {
-            Answer::Again(true) => self.go_round(step),
+            Answer::Again(true) => self.next_round(step),
             Answer::Again(false) => self.ask(step, Asked::LoopOutput),
             Answer::Failed { reason, how, .. } => {
                 let status = match how {
@@ -80,7 +77,7 @@ impl Transition<'_> {
         }
     }
 
-    /// Removes the steps of rounds that are not kept. One round leaves with each that begins.
+    /// Removes the steps of the round that is not kept any more, now that another has ended.
     fn drop_rounds(&mut self, step: StepIx) {
         let row = self.run.step_row(step);
         let Some(keep) = row.keep_last else { return };

@@ -6,7 +6,7 @@
 
 mod scripts;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -16,8 +16,8 @@ use workflow::definition::{self, Definition, Task};
 use workflow::evaluate::{self, Bodies, Handle, Registry, Tools};
 use workflow::plan::Plan;
 use workflow::run::{
-    Command, Effects, Event, Moment, Outcome, ParentStep, PartRow, Refused, Run, RunRow, RunStatus, Start, StepIx, StepRow,
-    TaskEnd, TaskStatus, Work,
+    Command, Effects, Event, Moment, Outcome, ParentStep, PartRow, Refused, Run, RunRow, RunStatus, Start, StepIx,
+    StepRow, TaskEnd, TaskStatus, Work,
 };
 
 pub(crate) use scripts::Engines;
@@ -27,6 +27,8 @@ pub(crate) use scripts::Engines;
 pub(crate) struct Memory {
     by_text: RefCell<BTreeMap<String, Handle>>,
     by_handle: RefCell<BTreeMap<Handle, Rc<Value>>>,
+    /// What may be stored in one piece.
+    pub(crate) limit_bytes: Cell<Option<usize>>,
 }
 
 impl Bodies for Memory {
@@ -36,6 +38,9 @@ impl Bodies for Memory {
 
     fn put(&self, value: &Value) -> Result<Handle, String> {
         let text = value.to_string();
+        if self.limit_bytes.get().is_some_and(|limit| text.len() > limit) {
+            return Err(format!("{} bytes are too many", text.len()));
+        }
         if let Some(handle) = self.by_text.borrow().get(&text) {
             return Ok(*handle);
         }
@@ -273,7 +278,8 @@ impl World {
                 Some(step) => self.start_child(id, step, run, &start, None),
                 None => {
                     if let Some(plan) = self.plan(&start.name, start.version) {
-                        let input = start.input.map_or(json!({}), |h| self.memory.get(&h).expect("stored").as_ref().clone());
+                        let input =
+                            start.input.map_or(json!({}), |h| self.memory.get(&h).expect("stored").as_ref().clone());
                         self.start_run(run, plan, input, None);
                     }
                 }
@@ -324,7 +330,8 @@ impl World {
                 let _ = self.apply(id, Event::ChildRefused { step, reason });
                 return;
             };
-            let input = start.input.map_or(json!({}), |handle| self.memory.get(&handle).expect("stored").as_ref().clone());
+            let input =
+                start.input.map_or(json!({}), |handle| self.memory.get(&handle).expect("stored").as_ref().clone());
             self.start_run(run, plan, input, parent);
         }
         let _ = self.apply(id, Event::ChildStarted { step });
@@ -333,7 +340,9 @@ impl World {
     /// Moves time, firing what comes due.
     pub(crate) fn pass_ms(&mut self, ms: u64) {
         let until = self.now_ms + ms;
-        while let Some((key, due)) = self.timers.iter().min_by_key(|(_, due)| **due).map(|(key, due)| (key.clone(), *due)) {
+        while let Some((key, due)) =
+            self.timers.iter().min_by_key(|(_, due)| **due).map(|(key, due)| (key.clone(), *due))
+        {
             if due > until {
                 break;
             }
@@ -397,7 +406,8 @@ impl World {
     /// `RUNNING: a:COMPLETED b:SCHEDULED`, by reference names.
     pub(crate) fn show(&self, id: &str) -> String {
         let run = &self.runs[id];
-        let steps = run.shown().into_iter().map(|step| format!(" {}:{}", run.full_reference(step), step.status.as_str()));
+        let steps =
+            run.shown().into_iter().map(|step| format!(" {}:{}", run.full_reference(step), step.status.as_str()));
         format!("{}:{}", run.row().status.as_str(), steps.collect::<String>())
     }
 }

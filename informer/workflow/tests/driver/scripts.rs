@@ -19,10 +19,12 @@ impl Scripts for Engines {
                 let input = ctx.json_parse(input.to_string())?;
                 ctx.globals().set("$", input)?;
                 let value: rquickjs::Value = ctx.eval(script)?;
-                Ok(ctx.json_stringify(value)?.map(|text| text.to_string()).transpose()?)
+                ctx.json_stringify(value)?.map(|text| text.to_string()).transpose()
             };
             match run() {
-                Ok(text) => text.map_or(Ok(Value::Null), |text| serde_json::from_str(&text).map_err(|error| error.to_string())),
+                Ok(text) => {
+                    text.map_or(Ok(Value::Null), |text| serde_json::from_str(&text).map_err(|error| error.to_string()))
+                }
                 Err(error) => Err(match ctx.catch().into_exception() {
                     Some(thrown) => thrown.to_string(),
                     None => error.to_string(),
