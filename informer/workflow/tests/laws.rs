@@ -203,7 +203,10 @@ proptest! {
                     world.end_step(&id, step, TaskStatus::Completed, json!({}));
                 }
             }
-            let event = match choices(4) {
+            let tasks: Vec<String> =
+                world.runs[&run].plans()[0].nodes.iter().map(|node| node.reference.clone()).collect();
+            let event = match choices(5) {
+                3 => Event::Skip { reference: tasks[choices(tasks.len())].clone(), output: None },
                 0 => Event::Pause,
                 1 => Event::Terminate { reason: None, tell: false },
                 2 => Event::Restart { latest: None },

@@ -389,6 +389,46 @@ fn everything_under_way_is_asked_again_after_a_start() {
 }
 
 #[test]
+fn a_child_is_started_again_after_a_start_and_is_the_same_child() {
+    let sub = json!({"name": "sub", "taskReferenceName": "sub", "type": "SUB_WORKFLOW", "subWorkflowParam": {"name": "child"}});
+    let mut world = world(json!({"name": "w", "tasks": [sub]}));
+    world.register(json!({"name": "child", "tasks": [simple("a")]})).unwrap();
+    let run = world.start("w", json!({}));
+    let mut out = Effects::default();
+    world.runs.get_mut(&run).unwrap().reissue(Moment { ms: 0, jitter: 0 }, &mut out);
+    world.give(&run, out);
+    assert_eq!(world.runs.len(), 2, "no second child");
+    world.complete("a", json!({}));
+    assert_eq!(world.status(&run), RunStatus::Completed);
+}
+
+#[test]
+fn a_terminate_that_is_reached_while_the_run_pauses_waits_for_its_turn() {
+    let end = json!({"name": "t", "taskReferenceName": "t", "type": "TERMINATE", "inputParameters": {"terminationStatus": "FAILED"}});
+    let mut world = world(json!({"name": "w", "tasks": [end, simple("a")]}));
+    world.by_hand = true;
+    let run = world.start("w", json!({}));
+    world.tell(&run, Event::Pause).unwrap();
+    world.by_hand = false;
+    world.pump();
+    assert_eq!(world.show(&run), "PAUSED: t:SCHEDULED");
+    world.tell(&run, Event::Resume).unwrap();
+    assert_eq!(world.show(&run), "FAILED: t:COMPLETED");
+}
+
+#[test]
+fn a_row_is_small() {
+    let mut world = world(forked());
+    let run = world.start("w", json!({}));
+    world.end("a", TaskStatus::Completed, json!({}));
+    for step in world.runs[&run].steps() {
+        let bytes = serde_json::to_vec(step).unwrap().len();
+        assert!(bytes <= 1_024, "{bytes} bytes for {step:?}");
+    }
+    assert!(std::mem::size_of::<workflow::run::StepRow>() <= 640);
+}
+
+#[test]
 fn ten_thousand_branches_cost_what_they_are() {
     let cost = |branches: usize| {
         let fork = json!({"name": "df", "taskReferenceName": "df", "type": "FORK_JOIN_DYNAMIC",
@@ -407,6 +447,7 @@ fn ten_thousand_branches_cost_what_they_are() {
         world.looked_at
     };
     let (small, large) = (cost(1_000), cost(10_000));
+    println!("{small} rows looked at for 1,000 branches, {large} for 10,000");
     assert!(large <= small * 10, "{small} rows for 1,000 branches, {large} for 10,000");
     assert!(large <= 10_000 * 20, "{large} rows for 10,000 branches");
 }

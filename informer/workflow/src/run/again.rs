@@ -153,17 +153,12 @@ impl Transition<'_> {
     /// Sets going again whatever was stopped, and takes up what was put off.
     fn revive(&mut self) {
         let stopped = self.stopped();
-        let mut within = BTreeSet::new();
-        let live: Vec<_> = self.run.index.live.iter().chain(&self.run.index.held).copied().collect();
-        for step in stopped.iter().copied().chain(live) {
-            within.extend(self.ancestors(step));
-        }
         let mut joins = Vec::new();
         for step in stopped {
             let row = self.run.step_row(step);
             match &self.run.node(row.node).kind {
                 Kind::Join { .. } | Kind::ExclusiveJoin { .. } => joins.push(step),
-                Kind::DoWhile(_) if row.iteration > 0 => self.revive_loop(step, within.contains(&step)),
+                Kind::DoWhile(_) if row.iteration > 0 => self.revive_loop(step),
                 Kind::SubWorkflow(_) if row.child.is_some() => self.revive_child(step, true),
                 _ => self.try_again(step, 0),
             }
@@ -189,9 +184,9 @@ impl Transition<'_> {
     }
 
     /// A loop goes on in its round; when nothing of the round is left to do, its end is looked at again.
-    fn revive_loop(&mut self, step: StepIx, busy: bool) {
+    fn revive_loop(&mut self, step: StepIx) {
         self.reopen(step, Phase::Looping);
-        if !busy {
+        if self.run.step_row(step).open == 0 {
             self.round_over(step);
         }
     }
@@ -260,6 +255,7 @@ impl Transition<'_> {
         for pair in chain.windows(2) {
             self.set_back(pair[1], pair[0]);
         }
+        self.recount(&around);
         for join in joins {
             self.change(join, |row| {
                 row.status = TaskStatus::Canceled;
@@ -305,13 +301,43 @@ impl Transition<'_> {
                 self.change(step, |row| row.iteration = round.unwrap_or(row.iteration));
             }
             Kind::Fork { .. } | Kind::DynamicFork(_) => {
-                let head = self.lane_head(step, lane);
-                if let Some(head) = head.filter(|head| self.run.step_row(*head).lane_done) {
+                if let Some(head) = self.lane_head(step, lane) {
                     self.change(head, |row| row.lane_done = false);
-                    self.change(step, |row| row.open += 1);
                 }
             }
             _ => {}
         }
+    }
+
+    /// Counts anew what the steps around a task still wait for, now that it is done again: a body goes on after it.
+    fn recount(&mut self, around: &BTreeSet<StepIx>) {
+        let mut open: BTreeMap<StepIx, u32> = around.iter().map(|step| (*step, 0)).collect();
+        let forks: Vec<StepIx> =
+            self.run.steps.values().filter(|row| self.run.is_open_fork(row)).map(|row| row.step).collect();
+        for fork in forks {
+            let lanes = self.lanes_open(fork);
+            for holder in self.holders(fork) {
+                open.entry(holder).and_modify(|open| *open += lanes);
+            }
+        }
+        for (step, open) in open {
+            match self.run.node(self.run.step_row(step).node).kind {
+                Kind::DoWhile(_) => self.change(step, |row| row.open = open + 1),
+                Kind::Fork { .. } | Kind::DynamicFork(_) => self.change(step, |row| row.open = open),
+                _ => {}
+            }
+        }
+    }
+}
+
+impl super::Run {
+    /// Whether a step is a fork whose branches have begun.
+    pub(super) fn is_open_fork(&self, row: &StepRow) -> bool {
+        let forks = match self.node(row.node).kind {
+            Kind::Fork { .. } => true,
+            Kind::DynamicFork(_) => row.resolved.is_some(),
+            _ => false,
+        };
+        forks && row.flow == Flow::Gone && row.status != TaskStatus::Skipped
     }
 }

@@ -26,8 +26,8 @@ impl Transition<'_> {
             Some((Phase::Sent, open)) if open == ticket && ticket > 0 => return self.restate(step, answer),
             _ => return Outcome::Ignored("nobody waits for this answer"),
         };
-        if !self.flows() && matches!(answer, Answer::Forked { .. } | Answer::Again(_)) {
-            // It would open tasks while the run pauses; it is asked again when the run goes on.
+        if !self.flows() && matches!(answer, Answer::Forked { .. } | Answer::Again(_) | Answer::Terminate { .. }) {
+            // It would open tasks, or end the run, while the run pauses; it is asked again when the run goes on.
             self.change(step, |row| row.ticket = 0);
             return Outcome::Applied;
         }
@@ -84,9 +84,7 @@ impl Transition<'_> {
             Answer::Terminate { input, output, status, reason } => {
                 self.change(step, |row| (row.input, row.output) = (input, output));
                 self.end_step(step, TaskStatus::Completed, None);
-                if self.flows() {
-                    self.terminate_by(step, status, reason);
-                }
+                self.terminate_by(step, status, reason);
             }
             Answer::Failed { reason, how, input } => self.on_failed(step, reason, how, input),
             Answer::Again(_) | Answer::Output(_) | Answer::Ended { .. } => self.wrong_answer(step),
@@ -160,8 +158,8 @@ impl Transition<'_> {
             row.mapped = true;
             row.input = forked.input;
             row.resolved = Some(NodeId { part, node: 0 });
-            row.open = open;
         });
+        self.count_strands(step, open);
         self.end_step(step, TaskStatus::Completed, None);
         for (lane, (root, given)) in roots.into_iter().zip(forked.inputs).enumerate() {
             let place =

@@ -153,7 +153,7 @@ impl Transition<'_> {
     /// A task has taken too long; its policy says what that means.
     pub(super) fn time_out(&mut self, step: StepIx, policy: Option<TimeoutPolicy>, reason: Option<String>) {
         let reason = bounded(reason.unwrap_or_else(|| "it took longer than its timeout".to_owned()));
-        if policy == Some(TimeoutPolicy::Retry) || !self.flows() {
+        if policy == Some(TimeoutPolicy::Retry) {
             return self.end_step(step, TaskStatus::TimedOut, Some(reason));
         }
         self.end_step(step, TaskStatus::TimedOut, Some(reason));

@@ -241,7 +241,7 @@ impl Transition<'_> {
         let row = self.run.step_row(fork);
         let (part, scope, order) = (row.node.part, row.scope.clone(), row.order.clone());
         let open = u32::try_from(branches.iter().flatten().count()).unwrap_or(u32::MAX);
-        self.change(fork, |row| row.open = open);
+        self.count_strands(fork, open);
         for (lane, first) in branches.iter().enumerate() {
             if let Some(node) = *first {
                 let order = below(&order, lane);
@@ -273,7 +273,7 @@ impl Transition<'_> {
             match (within, parent) {
                 (Parent::Case(_), Some(switch)) => at = switch,
                 (Parent::Branch(_) | Parent::Part, Some(fork)) => return self.lane_over(fork, lane),
-                (Parent::Body(_), Some(looped)) => return self.round_over(looped),
+                (Parent::Body(_), Some(looped)) => return self.strand_over(looped),
                 _ => {
                     self.row().root_done = true;
                     return;
@@ -282,28 +282,86 @@ impl Transition<'_> {
         }
     }
 
+    /// Branches of a fork begin. Each is a strand that the fork waits for, and every fork around it, up to the round of a loop:
+    /// a join inside may let the sequence go on while a branch still runs.
+    pub(super) fn count_strands(&mut self, fork: StepIx, branches: u32) {
+        for holder in self.holders(fork) {
+            self.change(holder, |row| row.open += branches);
+        }
+    }
+
+    /// A fork, the forks around it, and the loop around them.
+    pub(super) fn holders(&self, fork: StepIx) -> Vec<StepIx> {
+        let mut holders = vec![fork];
+        let mut at = self.run.step_row(fork).parent;
+        while let Some(step) = at {
+            let row = self.run.step_row(step);
+            match self.run.node(row.node).kind {
+                Kind::DoWhile(_) => {
+                    holders.push(step);
+                    break;
+                }
+                Kind::Fork { .. } | Kind::DynamicFork(_) => holders.push(step),
+                _ => {}
+            }
+            at = row.parent;
+        }
+        holders
+    }
+
     /// A branch of a fork is at its end.
     fn lane_over(&mut self, fork: StepIx, lane: u32) {
         if let Some(head) = self.lane_head(fork, lane) {
             self.change(head, |row| row.lane_done = true);
         }
-        let (open, join) = self.change(fork, |row| {
-            row.open = row.open.saturating_sub(1);
-            (row.open, row.join)
-        });
-        let Some(join) = join.filter(|join| self.run.step_row(*join).phase == Phase::Joining) else { return };
-        let dynamic = self.run.joins_branches(join);
-        let left = if dynamic {
-            self.change(join, |row| {
+        if let Some(join) = self.waiting_join(fork).filter(|join| self.run.joins_branches(*join)) {
+            let left = self.change(join, |row| {
                 row.open = row.open.saturating_sub(1);
                 row.open
-            })
-        } else {
-            open
-        };
-        if left == 0 {
+            });
+            if left == 0 {
+                self.todo.push_back(Todo::OpenJoin(join));
+            }
+        }
+        for holder in self.holders(fork) {
+            self.strand_over(holder);
+        }
+    }
+
+    /// A fork or a loop has one strand less to wait for.
+    pub(super) fn strand_over(&mut self, holder: StepIx) {
+        let open = self.change(holder, |row| {
+            row.open = row.open.saturating_sub(1);
+            row.open
+        });
+        if open > 0 {
+            return;
+        }
+        if matches!(self.run.node(self.run.step_row(holder).node).kind, Kind::DoWhile(_)) {
+            self.round_over(holder);
+        } else if let Some(join) = self.waiting_join(holder) {
+            // What it still waits for lies on a way that was not taken.
             self.todo.push_back(Todo::OpenJoin(join));
         }
+    }
+
+    fn waiting_join(&self, fork: StepIx) -> Option<StepIx> {
+        let join = self.run.step_row(fork).join?;
+        self.run.steps.get(&join).filter(|row| row.phase == Phase::Joining).map(|row| row.step)
+    }
+
+    /// How many branches of a fork are not at their end.
+    pub(super) fn lanes_open(&self, fork: StepIx) -> u32 {
+        let row = self.run.step_row(fork);
+        let lanes = match (&self.run.node(row.node).kind, row.resolved) {
+            (Kind::Fork { branches }, _) => branches.len(),
+            (_, Some(part)) => self.run.plans[part.part as usize].roots.len(),
+            _ => 0,
+        };
+        let lanes = 0..u32::try_from(lanes).unwrap_or(u32::MAX);
+        let open =
+            lanes.filter_map(|lane| self.lane_head(fork, lane)).filter(|head| !self.run.step_row(*head).lane_done);
+        u32::try_from(open.count()).unwrap_or(u32::MAX)
     }
 
     /// The step that a branch begins with.

@@ -25,7 +25,8 @@ impl Transition<'_> {
     /// Counts what a join waits for from scratch: when it is opened, and when its run was brought back.
     pub(super) fn count_join(&mut self, step: StepIx) {
         let row = self.run.step_row(step);
-        let fork_open = row.fork.map(|fork| self.run.step_row(fork).open);
+        let fork = row.fork;
+        let fork_open = fork.map(|fork| self.run.step_row(fork).open);
         let joined = self.run.joined(step);
         let (mut open, mut failed, mut errors) = (0, 0, 0);
         let mut reason = String::new();
@@ -42,8 +43,8 @@ impl Transition<'_> {
                 append(&mut reason, other);
             }
         }
-        if self.run.joins_branches(step) {
-            open = fork_open.unwrap_or(0);
+        if let (true, Some(fork)) = (self.run.joins_branches(step), fork) {
+            open = self.lanes_open(fork);
         }
         self.out.looked_at += joined.len() as u64;
         let forced = fork_open == Some(0);

@@ -29,6 +29,7 @@ impl Transition<'_> {
         let iteration = self.change(step, |row| {
             row.phase = Phase::Looping;
             row.iteration += 1;
+            row.open = 1;
             row.iteration
         });
         if iteration > MAX_ROUNDS {
@@ -40,11 +41,11 @@ impl Transition<'_> {
         match body {
             Some(node) => self
                 .open(NodeId { part: id.part, node }, Place { parent: Some(step), scope, order, ..Place::default() }),
-            None => self.round_over(step),
+            None => self.strand_over(step),
         }
     }
 
-    /// The body has come to its end: is there another round?
+    /// The body, and every branch that it left running, has come to its end: is there another round?
     pub(super) fn round_over(&mut self, step: StepIx) {
         self.drop_rounds(step);
         let row = self.run.step_row(step);

@@ -275,7 +275,8 @@ pub struct StepRow {
     pub keep_last: Option<u32>,
     /// The case that was chosen: its index, or none for the default.
     pub chosen: Option<u32>,
-    /// A fork's open branches; the tasks a join still waits for.
+    /// What is still to come: of a fork, branches that are not over, those of forks in them included; of a loop, the same and the
+    /// body itself; of a join, tasks or branches.
     pub open: u32,
     /// Joined tasks that failed.
     pub failed: u32,

@@ -204,6 +204,12 @@ impl World {
         self.commands.extend(commands.into_iter().map(|command| (id.to_owned(), command)));
     }
 
+    /// Does what a run wants once more.
+    pub(crate) fn give(&mut self, id: &str, out: Effects) {
+        self.take(id, out);
+        self.pump();
+    }
+
     /// Compares the rows that were written with the run, and makes the run anew from them.
     pub(crate) fn reload(&mut self, id: &str) {
         let run = &self.runs[id];
