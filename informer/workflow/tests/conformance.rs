@@ -568,3 +568,45 @@ fn expectations_of_another_projects_tests_are_met() {
     println!("{played} of {} play", tests.as_array().unwrap().len());
     assert!(played >= PLAY, "{played} play, {PLAY} did");
 }
+
+#[test]
+fn every_definition_that_registers_comes_to_an_end() {
+    let Some(directory) = samples() else { return };
+    let all = definitions(&directory);
+    for (file, json) in &all {
+        if Definition::parse(json).is_err() {
+            continue;
+        }
+        let test = json!({"definitions": [file]});
+        let player = Player::new(&test, &all, Guess::default()).unwrap();
+        let mut world = player.world;
+        world.by_hand = false;
+        world.register(json.clone()).unwrap();
+        let input = inputs(json, &all).remove(0);
+        let run = world.start(text(json, "name"), input);
+        for _ in 0..200 {
+            if world.status(&run).is_ended() {
+                break;
+            }
+            match world.work.values().next().map(|work| work.name.clone()) {
+                Some(name) => world.complete(&name, json!({"op": "done"})),
+                None => {
+                    let waits: Vec<String> = world.runs[&run]
+                        .shown()
+                        .into_iter()
+                        .filter(|step| step.is_live())
+                        .map(|step| world.runs[&run].full_reference(step))
+                        .collect();
+                    for reference in waits {
+                        let end =
+                            Event::Update { reference, status: TaskStatus::Completed, output: None, reason: None };
+                        let _ = world.tell(&run, end);
+                    }
+                }
+            }
+        }
+        let reason = world.runs[&run].row().reason.clone().unwrap_or_default();
+        println!("| {file} | {} | {reason} |", world.status(&run).as_str());
+        assert!(world.status(&run).is_ended(), "{file}: {}", world.show(&run));
+    }
+}

@@ -146,7 +146,7 @@ fn world_for(shapes: &[Shape], retries: u32) -> World {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 96, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
 
     /// When nothing fails, every order of ends brings the run to a good end, each join opens once, and rows written one by one are
     /// the run at every point.
@@ -240,5 +240,63 @@ proptest! {
         }
         prop_assert_eq!(again.row(), world.runs[&run].row());
         prop_assert!(again.steps().eq(world.runs[&run].steps()));
+    }
+
+    /// Whatever a definition says, it is accepted or refused, and what is accepted can be laid out.
+    #[test]
+    fn nonsense_is_refused_and_never_panics(shapes in shapes(), seed: u64, nonsense in nonsense()) {
+        let tasks = Writer { next: 0 }.sequence(&shapes);
+        let mut definition = json!({"name": "w", "version": 1, "tasks": tasks, "outputParameters": {"x": "${workflow.input.y}"}});
+        let mut choices = numbers(seed);
+        for _ in 0..1 + choices(3) {
+            spoil(&mut definition, &mut choices, &nonsense);
+        }
+        if let Ok(accepted) = workflow::definition::Definition::parse(&definition) {
+            workflow::plan::Plan::of(accepted.value);
+        }
+    }
+}
+
+fn nonsense() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        any::<f64>().prop_map(Value::from),
+        "[a-z$.{}\\[\\]'*?() ]{0,12}".prop_map(Value::from),
+        Just(json!("${workflow.input.a[0].b}")),
+        Just(json!("JOIN")),
+        Just(json!("WAIT")),
+        Just(json!("SUB_WORKFLOW")),
+    ];
+    leaf.prop_recursive(2, 8, 3, |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..3).prop_map(Value::from),
+            prop::collection::vec(("(name|type|tasks|joinOn|[a-z]{1,3})", inner), 0..3)
+                .prop_map(|pairs| Value::Object(pairs.into_iter().collect())),
+        ]
+    })
+}
+
+/// Puts nonsense somewhere into a definition.
+fn spoil(value: &mut Value, choices: &mut dyn FnMut(usize) -> usize, nonsense: &Value) {
+    let count = match value {
+        Value::Object(map) => map.len(),
+        Value::Array(list) => list.len(),
+        _ => 0,
+    };
+    if count == 0 || choices(5) == 0 {
+        *value = nonsense.clone();
+        return;
+    }
+    let index = choices(count);
+    match value {
+        Value::Object(map) => {
+            if let Some((_, inner)) = map.iter_mut().nth(index) {
+                spoil(inner, choices, nonsense);
+            }
+        }
+        Value::Array(list) => spoil(&mut list[index], choices, nonsense),
+        _ => {}
     }
 }

@@ -437,6 +437,25 @@ fn a_child_ends_with_its_parent_and_is_retried_with_it() {
 }
 
 #[test]
+fn a_child_that_ended_well_while_its_parent_failed_says_so_again() {
+    let mut world = world(json!([fork(json!([[child(json!({}))], [simple("b")]])), join(json!(["sub", "b"]))]));
+    world.register(json!({"name": "child", "tasks": [simple("a")], "outputParameters": {"x": 1}})).unwrap();
+    let run = world.start("w", json!({}));
+    world.by_hand = true;
+    // The child's output is asked for, and its end is told, while the parent fails.
+    world.complete("a", json!({}));
+    world.fail("b");
+    world.by_hand = false;
+    world.pump();
+    assert_eq!(world.show(&run), "FAILED: fork:COMPLETED sub:CANCELED b:FAILED join:CANCELED");
+    assert_eq!(world.status(&format!("{run}.1")), RunStatus::Completed);
+    world.tell(&run, Event::Retry).unwrap();
+    assert_eq!(world.show(&run), "RUNNING: fork:COMPLETED sub:COMPLETED b:FAILED join:IN_PROGRESS b:SCHEDULED");
+    world.complete("b", json!({}));
+    assert_eq!(world.status(&run), RunStatus::Completed);
+}
+
+#[test]
 fn a_child_that_is_retried_brings_its_parent_back() {
     let mut world = world(json!([child(json!({})), simple("b")]));
     world.register(json!({"name": "child", "tasks": [simple("a")]})).unwrap();

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::Transition;
-use super::event::{Command, Outcome, Refused};
+use super::event::{Command, Outcome, Refused, RunEnd};
 use super::flow::Place;
 use super::row::{Flow, Phase, RunStatus, StepIx, StepRow, TaskStatus};
 use crate::definition::Kind;
@@ -33,6 +33,28 @@ impl Transition<'_> {
             }
         }
         self.revive();
+        Ok(Outcome::Applied)
+    }
+
+    /// The run that waits for this one goes on after its end.
+    pub(super) fn on_revive(&mut self) -> Result<Outcome, Refused> {
+        if self.run.row.ending.is_some() {
+            // Its output is not wanted any more.
+            self.end_run(None, None);
+        }
+        match self.run.row.status {
+            RunStatus::Failed | RunStatus::TimedOut | RunStatus::Terminated => return self.on_retry(),
+            RunStatus::Running | RunStatus::Paused | RunStatus::Completed => {}
+        }
+        self.row().era += 1;
+        let row = &self.run.row;
+        let (status, output, reason, era) = (row.status, row.output, row.reason.clone(), row.era);
+        if let Some(parent) = row.parent.clone() {
+            self.command(match status {
+                RunStatus::Completed => Command::TellParent { parent, end: RunEnd { status, output, reason, era } },
+                _ => Command::TellReopened { parent, era },
+            });
+        }
         Ok(Outcome::Applied)
     }
 

@@ -96,6 +96,8 @@ pub enum Event {
     },
     /// Try again what failed.
     Retry,
+    /// The run that waits for this one was brought back: go on, or say again how it ended.
+    Revive,
     /// Go back to a task.
     Rerun {
         /// Its reference name; none: to the start.
@@ -218,7 +220,7 @@ pub enum Command {
         /// Why.
         reason: String,
     },
-    /// Bring a child back: [`Event::Retry`] for it.
+    /// Bring a child back: [`Event::Revive`] for it.
     RetryChild {
         /// The step that waits.
         step: StepIx,

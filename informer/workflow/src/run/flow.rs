@@ -416,6 +416,8 @@ impl Transition<'_> {
             row.phase = Phase::Ended;
             row.flow = Flow::Stopped;
             row.ended_ms = Some(now);
+            // What the child tells of its end from now on comes too late.
+            row.child_era += u32::from(waits_for_child);
             row.due_ms.take().is_some() | row.deadline_ms.take().is_some()
         });
         if timed {

@@ -254,6 +254,7 @@ impl Transition<'_> {
             Event::Resume => return self.on_resume(),
             Event::Terminate { reason, tell } => return self.on_terminate(reason, tell),
             Event::Retry => return self.on_retry(),
+            Event::Revive => return self.on_revive(),
             Event::Rerun { from, input } => return self.on_rerun(from, input),
             Event::Restart { latest } => return self.on_restart(latest),
             Event::Skip { reference, output } => return self.on_skip(&reference, output),

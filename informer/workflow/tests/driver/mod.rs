@@ -294,7 +294,7 @@ impl World {
                 let _ = self.apply(&run, Event::Terminate { reason: Some(reason), tell: false });
             }
             Command::RetryChild { step, run } => {
-                if let Err(refused) = self.apply(&run, Event::Retry) {
+                if let Err(refused) = self.apply(&run, Event::Revive) {
                     let _ = self.apply(id, Event::ChildRefused { step, reason: refused.to_string() });
                 }
             }
