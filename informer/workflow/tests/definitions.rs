@@ -155,12 +155,14 @@ fn what_conductor_ignores_is_noted_and_accepted() {
     let mut definition = workflow(json!([simple("a")]));
     definition["tasks"][0]["colour"] = json!("red");
     definition["tasks"][0]["inputParameters"] = json!({"x": "${nobody.output.y}"});
-    definition["description"] = Value::Null;
+    (definition["description"], definition["maskedFields"]) = (Value::Null, json!(["password"]));
+    definition["workflowStatusListenerEnabled"] = json!(false);
     let accepted = Definition::parse(&definition).unwrap();
     let notes: Vec<String> = accepted.notes.iter().map(ToString::to_string).collect();
-    assert_eq!(notes.len(), 2, "{notes:?}");
-    assert!(notes[0].starts_with("$.tasks[0].colour"));
-    assert!(notes[1].contains("\"nobody\" is no task of this workflow"));
+    assert_eq!(notes.len(), 3, "{notes:?}");
+    assert!(notes[0].starts_with("$.maskedFields: has no effect"));
+    assert!(notes[1].starts_with("$.tasks[0].colour"));
+    assert!(notes[2].contains("\"nobody\" is no task of this workflow"));
 }
 
 #[test]

@@ -146,7 +146,7 @@ fn world_for(shapes: &[Shape], retries: u32) -> World {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
 
     /// When nothing fails, every order of ends brings the run to a good end, each join opens once, and rows written one by one are
     /// the run at every point.

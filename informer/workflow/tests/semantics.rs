@@ -593,3 +593,54 @@ fn an_http_task_is_work_of_another_kind() {
     world.complete("call", json!({"response": {"statusCode": 200}}));
     assert_eq!(world.status(&run), RunStatus::Completed);
 }
+
+#[test]
+fn an_asynchronous_http_task_waits_for_a_word_after_its_answer() {
+    let call = json!({"name": "call", "taskReferenceName": "call", "type": "HTTP", "asyncComplete": true,
+        "inputParameters": {"http_request": {"uri": "http://x"}}});
+    let mut world = world(json!([call]));
+    let run = world.start("w", json!({}));
+    world.complete("call", json!({"response": {"statusCode": 202}}));
+    assert_eq!(world.show(&run), "RUNNING: call:IN_PROGRESS");
+    world.tell(&run, update("call", TaskStatus::Completed)).unwrap();
+    assert_eq!(world.output(&run), json!({"response": {"statusCode": 202}}));
+}
+
+#[test]
+fn an_exclusive_join_takes_whichever_ran_and_its_default_when_none_did() {
+    let joined = |default: Value| {
+        json!([switch("SWITCH", json!({"x": [simple("b")], "y": [simple("c")]})),
+        {"name": "ej", "taskReferenceName": "ej", "type": "EXCLUSIVE_JOIN", "joinOn": ["b", "c"], "defaultExclusiveJoinTask": default}])
+    };
+    for (on, ran) in [("x", "b"), ("y", "c"), ("other", "d")] {
+        let mut world = world(joined(json!(["d"])));
+        let run = world.start("w", json!({"on": on}));
+        world.complete(ran, json!({"from": ran}));
+        assert_eq!(world.show(&run), format!("COMPLETED: s:COMPLETED {ran}:COMPLETED ej:COMPLETED"));
+        assert_eq!(world.output(&run), json!({"from": ran}));
+    }
+    // Nothing it names ran, and it has no default: it would wait for ever.
+    let mut world = world(joined(json!([])));
+    let run = world.start("w", json!({"on": "other"}));
+    world.complete("d", json!({}));
+    assert_eq!(world.show(&run), "COMPLETED: s:COMPLETED d:COMPLETED ej:COMPLETED");
+}
+
+#[test]
+fn an_outer_join_waits_for_branches_that_an_inner_join_left_running() {
+    let mut inner = fork(json!([[simple("a"), simple("b")], [simple("c")]]));
+    (inner["name"], inner["taskReferenceName"]) = (json!("inner"), json!("inner"));
+    let mut inner_join = join(json!(["a", "c"]));
+    inner_join["taskReferenceName"] = json!("inner_join");
+    let mut world =
+        world(json!([fork(json!([[inner, inner_join], [simple("d")]])), join(json!(["b", "d"])), simple("e")]));
+    let run = world.start("w", json!({}));
+    for name in ["a", "c", "d"] {
+        world.complete(name, json!({}));
+    }
+    assert!(world.show(&run).contains("inner_join:COMPLETED") && world.show(&run).contains(" join:IN_PROGRESS"));
+    world.complete("b", json!({"b": 1}));
+    assert_eq!(world.task_output(&run, "join"), json!({"b": {"b": 1}}));
+    world.complete("e", json!({}));
+    assert_eq!(world.status(&run), RunStatus::Completed);
+}

@@ -39,6 +39,16 @@ const WORKFLOW_KEYS: &[&str] = &[
     "updatedBy",
 ];
 
+const WORKFLOW_KEYS_WITHOUT_EFFECT: &[&str] = &[
+    "workflowStatusListenerEnabled",
+    "workflowStatusListenerSink",
+    "rateLimitConfig",
+    "cacheConfig",
+    "maskedFields",
+    "inputSchema",
+    "outputSchema",
+];
+
 const TASK_KEYS: &[&str] = &[
     "name",
     "taskReferenceName",
@@ -102,6 +112,7 @@ pub(super) fn branches(reader: &mut Reader, json: &[Value]) -> Vec<Task> {
 fn workflow_at(reader: &mut Reader, json: &Value, path: &str, budget: &mut Budget) -> Option<Definition> {
     let from = reader.object(json, path)?;
     reader.known(from, path, WORKFLOW_KEYS);
+    reader.without_effect(from, path, WORKFLOW_KEYS_WITHOUT_EFFECT);
     let name = reader.name(from, path, "name");
     let version = reader.number(from, path, "version", u64::from(u32::MAX)).unwrap_or(1);
     let schema = reader.number(from, path, "schemaVersion", u64::MAX).unwrap_or(2);
@@ -164,6 +175,7 @@ fn sequence(reader: &mut Reader, list: &[Value], path: &str, budget: &mut Budget
 fn task(reader: &mut Reader, json: &Value, path: &str, budget: &mut Budget) -> Option<Task> {
     let from = reader.object(json, path)?;
     reader.known(from, path, TASK_KEYS);
+    reader.without_effect(from, path, &["onStateChange", "cacheConfig", "rateLimited"]);
     let input = match from.get("inputParameters") {
         Some(Value::String(text)) if text.starts_with("${") => {
             let message = "an expression in place of the whole map is not supported; write one expression per key";

@@ -158,6 +158,22 @@ impl Reader {
         None
     }
 
+    /// Tells keys that are known and say something, but change nothing here.
+    pub(super) fn without_effect(&mut self, from: &Map<String, Value>, path: &str, keys: &[&str]) {
+        for key in keys {
+            let says = match present(from, key) {
+                None | Some(Value::Bool(false)) => false,
+                Some(Value::String(text)) => !text.is_empty(),
+                Some(Value::Array(list)) => !list.is_empty(),
+                Some(Value::Object(map)) => !map.is_empty(),
+                Some(_) => true,
+            };
+            if says {
+                self.note(format!("{path}.{key}"), "has no effect here");
+            }
+        }
+    }
+
     /// Tells keys that nobody reads; Conductor ignores them too.
     pub(super) fn known(&mut self, from: &Map<String, Value>, path: &str, keys: &[&str]) {
         for key in from.keys().filter(|key| !keys.contains(&key.as_str())) {

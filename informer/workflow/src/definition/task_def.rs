@@ -150,6 +150,7 @@ impl TaskDef {
 pub(super) fn parse(reader: &mut Reader, json: &Value, path: &str) -> Option<TaskDef> {
     let from = reader.object(json, path)?;
     reader.known(from, path, KEYS);
+    reader.without_effect(from, path, &["isolationGroupId", "executionNameSpace", "inputSchema", "outputSchema"]);
     let name = reader.name(from, path, "name")?;
     let default = TaskDef::unregistered(&name);
     let mut seconds = |key: &str| reader.number(from, path, key, MAX_SECONDS);
@@ -179,9 +180,6 @@ pub(super) fn parse(reader: &mut Reader, json: &Value, path: &str) -> Option<Tas
         input_template: reader.map(from, path, "inputTemplate"),
         name,
     };
-    if reader.flag(from, path, "enforceSchema", false) && from.get("inputSchema").is_some_and(|s| !s.is_null()) {
-        reader.note(format!("{path}.enforceSchema"), "schemas are not enforced; check the input in the task");
-    }
     Some(definition)
 }
 
