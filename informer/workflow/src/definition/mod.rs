@@ -96,7 +96,7 @@ pub enum Kind<S> {
     /// A sequence repeated.
     DoWhile(DoWhile<S>),
     /// Another workflow, waited for.
-    SubWorkflow(SubWorkflow),
+    SubWorkflow(Box<SubWorkflow>),
     /// Another workflow, not waited for.
     StartWorkflow,
     /// A time, a duration, or somebody's word.

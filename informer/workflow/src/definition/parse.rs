@@ -259,7 +259,7 @@ fn kind(
             items: present(from, "items").or_else(|| present(input, "items")).cloned(),
             body: inner(reader, "loopOver", budget),
         }),
-        "SUB_WORKFLOW" => Kind::SubWorkflow(sub_workflow(reader, from, path, budget)?),
+        "SUB_WORKFLOW" => Kind::SubWorkflow(Box::new(sub_workflow(reader, from, path, budget)?)),
         "EVENT" => Kind::Event { sink: reader.name(from, path, "sink")? },
         "DYNAMIC" => Kind::Dynamic { param: reader.name(from, path, "dynamicTaskNameParam")? },
         other => return plain(reader, other, path),

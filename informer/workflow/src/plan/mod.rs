@@ -10,6 +10,7 @@
 //! its own, a *part* appended to the run; [`NodeId`] names part and node.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -36,6 +37,8 @@ pub struct Plan {
     /// Where it begins: one node of a definition, one for each branch of a part.
     pub roots: Vec<u32>,
     by_reference: BTreeMap<String, u32>,
+    /// Task definitions by name: the branches of a fork share theirs.
+    shared: BTreeMap<String, Arc<TaskDef>>,
 }
 
 /// What a definition says of its runs.
@@ -73,7 +76,7 @@ pub struct Node {
     /// What it is; sequences are their first nodes.
     pub kind: Kind<Option<u32>>,
     /// How it is run; Conductor's defaults for a SIMPLE task that nobody defined.
-    pub definition: Option<TaskDef>,
+    pub definition: Option<Arc<TaskDef>>,
     /// Retries in place of the definition's.
     pub retry_count: Option<u32>,
     /// Seconds before its start.
@@ -163,7 +166,7 @@ impl Plan {
     }
 
     fn empty(settings: Settings) -> Self {
-        Self { settings, nodes: Vec::new(), roots: Vec::new(), by_reference: BTreeMap::new() }
+        Self { settings, nodes: Vec::new(), roots: Vec::new(), by_reference: BTreeMap::new(), shared: BTreeMap::new() }
     }
 
     fn len(&self) -> u32 {
@@ -198,6 +201,7 @@ impl Plan {
             (Kind::Simple, None) => Some(TaskDef::unregistered(&task.name)),
             (_, definition) => definition,
         };
+        let definition = definition.map(|definition| self.share(definition));
         self.nodes.push(Node {
             name: task.name,
             reference: task.reference,
@@ -224,6 +228,17 @@ impl Plan {
         let node = self.at(index);
         (node.kind, node.end) = (kind, end);
         index
+    }
+
+    fn share(&mut self, definition: TaskDef) -> Arc<TaskDef> {
+        match self.shared.get(&definition.name) {
+            Some(known) if **known == definition => Arc::clone(known),
+            _ => {
+                let definition = Arc::new(definition);
+                self.shared.insert(definition.name.clone(), Arc::clone(&definition));
+                definition
+            }
+        }
     }
 
     fn kind(&mut self, kind: Kind<Vec<Task>>, index: u32, depth: u32) -> Kind<Option<u32>> {

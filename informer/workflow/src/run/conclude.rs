@@ -4,7 +4,7 @@ use super::event::{Outcome, RunEnd, TaskEnd};
 use super::flow::Place;
 use super::row::{Flow, Phase, RunStatus, StepIx, TaskStatus};
 use super::{Transition, bounded};
-use crate::definition::{Kind, TaskDef, TimeoutPolicy};
+use crate::definition::{Kind, TimeoutPolicy};
 use crate::evaluate::Handle;
 
 impl Transition<'_> {
@@ -125,7 +125,7 @@ impl Transition<'_> {
         }
         let node = self.run.spec(self.run.step_row(step));
         let waits = node.async_complete && matches!(node.kind, Kind::Http) && end.status == TaskStatus::Completed;
-        let policy = node.definition.as_ref().map(|definition: &TaskDef| definition.timeout_policy);
+        let policy = node.definition.as_ref().map(|definition| definition.timeout_policy);
         self.change(step, |row| row.output = end.output.or(row.output));
         if waits && self.run.step_row(step).phase == Phase::Sent {
             self.wait_for_word(step);
