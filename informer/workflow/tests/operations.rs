@@ -6,7 +6,7 @@ mod driver;
 
 use driver::World;
 use serde_json::{Value, json};
-use workflow::run::{Effects, Event, Moment, Outcome, Refused, RunStatus, TaskStatus};
+use workflow::run::{Effects, Event, Moment, Outcome, Refused, Run, RunStatus, TaskStatus};
 
 fn simple(name: &str) -> Value {
     json!({"name": name, "taskReferenceName": name, "type": "SIMPLE"})
@@ -414,6 +414,31 @@ fn a_terminate_that_is_reached_while_the_run_pauses_waits_for_its_turn() {
     assert_eq!(world.show(&run), "PAUSED: t:SCHEDULED");
     world.tell(&run, Event::Resume).unwrap();
     assert_eq!(world.show(&run), "FAILED: t:COMPLETED");
+}
+
+#[test]
+fn rows_that_do_not_belong_together_are_refused() {
+    let mut world = world(forked());
+    let run = world.start("w", json!({}));
+    let held = &world.runs[&run];
+    let rows = || held.steps().cloned().collect::<Vec<_>>();
+    let load = |steps: Vec<workflow::run::StepRow>| {
+        Run::load(held.row().clone(), steps, Vec::new(), held.plans().to_vec()).map(drop)
+    };
+    assert_eq!(load(rows()), Ok(()));
+    assert_eq!(
+        load(rows().split_off(1)).unwrap_err().to_string(),
+        format!("run {run}: step 1 lies in a step that is not there")
+    );
+    let mut wrong = rows();
+    wrong[1].node.node = 99;
+    assert_eq!(
+        load(wrong).unwrap_err().to_string(),
+        format!("run {run}: step 1 is of a task that its plan does not have")
+    );
+    let mut parts = held.row().clone();
+    parts.parts = 2;
+    assert!(Run::load(parts, rows(), Vec::new(), held.plans().to_vec()).is_err());
 }
 
 #[test]

@@ -345,7 +345,7 @@ impl Transition<'_> {
         }
     }
 
-    fn waiting_join(&self, fork: StepIx) -> Option<StepIx> {
+    pub(super) fn waiting_join(&self, fork: StepIx) -> Option<StepIx> {
         let join = self.run.step_row(fork).join?;
         self.run.steps.get(&join).filter(|row| row.phase == Phase::Joining).map(|row| row.step)
     }

@@ -63,11 +63,12 @@ impl Transition<'_> {
         let node = self.run.node(row.node);
         let (status, scope, part) = (row.status, row.scope.clone(), row.node.part);
         let joins: Vec<u32> = node.joined_by.clone();
-        if matches!(node.parent, Parent::Part) && (status == TaskStatus::CompletedWithErrors || !status.is_success()) {
-            let join = row.parent.and_then(|fork| self.run.step_row(fork).join);
-            if let Some(join) = join.filter(|join| self.run.step_row(*join).phase == Phase::Joining) {
-                self.tally(join, step, 0);
-            }
+        let branch = matches!(node.parent, Parent::Part);
+        let trouble = status == TaskStatus::CompletedWithErrors || !status.is_success();
+        if let (true, Some(fork)) = (branch && trouble, row.parent)
+            && let Some(join) = self.waiting_join(fork)
+        {
+            self.tally(join, step, 0);
         }
         for join in joins {
             let id = NodeId { part, node: join };

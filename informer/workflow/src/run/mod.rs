@@ -109,6 +109,14 @@ pub enum LoadError {
         /// Given.
         found: usize,
     },
+    /// A step lies in one that is not there.
+    #[error("run {run}: step {step} lies in a step that is not there")]
+    Step {
+        /// The run.
+        run: String,
+        /// The step.
+        step: StepIx,
+    },
     /// A step's node is in no plan.
     #[error("run {run}: step {step} is of a task that its plan does not have")]
     Node {
@@ -184,6 +192,18 @@ impl Run {
             let named = step.resolved.is_none_or(|node| dynamic != Some(true) || run.find_node(node).is_some());
             if dynamic.is_none() || !part || !named {
                 return Err(LoadError::Node { run: run.row.id.clone(), step: step.step });
+            }
+        }
+        for step in run.steps.values() {
+            // What holds a step came before it, unless the step was skipped ahead, which holds nothing: no row leads back to itself.
+            let around = [step.parent, step.fork];
+            let ahead = step.status == TaskStatus::Skipped;
+            if around
+                .into_iter()
+                .flatten()
+                .any(|other| (other >= step.step && !ahead) || !run.steps.contains_key(&other))
+            {
+                return Err(LoadError::Step { run: run.row.id.clone(), step: step.step });
             }
         }
         run.index = Index::of(&run);
