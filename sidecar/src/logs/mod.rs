@@ -153,9 +153,12 @@ async fn read(
             Ok(Ok(())) => {}
             Ok(Err(Closed)) => return Ok(()),
             Err(error) => {
-                let failure = format!("cannot read the log: {error}");
-                // Nobody takes it: then nobody needs it either.
-                let _closed = sending.send(v1::LogUpload { failure, ..Default::default() }).await;
+                // Without a word the answer breaks off, and the reader asks again; the log is there.
+                if !is_out_of_files(&error) {
+                    let failure = format!("cannot read the log: {error}");
+                    // Nobody takes it: then nobody needs it either.
+                    let _closed = sending.send(v1::LogUpload { failure, ..Default::default() }).await;
+                }
                 return Err(Error::Read { path: source.attempt_dir, source: error });
             }
         }
@@ -176,6 +179,11 @@ async fn read(
 }
 
 /// Marks the streams that lost bytes at their cap, then ends the upload.
+/// This process, or the machine, has no descriptor for another file: it will have one.
+fn is_out_of_files(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
+}
+
 async fn close(readers: &[(LogStream, Reader)], sending: &Sending, truncated: bool) -> Result<(), Closed> {
     let cut = cut(readers, truncated);
     for (stream, reader) in readers.iter().filter(|(stream, _)| cut.contains(stream)) {

@@ -230,9 +230,12 @@ fn agent_files() -> Result<Outcome> {
     let mut followers = Vec::new();
     for _ in 0..FOLLOWERS {
         followers.push(Watched::new(world.informer_started(&["logs", "-f", &id])?)?);
+        if let [first] = &mut followers[..] {
+            // Only he can be sure of room.
+            first.wait_bytes(5)?;
+        }
     }
     let fault = now();
-    followers[0].wait_bytes(5)?;
     let states = listen(&world, BEATS)?;
     promises.require(!states.contains(&"lost".to_owned()), format!("invariant 12: {states:?}"));
     promises.submit(&world, &["--", "true"])?;
