@@ -17,6 +17,8 @@ const RATE_BYTES_PER_S: u64 = 1 << 30;
 const SHORTEST_NS: u64 = 50_000_000;
 /// Longest interval, once the files stand still: bounds the overshoot of a service that suddenly talks.
 const LONGEST_NS: u64 = 2_000_000_000;
+/// Longest interval at a cap that was reached: who was held up by a slow disk writes on as fast as before, and a second of that is gigabytes.
+const FLOODED_NS: u64 = 250_000_000;
 /// Holes are punched in whole blocks of this size.
 const BLOCK_BYTES: u64 = 4096;
 
@@ -90,7 +92,9 @@ impl Logs {
             room = room.min(self.cap.saturating_sub(file.bytes - file.base));
         }
         let quiet = before.0 == self.bytes();
-        self.interval_ns = if quiet { (self.interval_ns * 2).min(LONGEST_NS) } else { interval(room) };
+        let flooded = self.truncated || self.files.iter().any(|file| file.base > 0);
+        let longest_ns = if flooded { FLOODED_NS } else { LONGEST_NS };
+        self.interval_ns = if quiet { (self.interval_ns * 2).min(longest_ns) } else { interval(room) };
         self.look_at = now + self.interval_ns;
         before.1 != self.bases()
     }
@@ -124,5 +128,30 @@ impl Log {
             self.base = base;
         }
         done
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write as _;
+
+    #[test]
+    fn a_flooded_log_that_stands_still_is_looked_at_soon_again() {
+        let path = std::env::temp_dir().join(format!("keeper-logs-{}", std::process::id()));
+        std::fs::create_dir(&path).unwrap();
+        let dir = rustix::fs::open(&path, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()).unwrap();
+        let mut logs = Logs::create(dir.as_fd(), &Spec { log_cap_bytes: 4096, ..Spec::default() }, 0).unwrap();
+        let longest = |logs: &mut Logs| {
+            for _ in 0..20 {
+                logs.look(logs.look_at);
+            }
+            logs.interval_ns
+        };
+        assert_eq!(longest(&mut logs), LONGEST_NS, "who prints nothing is never woken for");
+        let mut out = std::fs::File::options().append(true).open(path.join("out")).unwrap();
+        out.write_all(&[b'x'; 5000]).unwrap();
+        assert_eq!((longest(&mut logs), logs.truncated, logs.bytes()), (FLOODED_NS, true, (4096, 0)));
+        std::fs::remove_dir_all(&path).unwrap();
     }
 }
