@@ -64,7 +64,8 @@ pub(super) fn find_or_create(data: &Path) -> Result<PathBuf, Error> {
 }
 
 fn create(data: &Path, path: &Path) -> Result<(), Error> {
-    if beside(path, "-wal").exists() {
+    // An empty log holds nothing: a start that was refused may have made it.
+    if fs::metadata(beside(path, "-wal")).is_ok_and(|log| log.len() > 0) {
         return Err(damaged(path, "the file", "it is missing, and its log of commits is there"));
     }
     if let Some(missing) = super::witness::read(path).and_then(|statement| statement.missing(path)) {

@@ -81,6 +81,9 @@ fn a_missing_file_beside_its_log_is_not_made_anew() {
     fs::rename(data.db(), data.0.join("informer.db-wal")).unwrap();
     assert!(matches!(data.refused(), Error::Corrupt { .. }));
     assert!(!data.db().exists());
+    fs::write(data.0.join("informer.db-wal"), "").unwrap();
+    fs::remove_file(data.0.join("informer.db-witness")).unwrap();
+    assert_eq!(Sqlite::open(&data.0).unwrap().identity().commit_seq, 0, "an empty log holds nothing");
 }
 
 #[test]
