@@ -60,7 +60,7 @@ pub enum Error {
         owner: u32,
     },
     /// SQLite cannot read or write it.
-    #[error("cannot use the ledger {}: {source}; nothing was changed. If the file is damaged, move it away: running tasks are found again through their records", path.display())]
+    #[error("cannot use the ledger {}: {source}; nothing was changed. If the file is damaged, move it away once no exclusive task runs here: the next agent has a new id, and what runs is set aside", path.display())]
     Database {
         /// The file.
         path: PathBuf,
@@ -68,7 +68,7 @@ pub enum Error {
         source: rusqlite::Error,
     },
     /// SQLite reads it and finds it damaged, or a value in it makes no sense.
-    #[error("the ledger {} is damaged ({what}); nothing was changed. Move it away to start anew: running tasks are found again through their records", path.display())]
+    #[error("the ledger {} is damaged ({what}); nothing was changed. Move it away to start anew, once no exclusive task runs here: the next agent has a new id, and what runs is set aside", path.display())]
     Damaged {
         /// The file.
         path: PathBuf,
