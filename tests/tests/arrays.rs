@@ -250,9 +250,12 @@ fn an_informer_killed_in_the_middle_loses_no_member() -> Result<()> {
     let file = world.dir().join("lines");
     let items: Vec<String> = (1..=60).map(|n| format!("item {n}")).collect();
     std::fs::write(&file, items.join("\n"))?;
-    let script = noting(&world, "true");
+    let script = format!("{}; {}", held(&world, "go"), noting(&world, "true"));
     let id = world.submit(&["--each-line", file.to_str().context("UTF-8")?, "--", "sh", "-c", &script])?;
-    let mut waiting = Watched::new(world.informer_started(&["wait", &id])?)?;
+    let mut waiting = Watched::new(world.informer_started(&["wait", "--verbose", &id])?)?;
+    // Who is not linked when the informer goes is told that it cannot be reached.
+    waiting.wait_word()?;
+    world.touch("go")?;
     for seen in [5, 25, 45] {
         wait_for("some members have run", || (world.lines("notes").len() >= seen).then_some(()))?;
         world.kill_informer();
