@@ -4,6 +4,7 @@ use super::promises::{Promises, attempts, ended, since, started, starts, waiting
 use super::{Absent, Case, Family, Need, Outcome, Round, now};
 use crate::world::{World, alive, kill, processes_with, wait_for};
 use anyhow::{Context as _, Result};
+use rustix::process::{Pid, WaitOptions, getpid, set_child_subreaper, waitpgid, waitpid};
 use std::fmt::Display;
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, Stdio};
@@ -154,7 +155,33 @@ impl Drop for Strangers {
     }
 }
 
+/// Orphans come to this process while it lives, and not to an init that may never reap them: the number of a zombie is not free.
+struct Subreaper;
+
+impl Subreaper {
+    fn new() -> Result<Self> {
+        set_child_subreaper(Some(getpid()))?;
+        Ok(Self)
+    }
+
+    /// Reaps these and what was left of the groups that they led, which keep their numbers taken too.
+    fn reap(&self, dead: &[i32]) {
+        for pid in dead.iter().filter_map(|pid| Pid::from_raw(*pid)) {
+            while matches!(waitpgid(pid, WaitOptions::empty()), Ok(Some(_))) {}
+            // Reaped with its group, or somebody else's child.
+            let _gone = waitpid(Some(pid), WaitOptions::empty());
+        }
+    }
+}
+
+impl Drop for Subreaper {
+    fn drop(&mut self) {
+        let _ = set_child_subreaper(None);
+    }
+}
+
 fn pid_reuse() -> Result<Outcome> {
+    let subreaper = Subreaper::new()?;
     let mut strangers = Strangers(Vec::new());
     let mut world = World::with_sidecars(1)?;
     let mut promises = Promises::default();
@@ -166,8 +193,9 @@ fn pid_reuse() -> Result<Outcome> {
     world.kill_box(0);
     kill(main);
     wait_for("they are gone", || dead.iter().all(|pid| !alive(*pid)).then_some(()))?;
+    subreaper.reap(&dead);
     for pid in &dead {
-        // Nobody may have reaped its former owner yet, or somebody else was quicker; the task's own number is the one that counts.
+        // Somebody else may have been quicker; the task's own number is the one that counts.
         if !strangers.take(*pid)? && *pid == main {
             return Err(Absent(format!("process id {pid} is not to be had")).into());
         }
