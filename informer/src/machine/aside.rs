@@ -123,7 +123,7 @@ impl Machine {
 
     /// A sidecar has told all that is set aside there and may run: what else was held back for it is free.
     pub(super) fn on_aside_told(&mut self, cx: &mut Cx<'_>, id: SidecarId, there: &BTreeSet<AttemptId>) {
-        let Some(sidecar) = self.sidecars.get_mut(&id).filter(|sidecar| !sidecar.aside.is_empty()) else { return };
+        let Some(sidecar) = self.sidecars.get(&id).filter(|sidecar| !sidecar.aside.is_empty()) else { return };
         let over: Vec<AttemptId> = sidecar.aside.difference(there).copied().collect();
         for attempt in over {
             if let Some(sidecar) = self.sidecars.get_mut(&id) {

@@ -97,7 +97,7 @@ impl Machine {
             let here = task.aside.iter().filter(|aside| aside.sidecar == id).map(|aside| aside.number);
             here.map(|number| AttemptId { task: *task_id, number }).collect::<Vec<_>>()
         };
-        if sidecar.aside != self.tasks.iter().flat_map(aside).collect() {
+        if sidecar.aside != self.tasks.iter().flat_map(aside).collect::<BTreeSet<_>>() {
             return Err("what is set aside there is not what its tasks wait for".to_owned());
         }
         if !sidecar.preparing.iter().all(|attempt| booked.contains(attempt)) {

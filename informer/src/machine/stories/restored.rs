@@ -42,12 +42,14 @@ fn a_copy_of_a_waiting_task_becomes_its_attempt_and_its_end_counts() {
     for (facts, unfinished) in [(exclusive(), running(0)), (facts(), running(0)), (exclusive(), HeldState::SetAside)] {
         let (mut world, task) = restored(facts);
         let copy = (AttemptId { task, number: 2 }, BEFORE);
-        let session = world.link(1, 1, 2, vec![held(copy, unfinished.clone())]);
+        let seen = Some(v1::Identity { lineage: "l".into(), epoch: 1, commit_seq: 1 });
+        let hello = Hello { seen, ..World::hello(1, 2) };
+        let session = world.link_as(hello, 1, vec![held(copy, unfinished.clone())]);
+        assert_eq!(world.verdicts(), [Decision::Keep]);
         assert!(world.machine.restored());
         world.link(2, 2, 2, vec![]);
         world.started(session, copy);
         assert_eq!(world.state(task), v1::TaskState::Running, "{unfinished:?}");
-        assert_eq!(world.verdicts(), [Decision::Keep]);
         world.report(session, copy, Report::Ended(Box::new(exit(0))));
         assert_eq!(world.state(task), v1::TaskState::Succeeded);
         assert_eq!(world.assigned(), []);
