@@ -154,7 +154,7 @@ pub fn held(mut wire: v1::HeldAttempt) -> Result<Held, Faults> {
         v1::HeldState::SetAside => HeldState::SetAside,
     };
     let fence = wire.fence.unwrap_or_default().into();
-    Ok(Held { attempt, fence, state, asked: wire.asked.unwrap_or_default(), over: wire.over })
+    Ok(Held { attempt, fence, state, asked: wire.asked, over: wire.over })
 }
 
 /// What a sidecar says on an open link.

@@ -14,8 +14,9 @@ use super::task::{Attempt, Phase, State, Task, WaitsFor};
 use super::timer::Timer;
 use super::{Cx, Machine};
 use proto::id::{AttemptId, SidecarId, TaskId};
-use proto::{bounds, store};
+use proto::{bounds, store, v1};
 use std::collections::BTreeSet;
+use v1::verdict::Decision;
 
 /// A copy that is set aside, named by its sidecar and its number there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,23 +103,49 @@ impl Machine {
         true
     }
 
-    /// A copy of a known task runs on, set aside: if no two may run, no other one starts meanwhile.
-    pub(super) fn hold_for(&mut self, cx: &mut Cx<'_>, sidecar: SidecarId, id: AttemptId) {
+    /// What an attempt is told that is not applied here. It takes room from its inventory on, before the first beat has told of it.
+    pub(super) fn set_aside(
+        &mut self,
+        cx: &mut Cx<'_>,
+        id: SidecarId,
+        attempt: AttemptId,
+        waits: bool,
+        asked: Option<v1::Resources>,
+    ) -> (Decision, v1::Reason) {
+        let held = self.hold_for(cx, id, attempt);
+        match (asked, self.sidecars.get_mut(&id)) {
+            (Some(asked), Some(sidecar)) => {
+                sidecar.apart.cpu_millis = sidecar.apart.cpu_millis.saturating_add(asked.cpu_millis);
+                sidecar.apart.memory_bytes = sidecar.apart.memory_bytes.saturating_add(asked.memory_bytes);
+            }
+            // A sidecar of before is silent about what is set aside. What is kept reports its end, for which the task waits; what
+            // has not started yet must not start any more.
+            (None, _) if held && waits => return (Decision::Stop, v1::Reason::Revoked),
+            (None, _) if held => return (Decision::Keep, v1::Reason::Unspecified),
+            (Some(_) | None, _) => {}
+        }
+        (Decision::SetAside, v1::Reason::Unspecified)
+    }
+
+    /// A copy of a known task runs on beside its attempts: if no two may run, no other one starts meanwhile. Returns whether that is so.
+    fn hold_for(&mut self, cx: &mut Cx<'_>, sidecar: SidecarId, id: AttemptId) -> bool {
         let Some(task) = self.tasks.get_mut(&id.task).filter(|task| task.alike.facts.stop_on_disconnect) else {
-            return;
+            return false;
         };
         let aside = Aside { sidecar, number: id.number };
+        // So many at once are an enemy's; what is listed holds the task already.
         if !task.aside.contains(&aside) && task.aside.len() < bounds::ATTEMPTS_LISTED {
             task.aside.push(aside);
             self.note(cx, id, "set_aside", format!("it runs on sidecar {sidecar}, and this store does not know it"));
-        }
-        if let Some(sidecar) = self.sidecars.get_mut(&sidecar) {
-            sidecar.aside.insert(id);
+            if let Some(sidecar) = self.sidecars.get_mut(&sidecar) {
+                sidecar.aside.insert(id);
+            }
         }
         if self.tasks.get(&id.task).is_some_and(|task| matches!(task.state, State::Ready { .. })) {
             self.stop_waiting(id.task);
             self.make_waiting(cx, id.task, cx.now.mono_ms, WaitsFor::OldCopy);
         }
+        true
     }
 
     /// A sidecar has told all that is set aside there and may run: what else was held back for it is free.
@@ -126,16 +153,18 @@ impl Machine {
         let Some(sidecar) = self.sidecars.get(&id).filter(|sidecar| !sidecar.aside.is_empty()) else { return };
         let over: Vec<AttemptId> = sidecar.aside.difference(there).copied().collect();
         for attempt in over {
-            if let Some(sidecar) = self.sidecars.get_mut(&id) {
-                sidecar.aside.remove(&attempt);
-            }
-            if let Some(task) = self.tasks.get_mut(&attempt.task) {
-                task.aside.retain(|aside| *aside != Aside { sidecar: id, number: attempt.number });
-            }
-            self.touch_task(attempt.task);
-            self.note(cx, attempt, "aside_over", format!("nothing of it runs on sidecar {id} any more"));
-            self.on_old_copy_gone(cx, attempt.task);
+            self.on_aside_over(cx, id, attempt);
         }
+    }
+
+    /// Nothing of a copy that was set aside runs any more.
+    pub(super) fn on_aside_over(&mut self, cx: &mut Cx<'_>, id: SidecarId, attempt: AttemptId) {
+        let removed = self.sidecars.get_mut(&id).is_some_and(|sidecar| sidecar.aside.remove(&attempt));
+        let Some(task) = self.tasks.get_mut(&attempt.task).filter(|_| removed) else { return };
+        task.aside.retain(|aside| *aside != Aside { sidecar: id, number: attempt.number });
+        self.touch_task(attempt.task);
+        self.note(cx, attempt, "aside_over", format!("nothing of it runs on sidecar {id} any more"));
+        self.on_old_copy_gone(cx, attempt.task);
     }
 
     /// A copy of the task that no other may run beside is on a sidecar that is heard, or may be again: its end will be told.

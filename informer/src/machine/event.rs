@@ -229,8 +229,8 @@ pub struct Held {
     pub fence: Fence,
     /// Where it stands there.
     pub state: HeldState,
-    /// What it takes there; nothing, if its sidecar is too old to tell.
-    pub asked: v1::Resources,
+    /// What it takes there; `None`: its sidecar is too old to tell, nor will it tell which of what is set aside has ended.
+    pub asked: Option<v1::Resources>,
     /// Of one that was set aside: no process of it is left, nor will there be one.
     pub over: bool,
 }

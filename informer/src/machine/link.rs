@@ -46,12 +46,12 @@ impl Machine {
         let unfinished = held.iter().filter(|held| held.is_unfinished()).map(|held| held.attempt).collect();
         for held in held {
             let attempt = held.attempt;
-            let apart = held.is_unfinished().then_some(held.asked);
-            let (decision, why) = self.answer(cx, id, held, &told);
-            if let (Decision::SetAside, Some(asked)) = (decision, apart) {
-                self.hold_for(cx, id, attempt);
-                self.book_apart(id, asked);
-            }
+            let apart = held.is_unfinished().then_some((held.state == HeldState::Accepted, held.asked));
+            let answer = self.answer(cx, id, held, &told);
+            let (decision, why) = match apart {
+                Some((waits, asked)) if answer.0 == Decision::SetAside => self.set_aside(cx, id, attempt, waits, asked),
+                _ => answer,
+            };
             let verdict = v1::Verdict { attempt: Some(attempt.to_wire()), decision: decision.into(), why: why.into() };
             self.send(cx, session, Message::Verdict(verdict));
         }
@@ -210,14 +210,6 @@ impl Machine {
             HeldState::Accepted | HeldState::Running { .. } | HeldState::SetAside => {
                 (Decision::Stop, v1::Reason::Revoked)
             }
-        }
-    }
-
-    /// What is set aside takes room from its inventory on, before the first beat has told of it.
-    fn book_apart(&mut self, id: SidecarId, asked: v1::Resources) {
-        if let Some(sidecar) = self.sidecars.get_mut(&id) {
-            sidecar.apart.cpu_millis = sidecar.apart.cpu_millis.saturating_add(asked.cpu_millis);
-            sidecar.apart.memory_bytes = sidecar.apart.memory_bytes.saturating_add(asked.memory_bytes);
         }
     }
 

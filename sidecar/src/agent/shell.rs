@@ -582,7 +582,7 @@ impl Shell {
         for attempt in &mut held {
             attempt.boot_id.clone_from(&self.this_machine.boot_id);
             let id = attempt.attempt.as_ref().and_then(|id| AttemptId::from_wire(id).ok());
-            attempt.asked = id.and_then(|id| self.asked(id));
+            attempt.asked = Some(id.and_then(|id| self.asked(id)).unwrap_or_default());
         }
         let parts = wire::inventory_parts(held);
         let seen = Some(self.meta.seen.clone()).filter(|seen| !seen.lineage.is_empty());

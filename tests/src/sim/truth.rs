@@ -409,6 +409,10 @@ impl Truth {
         };
         let Some(row) = store.tasks.get(&attempt.task) else { return fail("its task is unknown") };
         let Some(known) = row.attempts.iter().find(|known| known.number == attempt.number) else {
+            if row.aside.iter().any(|aside| aside.number == attempt.number) {
+                // It was assigned after the backup, beside which another copy runs, and must not start any more.
+                return Ok(());
+            }
             // It is so old that it was dropped from the list.
             return if row.attempts_dropped > 0 { Ok(()) } else { fail("the store does not know it") };
         };

@@ -223,7 +223,7 @@ impl World {
 }
 
 fn held(attempt: (AttemptId, Fence), state: HeldState) -> Held {
-    Held { attempt: attempt.0, fence: attempt.1, state, asked: v1::Resources::default(), over: false }
+    Held { attempt: attempt.0, fence: attempt.1, state, asked: Some(v1::Resources::default()), over: false }
 }
 
 fn running(step: u64) -> HeldState {

@@ -162,8 +162,29 @@ fn what_is_set_aside_has_its_room_before_an_assignment_is_repeated() {
     let task = world.submit(facts());
     world.one_assigned();
     let unknown = (AttemptId { task: TaskId::from_u128(999), number: 1 }, BEFORE);
-    let asked = v1::Resources { cpu_millis: 1000, memory_bytes: 0 };
+    let asked = Some(v1::Resources { cpu_millis: 1000, memory_bytes: 0 });
     world.link(1, 2, 1, vec![Held { asked, ..held(unknown, running(0)) }]);
     assert_eq!(world.assigned().len(), 1, "the beat of the story tells of room again");
     assert_eq!(world.machine.tasks[&task].attempts[0].phase, v1::AttemptState::Lost);
+}
+
+#[test]
+fn a_sidecar_of_before_reports_the_end_that_is_waited_for() {
+    for (state, told) in [(running(0), Decision::Keep), (HeldState::Accepted, Decision::Stop)] {
+        let (mut world, task) = restored(exclusive());
+        let second = world.link(2, 2, 1, vec![]);
+        let again = world.one_assigned();
+        let copy = (AttemptId { task, number: 1 }, BEFORE);
+        let first = world.link(1, 1, 1, vec![Held { asked: None, ..held(copy, state) }]);
+        assert_eq!(world.verdicts(), [told]);
+        world.report(second, again, Report::Ended(Box::new(exit(1))));
+        for _ in 0..60 {
+            world.pass(BEAT);
+            world.beat(first, 0);
+            world.beat(second, 1);
+        }
+        assert_eq!(world.assigned(), []);
+        world.report(first, copy, Report::Ended(Box::new(exit(0))));
+        assert_eq!(world.one_assigned().0.task, task);
+    }
 }
