@@ -17,6 +17,8 @@ pub(super) struct Beat {
     pub limit: u32,
     /// What is taken there that is not in these books.
     pub apart: v1::Resources,
+    /// Which attempts take that, if it tells.
+    pub aside: Option<Vec<AttemptId>>,
     pub progress: Vec<(AttemptId, v1::Progress)>,
 }
 
@@ -38,6 +40,9 @@ impl Machine {
                     sidecar.preparing.insert(attempt_id);
                 }
             }
+        }
+        if let Some(aside) = beat.aside {
+            self.on_aside_told(cx, id, &aside.into_iter().collect());
         }
         let ack = v1::BeatAck {
             seq,
@@ -110,8 +115,13 @@ impl Machine {
         self.timers.cancel(Timer::Silence(id));
         self.touch_sidecar(id);
         self.refresh(id);
+        let Some(sidecar) = self.sidecars.get(&id) else { return };
+        let aside: Vec<AttemptId> = sidecar.aside.iter().copied().collect();
         for attempt in held {
             self.presume_lost(cx, attempt);
+        }
+        for attempt in aside {
+            self.on_old_copy_gone(cx, attempt.task);
         }
     }
 

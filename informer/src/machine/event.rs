@@ -108,6 +108,8 @@ pub enum Event {
         held: u32,
         /// What those take that it does not know of: they were set aside.
         apart: v1::Resources,
+        /// Which those are; `None`: it is too old to tell.
+        aside: Option<Vec<AttemptId>>,
         /// It takes nothing new, whatever ends there.
         closed: bool,
         /// What advanced since the last beat.
@@ -227,6 +229,10 @@ pub struct Held {
     pub fence: Fence,
     /// Where it stands there.
     pub state: HeldState,
+    /// What it takes there; `None`: its sidecar is too old to tell, nor will it tell which of what is set aside has ended.
+    pub asked: Option<v1::Resources>,
+    /// Of one that was set aside: no process of it is left, nor will there be one.
+    pub over: bool,
 }
 
 /// Where a held attempt stands on its sidecar.

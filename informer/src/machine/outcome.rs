@@ -399,7 +399,11 @@ impl Machine {
             let sidecar = self.sidecars.get(&attempt.sidecar)?;
             Some(sidecar.heard_ms + self.config.copies_end_ms(sidecar.lease_ms))
         });
-        gone.max().unwrap_or(0).max(cx.now.mono_ms)
+        let aside = self.copies_aside(task).filter_map(|(aside, _)| {
+            let sidecar = self.sidecars.get(&aside.sidecar)?;
+            Some(sidecar.heard_ms + self.config.copies_end_ms(sidecar.lease_ms))
+        });
+        gone.chain(aside).max().unwrap_or(0).max(cx.now.mono_ms)
     }
 
     /// What a finished run teaches about its name and its sidecar's speed.

@@ -33,6 +33,8 @@ impl Machine {
             let known = self.tasks.get(&id.task).and_then(|task| task.attempt(id.number));
             if known.is_some_and(|attempt| attempt.sidecar == sidecar_id && attempt.fence == fence) {
                 self.on_report(cx, id, report);
+            } else if matches!(report, Report::Ended(_) | Report::Refused(_)) {
+                self.on_aside_over(cx, sidecar_id, id);
             }
         }
         let seq = self.sidecars.get(&sidecar_id).map_or(seq, |sidecar| sidecar.reported_seq);

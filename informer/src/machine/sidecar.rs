@@ -74,6 +74,8 @@ pub(super) struct Sidecar {
     pub limit: u32,
     /// What attempts take there that were set aside. Their slots are in `limit`.
     pub apart: v1::Resources,
+    /// Which of those are copies that no other may run beside, of tasks that are held here.
+    pub aside: BTreeSet<AttemptId>,
     /// Slow start: most attempts it may hold now.
     pub window: u32,
     /// Of what is taken, attempts that tell how their inputs come in. They stand outside the window: it is there for a machine on
@@ -139,6 +141,7 @@ impl Sidecar {
         self.slots = hello.slots;
         self.weak_fencing = hello.weak_fencing;
         self.limit = 0;
+        self.apart = v1::Resources::default();
     }
 
     /// Whether this is another process of the same incarnation: its data directory was copied before its last start.
@@ -176,6 +179,7 @@ impl Sidecar {
             load: v1::Load::default(),
             limit: 0,
             apart: v1::Resources::default(),
+            aside: BTreeSet::new(),
             window: 1,
             preparing: BTreeSet::new(),
             speed_permille: 1000,
@@ -247,6 +251,21 @@ impl Sidecar {
         self.taken.len() < self.slots as usize
             && self.taken_cpu_millis.saturating_add(taken.cpu_millis) <= self.cpu_millis
             && self.taken_memory_bytes.saturating_add(taken.memory_bytes) <= self.memory_bytes
+    }
+
+    /// Whether the books have room for this once what its inventory does not name is gone from them.
+    pub(super) fn has_room_beside(&self, told: &BTreeSet<AttemptId>, taken: Taken) -> bool {
+        let there = self.taken.iter().filter(|(attempt, _)| told.contains(attempt)).map(|(_, taken)| taken);
+        let (cpu_millis, memory_bytes) = there.fold((taken.cpu_millis, taken.memory_bytes), |(cpu, memory), taken| {
+            (cpu.saturating_add(taken.cpu_millis), memory.saturating_add(taken.memory_bytes))
+        });
+        cpu_millis <= self.cpu_millis && memory_bytes <= self.memory_bytes
+    }
+
+    /// What is taken and what is set aside are together more than there is.
+    pub(super) fn is_overbooked(&self) -> bool {
+        self.taken_cpu_millis.saturating_add(self.apart.cpu_millis) > self.cpu_millis
+            || self.taken_memory_bytes.saturating_add(self.apart.memory_bytes) > self.memory_bytes
     }
 
     pub(super) fn take(&mut self, attempt: AttemptId, taken: Taken) {

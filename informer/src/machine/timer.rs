@@ -20,6 +20,8 @@ pub(super) enum Timer {
     Replace(AttemptId),
     /// A restored informer has waited long enough for copies it does not know of.
     Restored,
+    /// Sidecars that were linked before this informer's start had the time to come back, or to end what must not run twice.
+    Unheard,
 }
 
 /// The set of armed timers; arming one again moves it.
@@ -56,6 +58,11 @@ impl Timers {
         }
         self.cancel(timer);
         Some(timer)
+    }
+
+    /// When it fires, if it is armed.
+    pub(super) fn due(&self, timer: Timer) -> Option<u64> {
+        self.at.get(&timer).copied()
     }
 
     pub(super) fn is_armed(&self, timer: Timer) -> bool {

@@ -150,6 +150,7 @@ pub(super) fn beat(session: SessionId, seq: u64, credit: u32) -> Event {
         credit,
         held: 0,
         apart: v1::Resources::default(),
+        aside: Some(vec![]),
         closed: false,
         progress: Vec::new(),
     }

@@ -439,11 +439,14 @@ impl Shell {
 
     /// What attempts ask for that the informer does not count, so that it does not give it away; `None`: there are none.
     fn apart(&self) -> Option<v1::Resources> {
-        let asked = |attempt| self.outside.assignments.get(attempt).and_then(|assign| assign.spec.as_ref()?.resources);
-        self.machine.apart().filter_map(asked).reduce(|sum, more| v1::Resources {
+        self.machine.apart().filter_map(|attempt| self.asked(attempt)).reduce(|sum, more| v1::Resources {
             cpu_millis: sum.cpu_millis.saturating_add(more.cpu_millis),
             memory_bytes: sum.memory_bytes.saturating_add(more.memory_bytes),
         })
+    }
+
+    fn asked(&self, attempt: AttemptId) -> Option<v1::Resources> {
+        self.outside.assignments.get(attempt).and_then(|assign| assign.spec.as_ref()?.resources)
     }
 
     fn store_log(&mut self, now: Now, attempt: AttemptId, fence: Fence) -> Result<(), Error> {
@@ -578,6 +581,8 @@ impl Shell {
         use v1::sidecar_message::Message;
         for attempt in &mut held {
             attempt.boot_id.clone_from(&self.this_machine.boot_id);
+            let id = attempt.attempt.as_ref().and_then(|id| AttemptId::from_wire(id).ok());
+            attempt.asked = Some(id.and_then(|id| self.asked(id)).unwrap_or_default());
         }
         let parts = wire::inventory_parts(held);
         let seen = Some(self.meta.seen.clone()).filter(|seen| !seen.lineage.is_empty());

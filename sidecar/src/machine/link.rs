@@ -301,8 +301,9 @@ impl Machine {
         }
         let seq = self.lease.on_beat(now.boot_ms);
         let closed = !self.open;
+        let aside = Some(v1::Aside { attempts: self.apart().map(AttemptId::to_wire).collect() });
         // What the apart ones take is in their assignments, which the shell has.
-        let beat = v1::Beat { seq, load: Some(self.load), credit, held, closed, progress, apart: None };
+        let beat = v1::Beat { seq, load: Some(self.load), credit, held, closed, progress, apart: None, aside };
         effects.push(Effect::SendBeat { link, beat: Box::new(beat) });
     }
 }

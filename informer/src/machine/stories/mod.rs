@@ -6,6 +6,7 @@ mod lifecycle;
 mod losses;
 mod operations;
 mod queue;
+mod restored;
 
 use super::*;
 use proto::{bounds, store, v1};
@@ -165,6 +166,7 @@ impl World {
             credit: limit,
             held: 0,
             apart: v1::Resources::default(),
+            aside: None,
             closed: false,
             progress: Vec::new(),
         });
@@ -221,7 +223,7 @@ impl World {
 }
 
 fn held(attempt: (AttemptId, Fence), state: HeldState) -> Held {
-    Held { attempt: attempt.0, fence: attempt.1, state }
+    Held { attempt: attempt.0, fence: attempt.1, state, asked: Some(v1::Resources::default()), over: false }
 }
 
 fn running(step: u64) -> HeldState {
