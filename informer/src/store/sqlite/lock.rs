@@ -8,6 +8,9 @@ use std::io::{Read as _, Seek as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
+/// Its name inside the data directory.
+const FILE: &str = "informer.lock";
+
 /// Held while the store is open; the kernel releases it with the process, however that ends.
 #[derive(Debug)]
 pub(super) struct Lock {
@@ -16,8 +19,8 @@ pub(super) struct Lock {
 
 impl Lock {
     pub(super) fn take(data: &Path) -> Result<Self, Error> {
-        let path = data.join("informer.lock");
-        let failed = |source| refused(&path, source);
+        let path = data.join(FILE);
+        let failed = |source| refused("lock", &path, source);
         // Not truncated: until the lock is ours, the file holds the pid of its owner.
         let mut file = OpenOptions::new()
             .read(true)
