@@ -18,6 +18,23 @@ pub(super) struct Lock {
 }
 
 impl Lock {
+    /// The lock of a directory that no informer has open; `None` if one has. Nothing is made or written: this may be another user than the
+    /// informer's, whose lock file would shut it out.
+    pub(super) fn of_nobody(data: &Path) -> Result<Option<Self>, Error> {
+        let path = data.join(FILE);
+        let failed = |source| refused("lock", &path, source);
+        let file = match File::open(&path) {
+            // Made by the first start, before the database.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => File::open(data).map_err(failed)?,
+            file => file.map_err(failed)?,
+        };
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Some(Self { _file: file })),
+            Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
+            Err(errno) => Err(failed(errno.into())),
+        }
+    }
+
     pub(super) fn take(data: &Path) -> Result<Self, Error> {
         let path = data.join(FILE);
         let failed = |source| refused("lock", &path, source);

@@ -8,6 +8,7 @@
 //! ```
 
 mod alone;
+mod backup;
 #[cfg(test)]
 mod bench;
 mod body;
@@ -33,6 +34,8 @@ mod tests;
 mod v2;
 mod witness;
 mod write;
+
+pub use backup::backup;
 
 use super::{Commit, Error, Identity, Reached, Read, Store};
 use check::Check;

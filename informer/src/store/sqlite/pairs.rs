@@ -278,3 +278,35 @@ fn no_sound_store_is_refused_whatever_was_cut_off_when() {
     });
     outcome.unwrap_or_else(|found| panic!("{found}"));
 }
+
+#[test]
+fn a_backup_is_a_store_of_its_own() {
+    let data = Data::new("backed-up");
+    let mut store = Sqlite::open(&data.0).unwrap();
+    commit(&mut store, 1);
+    let into = Data::new("backup");
+    fs::create_dir_all(&into.0).unwrap();
+    assert_eq!(backup(&data.0, &into.0).unwrap().commit_seq, 1);
+    assert_eq!(files(&into).keys().collect::<Vec<_>>(), [&into.db()], "nothing else is needed");
+    commit(&mut store, 2);
+    drop(store);
+    let copy = Sqlite::open(&into.0).unwrap();
+    assert_eq!(copy.identity().commit_seq, 1);
+    assert_eq!(copy.reader().unwrap().live(None, 9).unwrap().len(), 1);
+    // Nothing is written over.
+    assert!(matches!(backup(&data.0, &into.0), Err(Error::File { .. })));
+}
+
+#[test]
+fn a_backup_of_a_killed_informers_files_leaves_them_as_they_are() {
+    let (data, [second, third]) = turned("backup-of-killed");
+    let into = Data::new("backup-killed");
+    fs::create_dir_all(&into.0).unwrap();
+    put(&data, &third);
+    assert_eq!(backup(&data.0, &into.0).unwrap().commit_seq, 3);
+    assert_eq!(files(&data), third);
+    fs::remove_file(into.db()).unwrap();
+    put(&data, &mixed(&data, &second, &third, None));
+    assert!(matches!(backup(&data.0, &into.0), Err(Error::Mixed { .. })), "no copy of a mixture");
+    assert!(matches!(backup(&into.0, &data.0), Err(Error::File { .. })), "there is none to copy");
+}
