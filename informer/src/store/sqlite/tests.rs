@@ -30,6 +30,8 @@ impl Data {
         let made: Vec<_> =
             names().into_iter().flatten().filter(|name| !before.iter().flatten().any(|old| old == name)).collect();
         assert!(made.iter().all(|name| name == "informer.lock"), "{made:?} was left");
+        let said = error.to_string();
+        assert!(!said.contains('\n') && !said.contains("os error"), "{said}");
         error
     }
 
