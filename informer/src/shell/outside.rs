@@ -7,7 +7,7 @@ use crate::machine::{Effect, PayloadHandle, Reply, SessionId, Ticket};
 use crate::store::{Error, Read};
 use bytes::Bytes;
 use prost::Message as _;
-use proto::id::{AttemptId, Fence};
+use proto::id::{AttemptId, Fence, TaskId};
 use proto::v1::informer_message::Message;
 use proto::v1::{self, InformerMessage};
 use std::collections::{BTreeMap, HashMap};
@@ -90,7 +90,8 @@ impl Outside {
                 Effect::Reply { .. } => {}
                 Effect::SendAssign { session, attempt, fence, payload, position } => {
                     if self.bodies.get(&payload).is_none() && !fetched.contains_key(&payload) {
-                        fetched = self.fetch(payload, left.as_slice(), reader)?;
+                        let read = self.fetch(payload, left.as_slice(), reader);
+                        fetched = read.map_err(|source| of_task(attempt.task, source))?;
                     }
                     let body = self.bodies.get(&payload).or_else(|| fetched.get(&payload));
                     let spec = spec(attempt, payload, body)?;
@@ -142,7 +143,19 @@ impl Outside {
             _ => None,
         });
         let handles: Vec<PayloadHandle> = std::iter::once(first).chain(needed).take(FETCHED).collect();
-        reader.payloads(&handles)
+        match reader.payloads(&handles) {
+            // One of the others may be damaged: each is named with the task that needs it.
+            Err(Error::Corrupt { .. }) if handles.len() > 1 => reader.payloads(&handles[..1]),
+            read => read,
+        }
+    }
+}
+
+/// A damaged body costs the informer its start of that task: whoever reads of it learns which one to give up.
+fn of_task(task: TaskId, source: Error) -> Error {
+    match source {
+        Error::Corrupt { .. } => Error::Unstartable { task, source: Box::new(source) },
+        source => source,
     }
 }
 

@@ -57,6 +57,15 @@ pub struct Reached {
     pub commit_seq: u64,
 }
 
+impl Reached {
+    /// Whether one who has come this far lacks something that `other` has: an epoch is claimed by a commit that has no number, so either
+    /// alone counts.
+    #[must_use]
+    pub const fn lacks(self, other: Self) -> bool {
+        self.epoch < other.epoch || self.commit_seq < other.commit_seq
+    }
+}
+
 impl std::fmt::Display for Reached {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "commit {} of epoch {}", self.commit_seq, self.epoch)
@@ -78,6 +87,14 @@ pub struct Commit {
     /// array is only named when no member has a row any more. Removed before the rows of this batch are written. An array that was
     /// never submitted may be named too: its items go.
     pub prune: Vec<TaskId>,
+}
+
+impl Commit {
+    /// The epoch after it, under `epoch`: a batch may raise it.
+    #[must_use]
+    pub fn epoch(&self, epoch: u64) -> u64 {
+        self.batch.epoch.unwrap_or(epoch).max(epoch)
+    }
 }
 
 /// Consecutive items of one array.

@@ -16,6 +16,7 @@ mod reserve;
 mod schema;
 #[cfg(test)]
 mod tests;
+mod words;
 mod writer;
 
 pub use lock::Lock;
@@ -60,7 +61,7 @@ pub enum Error {
         owner: u32,
     },
     /// SQLite cannot read or write it.
-    #[error("cannot use the ledger {}: {source}; nothing was changed. If the file is damaged, move it away once no exclusive task runs here: the next agent has a new id, and what runs is set aside", path.display())]
+    #[error("cannot use the ledger {}: {}; {}", path.display(), words::cause(source), words::remedy(source))]
     Database {
         /// The file.
         path: PathBuf,
