@@ -173,6 +173,7 @@ pub fn event(session: SessionId, wire: v1::SidecarMessage) -> Result<Option<Even
 fn beat(session: SessionId, mut wire: v1::Beat) -> Result<Event, Faults> {
     let attempts = check::beat(&mut wire)?;
     let progress = wire.progress.into_iter().map(|entry| entry.progress.unwrap_or_default());
+    let aside = check::aside(&wire)?;
     Ok(Event::BeatReceived {
         session,
         seq: wire.seq,
@@ -181,6 +182,7 @@ fn beat(session: SessionId, mut wire: v1::Beat) -> Result<Event, Faults> {
         held: wire.held,
         apart: wire.apart.unwrap_or_default(),
         closed: wire.closed,
+        aside,
         progress: attempts.into_iter().zip(progress).collect(),
     })
 }

@@ -108,6 +108,8 @@ pub enum Event {
         held: u32,
         /// What those take that it does not know of: they were set aside.
         apart: v1::Resources,
+        /// Which those are; `None`: it is too old to tell.
+        aside: Option<Vec<AttemptId>>,
         /// It takes nothing new, whatever ends there.
         closed: bool,
         /// What advanced since the last beat.

@@ -38,15 +38,24 @@ impl Machine {
         if let Some(sidecar) = self.sidecars.get_mut(&id) {
             sidecar.on_found(held.iter().filter(|held| matches!(held.state, HeldState::Running { .. })).count());
         }
+        let mut unknown = Vec::new();
         for held in held {
             let attempt = held.attempt;
+            let may_run = !matches!(held.state, HeldState::Ended(_) | HeldState::Published(_));
             let (decision, why) = self.answer(cx, id, held);
+            if decision == Decision::SetAside && may_run {
+                unknown.push(attempt);
+            }
             let verdict = v1::Verdict { attempt: Some(attempt.to_wire()), decision: decision.into(), why: why.into() };
             self.send(cx, session, Message::Verdict(verdict));
         }
+        if let Some(sidecar) = self.sidecars.get_mut(&id) {
+            // Its first beat tells better; until then nobody shall believe that there are none.
+            sidecar.unknown = Some(unknown);
+        }
         self.look_for_missing(cx, session, id, &told);
         if self.sidecars.get(&id).is_some_and(Sidecar::is_draining) {
-            self.tell_drain(cx, id, session);
+            self.tell_drain(cx, id, session, false);
             self.empty(cx, id);
         }
         self.refresh(id);

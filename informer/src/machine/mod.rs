@@ -234,9 +234,9 @@ impl Machine {
                 self.on_link_opened(cx, session, &hello, held);
             }
             Event::LinkClosed { session } => self.on_link_closed(session),
-            Event::BeatReceived { session, seq, load, credit, held, apart, closed, progress } => {
+            Event::BeatReceived { session, seq, load, credit, held, apart, aside, closed, progress } => {
                 let limit = if closed { 0 } else { held.saturating_add(credit) };
-                self.on_beat(cx, session, seq, beat::Beat { load, limit, apart, progress });
+                self.on_beat(cx, session, seq, beat::Beat { load, limit, apart, aside, progress });
             }
             Event::Reported { session, seq, attempt, fence, report, stored } => {
                 self.hydrate_all(stored);

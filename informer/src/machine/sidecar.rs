@@ -78,6 +78,8 @@ pub(super) struct Sidecar {
     pub window: u32,
     /// Of what is taken, attempts that tell how their inputs come in. They stand outside the window: it is there for a machine on
     /// which processes do not start, and a slow server is no sign of that.
+    /// Those attempts, for people; `None`: it is too old to tell, or has not told yet.
+    pub unknown: Option<Vec<AttemptId>>,
     pub preparing: BTreeSet<AttemptId>,
     /// Learned speed, 1000 is average.
     pub speed_permille: u32,
@@ -184,6 +186,7 @@ impl Sidecar {
             on_trial: false,
             taken: BTreeMap::new(),
             taken_cpu_millis: 0,
+            unknown: None,
             taken_memory_bytes: 0,
             missing: BTreeSet::new(),
         }

@@ -151,6 +151,7 @@ pub(super) fn beat(session: SessionId, seq: u64, credit: u32) -> Event {
         held: 0,
         apart: v1::Resources::default(),
         closed: false,
+        aside: Some(vec![]),
         progress: Vec::new(),
     }
 }

@@ -244,6 +244,10 @@ impl Machine {
         };
         if on && stop_running {
             for attempt in self.unfinished_attempts() {
+                // An order that names an attempt says better why.
+                if self.attempts.get(&attempt).is_some_and(|attempt| matches!(attempt.wish, Wish::Stop(_))) {
+                    continue;
+                }
                 self.stop(now, attempt, v1::Reason::Drained, effects);
             }
         }
@@ -301,8 +305,9 @@ impl Machine {
         }
         let seq = self.lease.on_beat(now.boot_ms);
         let closed = !self.open;
+        let aside = Some(v1::Aside { attempts: self.apart().map(AttemptId::to_wire).collect() });
         // What the apart ones take is in their assignments, which the shell has.
-        let beat = v1::Beat { seq, load: Some(self.load), credit, held, closed, progress, apart: None };
+        let beat = v1::Beat { seq, load: Some(self.load), credit, held, closed, progress, apart: None, aside };
         effects.push(Effect::SendBeat { link, beat: Box::new(beat) });
     }
 }

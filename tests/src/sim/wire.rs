@@ -22,7 +22,7 @@ pub(super) fn from_informer(message: v1::InformerMessage, older: bool) -> Option
 
 /// A beat as the first protocol had it.
 pub(super) fn old_beat(beat: v1::Beat) -> v1::Beat {
-    v1::Beat { held: 0, closed: false, apart: None, ..beat }
+    v1::Beat { held: 0, closed: false, apart: None, aside: None, ..beat }
 }
 
 /// What an agent makes of a message; `None`: it has no place in its machine, or the agent is too old for it.

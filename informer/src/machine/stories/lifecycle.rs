@@ -126,6 +126,7 @@ fn who_fetches_inputs_does_not_hold_the_window_of_a_fresh_sidecar() {
         credit: 7,
         held: 1,
         apart: v1::Resources::default(),
+        aside: Some(vec![]),
         closed: false,
         progress,
     });

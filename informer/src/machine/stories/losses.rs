@@ -105,6 +105,7 @@ fn of_two_running_copies_the_one_further_on_is_kept() {
             credit: 0,
             held: 1,
             apart: v1::Resources::default(),
+            aside: Some(vec![]),
             closed: false,
             progress,
         });
@@ -261,6 +262,7 @@ fn what_is_set_aside_takes_room() {
         credit: limit,
         held: 0,
         apart: v1::Resources { cpu_millis, memory_bytes: 0 },
+        aside: Some(vec![]),
         closed: false,
         progress: vec![],
     };
@@ -628,6 +630,7 @@ fn a_sidecar_that_is_closed_gets_nothing_whatever_ends_there() {
         credit: 0,
         held: 1,
         apart: v1::Resources::default(),
+        aside: Some(vec![]),
         closed: true,
         progress,
     });

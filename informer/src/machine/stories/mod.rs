@@ -167,6 +167,7 @@ impl World {
             apart: v1::Resources::default(),
             closed: false,
             progress: Vec::new(),
+            aside: Some(vec![]),
         });
     }
 
