@@ -254,6 +254,7 @@ fn a_failed_spawn_does_not_shut_a_sidecar_whose_other_task_runs_on() {
     let spawn = v1::Ending { reason: v1::Reason::Spawn.into(), machine_fault: true, ..Default::default() };
     world.report(session, fails, Report::Ended(Box::new(spawn)));
     world.submit(facts());
+    world.pass(BEAT);
     world.beat(session, 4);
     assert_eq!(world.assigned().len(), 1, "beside the one that runs, one more may be tried");
 }

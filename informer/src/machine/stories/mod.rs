@@ -6,6 +6,7 @@ mod lifecycle;
 mod losses;
 mod operations;
 mod queue;
+mod shown;
 
 use super::*;
 use proto::{bounds, store, v1};
