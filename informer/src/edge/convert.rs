@@ -124,6 +124,7 @@ pub(super) fn hello(sidecar: SidecarId, wire: v1::Hello) -> Hello {
         sidecar,
         incarnation: wire.incarnation,
         start: wire.start,
+        yields: wire.yields,
         host: check::line(&wire.host),
         version: check::line(&wire.version),
         labels: wire.labels,
@@ -172,8 +173,8 @@ pub fn event(session: SessionId, wire: v1::SidecarMessage) -> Result<Option<Even
 
 fn beat(session: SessionId, mut wire: v1::Beat) -> Result<Event, Faults> {
     let attempts = check::beat(&mut wire)?;
-    let progress = wire.progress.into_iter().map(|entry| entry.progress.unwrap_or_default());
     let aside = check::aside(&wire)?;
+    let progress = wire.progress.into_iter().map(|entry| entry.progress.unwrap_or_default());
     Ok(Event::BeatReceived {
         session,
         seq: wire.seq,
@@ -181,8 +182,8 @@ fn beat(session: SessionId, mut wire: v1::Beat) -> Result<Event, Faults> {
         credit: wire.credit,
         held: wire.held,
         apart: wire.apart.unwrap_or_default(),
-        closed: wire.closed,
         aside,
+        closed: wire.closed,
         progress: attempts.into_iter().zip(progress).collect(),
     })
 }

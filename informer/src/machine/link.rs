@@ -63,6 +63,16 @@ impl Machine {
 
     fn refusal(&self, hello: &Hello) -> Option<v1::Refuse> {
         let known = self.sidecars.get(&hello.sidecar);
+        // Before incarnations are compared: whoever is always started again would have the greater one sooner or later.
+        let other = known.filter(|sidecar| sidecar.session().is_some() && sidecar.start != hello.start);
+        if let Some(first) = other.filter(|_| hello.yields) {
+            let message = format!(
+                "sidecar {} is linked as another process, on {}, to which this one has lost it before; only one of them may run: stop \
+                 one, and remove ledger.db from its data directory if it shall be a sidecar of its own",
+                hello.sidecar, first.host
+            );
+            return Some(v1::Refuse { code: "copy".to_owned(), message, r#final: true });
+        }
         if let Some(newer) = known.filter(|sidecar| sidecar.incarnation > hello.incarnation) {
             let message = format!(
                 "sidecar {} runs in a newer incarnation ({} on {}); stop this one, or give it a data directory of its own",

@@ -130,6 +130,7 @@ impl World {
             sidecar: SidecarId::from_u128(n),
             incarnation: 1,
             start: 0,
+            yields: false,
             host: format!("box{n}"),
             version: "1".into(),
             labels: BTreeMap::new(),
@@ -166,9 +167,9 @@ impl World {
             credit: limit,
             held: 0,
             apart: v1::Resources::default(),
+            aside: Some(vec![]),
             closed: false,
             progress: Vec::new(),
-            aside: Some(vec![]),
         });
     }
 
