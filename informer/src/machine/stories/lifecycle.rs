@@ -447,3 +447,15 @@ fn a_cancel_that_crosses_a_staged_success_wins_and_charges_nobody() {
     let row = world.row(task);
     assert_eq!((row.state(), row.own_failures), (v1::TaskState::Cancelled, 0));
 }
+
+#[test]
+fn an_end_that_is_the_first_news_tells_the_start_too() {
+    let mut world = World::new();
+    let session = world.link(1, 1, 1, vec![]);
+    let task = world.submit(facts());
+    let attempt = world.one_assigned();
+    world.tell(Event::LinkClosed { session });
+    let ending = v1::Ending { started_unix_ms: 5, ..exit(0) };
+    world.link(1, 2, 1, vec![held(attempt, HeldState::Ended(Box::new(ending)))]);
+    assert_eq!(world.row(task).attempts[0].started_unix_ms, 5);
+}

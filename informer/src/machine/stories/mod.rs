@@ -2,6 +2,7 @@
 //! checks all invariants.
 
 mod arrays;
+mod copies;
 mod lifecycle;
 mod losses;
 mod operations;

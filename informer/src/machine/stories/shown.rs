@@ -140,22 +140,3 @@ fn a_task_that_waits_anew_tells_what_may_still_run() {
         }
     }
 }
-
-#[test]
-fn who_lost_its_id_to_another_does_not_take_it_from_one_that_is_linked() {
-    let mut world = World::new();
-    let session = world.link_as(Hello { start: 1, ..World::hello(1, 1) }, 1, vec![]);
-    world.effects.clear();
-    let loser = || Hello { incarnation: 9, start: 2, yields: true, ..World::hello(1, 1) };
-    world.link_as(loser(), 2, vec![]);
-    let [Effect::CloseLink { session: SessionId(2), refuse }] = world.effects.as_slice() else {
-        panic!("{:?}", world.effects)
-    };
-    assert_eq!((&refuse.code[..], refuse.r#final), ("copy", true));
-    assert!(refuse.message.contains("only one of them may run"), "{}", refuse.message);
-    world.tell(Event::LinkClosed { session });
-    let third = world.link_as(loser(), 3, vec![]);
-    let fourth = world.link_as(loser(), 4, vec![]);
-    assert!(!world.machine.sessions.contains_key(&third), "its own older link is replaced");
-    assert!(world.machine.sessions.contains_key(&fourth));
-}
