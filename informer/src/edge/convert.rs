@@ -124,6 +124,7 @@ pub(super) fn hello(sidecar: SidecarId, wire: v1::Hello) -> Hello {
         sidecar,
         incarnation: wire.incarnation,
         start: wire.start,
+        yields: wire.yields,
         host: check::line(&wire.host),
         version: check::line(&wire.version),
         labels: wire.labels,

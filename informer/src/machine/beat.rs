@@ -32,6 +32,9 @@ impl Machine {
         sidecar.load = beat.load;
         sidecar.limit = beat.limit;
         sidecar.apart = beat.apart;
+        // A beat that was sent before the verdicts had come counts what is known here, too.
+        let unknown = |attempt: &&AttemptId| !sidecar.taken.contains_key(attempt);
+        sidecar.unknown = beat.aside.as_ref().map(|aside| aside.iter().filter(unknown).copied().collect());
         for (attempt_id, progress) in beat.progress {
             let attempt = self.tasks.get_mut(&attempt_id.task).and_then(|task| task.attempt_mut(attempt_id.number));
             if let Some(attempt) = attempt.filter(|attempt| attempt.sidecar == id && attempt.occupies()) {

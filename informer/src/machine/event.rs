@@ -198,6 +198,8 @@ pub struct Hello {
     pub incarnation: u64,
     /// Drawn at each start of the agent, so that two copies of one incarnation are told apart; 0: it is too old to tell.
     pub start: u64,
+    /// It lost its id to another process lately, and does not take it from one that is linked.
+    pub yields: bool,
     /// Host name, for people.
     pub host: String,
     /// Version of the sidecar, for people.

@@ -44,6 +44,7 @@ impl Machine {
             sidecar.on_found(held.iter().filter(|held| matches!(held.state, HeldState::Running { .. })).count());
         }
         let unfinished = held.iter().filter(|held| held.is_unfinished()).map(|held| held.attempt).collect();
+        let mut unknown = Vec::new();
         for held in held {
             let attempt = held.attempt;
             let apart = held.is_unfinished().then_some((held.state == HeldState::Accepted, held.asked));
@@ -52,13 +53,20 @@ impl Machine {
                 Some((waits, asked)) if answer.0 == Decision::SetAside => self.set_aside(cx, id, attempt, waits, asked),
                 _ => answer,
             };
+            if decision == Decision::SetAside && apart.is_some() {
+                unknown.push(attempt);
+            }
             let verdict = v1::Verdict { attempt: Some(attempt.to_wire()), decision: decision.into(), why: why.into() };
             self.send(cx, session, Message::Verdict(verdict));
         }
         self.on_aside_told(cx, id, &unfinished);
+        if let Some(sidecar) = self.sidecars.get_mut(&id) {
+            // Its first beat tells better; until then nobody shall believe that there are none.
+            sidecar.unknown = Some(unknown);
+        }
         self.look_for_missing(cx, session, id, &told);
         if self.sidecars.get(&id).is_some_and(Sidecar::is_draining) {
-            self.tell_drain(cx, id, session);
+            self.tell_drain(cx, id, session, false);
             self.empty(cx, id);
         }
         self.refresh(id);
@@ -66,6 +74,16 @@ impl Machine {
 
     fn refusal(&self, hello: &Hello) -> Option<v1::Refuse> {
         let known = self.sidecars.get(&hello.sidecar);
+        // Before incarnations are compared: whoever is always started again would have the greater one sooner or later.
+        let other = known.filter(|sidecar| sidecar.session().is_some() && sidecar.start != hello.start);
+        if let Some(first) = other.filter(|_| hello.yields) {
+            let message = format!(
+                "sidecar {} is linked as another process, on {}, to which this one has lost it before; only one of them may run: stop \
+                 one, and remove ledger.db from its data directory if it shall be a sidecar of its own",
+                hello.sidecar, first.host
+            );
+            return Some(v1::Refuse { code: "copy".to_owned(), message, r#final: true });
+        }
         if let Some(newer) = known.filter(|sidecar| sidecar.incarnation > hello.incarnation) {
             let message = format!(
                 "sidecar {} runs in a newer incarnation ({} on {}); stop this one, or give it a data directory of its own",

@@ -281,6 +281,7 @@ impl Machine {
                 Timer::TotalTimeout(task) => self.on_total_timeout(cx, task),
                 Timer::Silence(sidecar) => self.on_silence(cx, sidecar),
                 Timer::Quarantine(sidecar) => self.on_quarantine_over(sidecar),
+                Timer::Pause(sidecar) => self.on_pause_over(sidecar),
                 Timer::Replace(attempt) => self.on_replace_due(cx, attempt),
                 Timer::Restored => self.on_restore_accepted(),
                 Timer::Unheard => self.on_all_heard(),

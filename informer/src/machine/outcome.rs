@@ -93,7 +93,9 @@ impl Machine {
         {
             sidecar.on_ran();
         }
-        self.note(cx, id, "ended", describe(&ending));
+        // What was never there has not ended.
+        let kind = if ending.reason() == v1::Reason::Spawn { "spawn_failed" } else { "ended" };
+        self.note(cx, id, kind, describe(&ending));
         let staged = !ending.outputs.is_empty();
         if (verdict != Verdict::Success || staged) && self.tasks.get(&id.task).is_some_and(|task| task.is_stopping()) {
             self.set_phase(id, Phase::Cancelled);
@@ -249,7 +251,7 @@ impl Machine {
             cx,
             id.task,
             "retry",
-            format!("infrastructure failure {failures} of {allowed}, next try in {next}"),
+            format!("infrastructure failure {failures} of {allowed} ({}), next try in {next}", reason_word(&ending)),
         );
         self.try_again(cx, id.task, delay_ms);
     }
@@ -422,7 +424,7 @@ fn describe(ending: &v1::Ending) -> String {
     let what = match (ending.exit_code, ending.signal) {
         (Some(code), _) => format!("exit code {code}"),
         (None, Some(signal)) => format!("signal {signal}"),
-        (None, None) => ending.reason().as_str_name().trim_start_matches("REASON_").to_lowercase(),
+        (None, None) => reason_word(ending),
     };
     match ending.message.as_str() {
         "" => what,
@@ -430,4 +432,9 @@ fn describe(ending: &v1::Ending) -> String {
         message if message.starts_with(&what) => message.to_owned(),
         message => format!("{what}: {message}"),
     }
+}
+
+/// The reason of an ending in one word.
+pub(super) fn reason_word(ending: &v1::Ending) -> String {
+    ending.reason().as_str_name().trim_start_matches("REASON_").to_lowercase()
 }

@@ -21,6 +21,10 @@ pub(super) const SPAWN_FAILURES: usize = 3;
 /// outlive a full disk's first clean-up, short enough that a mended sidecar is back before anybody asks. Twice as long, it would leave a
 /// machine idle that lacked something for a moment; a task that is tried once in a rest outlives several of them.
 pub(super) const QUARANTINE_BEATS: u64 = 12;
+/// How long a sidecar is given nothing after it could start nothing, in beats. Whoever has room takes the task meanwhile, and a machine
+/// that lacked something for a moment has it back. Without it the next beat, which may come at once, would bring the first retry right
+/// back; much longer, and a task of a lone sidecar would stand still for what passes by itself.
+pub(super) const PAUSE_BEATS: u64 = 1;
 /// Weight of one finished task in a sidecar's learned speed: 1/8, so that about ten tasks decide.
 const SPEED_WEIGHT: u64 = 8;
 
@@ -76,6 +80,8 @@ pub(super) struct Sidecar {
     pub apart: v1::Resources,
     /// Which of those are copies that no other may run beside, of tasks that are held here.
     pub aside: BTreeSet<AttemptId>,
+    /// Those attempts, for people; `None`: it is too old to tell, or has not told yet.
+    pub unknown: Option<Vec<AttemptId>>,
     /// Slow start: most attempts it may hold now.
     pub window: u32,
     /// Of what is taken, attempts that tell how their inputs come in. They stand outside the window: it is there for a machine on
@@ -86,6 +92,8 @@ pub(super) struct Sidecar {
     /// When and for which task nothing could be spawned; emptied by a proper run.
     pub spawn_failures: VecDeque<(u64, AttemptId)>,
     pub quarantined: bool,
+    /// It could start nothing a moment ago.
+    pub paused: bool,
     /// It has rested and shown nothing since: one more failure and it rests again.
     pub on_trial: bool,
     /// The informer's own books: what occupies it.
@@ -111,6 +119,8 @@ pub(super) enum Closed {
     Draining,
     #[error("is quarantined after spawn failures")]
     Quarantined,
+    #[error("pauses for a beat, since it could start nothing")]
+    Paused,
     #[error("has no free slot")]
     Slots,
     #[error("grants no credit")]
@@ -180,11 +190,13 @@ impl Sidecar {
             limit: 0,
             apart: v1::Resources::default(),
             aside: BTreeSet::new(),
+            unknown: None,
             window: 1,
             preparing: BTreeSet::new(),
             speed_permille: 1000,
             spawn_failures: VecDeque::new(),
             quarantined: false,
+            paused: false,
             on_trial: false,
             taken: BTreeMap::new(),
             taken_cpu_millis: 0,
@@ -239,6 +251,7 @@ impl Sidecar {
             Link::Up { suspect: true, .. } => Some(Closed::Suspect),
             Link::Up { .. } if self.is_draining() => Some(Closed::Draining),
             Link::Up { .. } if self.quarantined => Some(Closed::Quarantined),
+            Link::Up { .. } if self.paused => Some(Closed::Paused),
             Link::Up { .. } if held >= self.slots => Some(Closed::Slots),
             Link::Up { .. } if held >= self.limit => Some(Closed::Credit),
             Link::Up { .. } if starting >= self.window => Some(Closed::Window),

@@ -16,6 +16,8 @@ pub(super) enum Timer {
     Silence(SidecarId),
     /// A quarantined sidecar may try again.
     Quarantine(SidecarId),
+    /// A sidecar at which something could not be started is given work again.
+    Pause(SidecarId),
     /// A silent attempt that runs on is replaced (`replace_after`), or a silent winner yields.
     Replace(AttemptId),
     /// A restored informer has waited long enough for copies it does not know of.

@@ -2,6 +2,7 @@
 
 use super::array::Members;
 use super::event::Now;
+use super::outcome::reason_word;
 use super::placement::Unfit;
 use super::shared::ClassId;
 use super::sidecar::{Link, Sidecar};
@@ -185,9 +186,18 @@ impl Machine {
         format!("it {verb} sidecar {host} ({}), attempt {}{link}", attempt.sidecar, attempt.number)
     }
 
-    /// Copies that may overlap with the current attempt.
+    /// Copies that may overlap with the current attempt, or with the one that is to come: while a task waits for its next attempt, the
+    /// newest one is such a copy too.
     fn copies(&self, task: &Task) -> Vec<String> {
-        let current = view::current(&task.attempts).map(|attempt| attempt.number);
+        let current = match task.state {
+            State::Waiting { .. } | State::Ready { .. } => None,
+            _ => view::current(&task.attempts).map(|attempt| attempt.number),
+        };
+        let accepted = match (current, task.alike.facts.stop_on_disconnect) {
+            (Some(_), _) => "whichever copy ends first is accepted",
+            (None, false) => "if it ends before its replacement does, its result is accepted",
+            (None, true) => "until its replacement starts, its result is accepted",
+        };
         let others = task.attempts.iter().filter(|attempt| Some(attempt.number) != current);
         others
             .filter_map(|attempt| match attempt.phase {
@@ -196,7 +206,7 @@ impl Machine {
                     attempt.number, attempt.sidecar
                 )),
                 Phase::PresumedLost => Some(format!(
-                    "attempt {} may still run on lost sidecar {}; whichever copy ends first is accepted",
+                    "attempt {} may still run on lost sidecar {}; {accepted}",
                     attempt.number, attempt.sidecar
                 )),
                 Phase::Assigned | Phase::Running => {
@@ -262,7 +272,7 @@ fn why_tried_again(task: &Task) -> Vec<String> {
 fn told(ending: &v1::Ending) -> String {
     let reason = match ending.reason() {
         v1::Reason::Unspecified => "succeeded".to_owned(),
-        reason => reason.as_str_name().trim_start_matches("REASON_").to_lowercase(),
+        _ => reason_word(ending),
     };
     let shown = match (ending.message.as_str(), ending.exit_code, ending.signal) {
         ("", Some(code), _) => format!("exit code {code}"),

@@ -50,6 +50,7 @@ impl Shell {
             commit_seq: machine.config().commit_seq,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             restored: machine.restored(),
+            counts_delays: true,
         }));
         let readers = (0..READERS).map(|_| store.reader()).collect::<Result<Vec<_>, _>>()?;
         let reads = Arc::new(Reads::new(readers));

@@ -68,6 +68,8 @@ pub(super) struct Outside {
     pub keeperless: bool,
     /// Of this process and no other.
     pub start: u64,
+    /// Another process had the id of late.
+    pub yields: bool,
 }
 
 /// How an attempt is started.
@@ -592,6 +594,7 @@ impl Shell {
             sidecar: self.meta.sidecar.to_string(),
             incarnation: self.meta.incarnation,
             start: self.outside.start,
+            yields: self.outside.yields,
             host: self.this_machine.host.clone(),
             boot_id: self.this_machine.boot_id.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),

@@ -244,6 +244,10 @@ impl Machine {
         };
         if on && stop_running {
             for attempt in self.unfinished_attempts() {
+                // An order that names an attempt says better why.
+                if self.attempts.get(&attempt).is_some_and(|attempt| matches!(attempt.wish, Wish::Stop(_))) {
+                    continue;
+                }
                 self.stop(now, attempt, v1::Reason::Drained, effects);
             }
         }

@@ -157,6 +157,7 @@ impl Workbox {
             sidecar: self.id,
             incarnation: self.ledger.incarnation,
             start: if self.plan.old { 0 } else { self.ledger.incarnation },
+            yields: false,
             host: format!("box{}", self.id.as_u128()),
             version: "simulated".to_owned(),
             labels: [("zone".to_owned(), self.plan.zone.to_owned())].into(),

@@ -2,11 +2,13 @@
 //! checks all invariants.
 
 mod arrays;
+mod copies;
 mod lifecycle;
 mod losses;
 mod operations;
 mod queue;
 mod restored;
+mod shown;
 
 use super::*;
 use proto::{bounds, store, v1};
@@ -130,6 +132,7 @@ impl World {
             sidecar: SidecarId::from_u128(n),
             incarnation: 1,
             start: 0,
+            yields: false,
             host: format!("box{n}"),
             version: "1".into(),
             labels: BTreeMap::new(),
@@ -166,7 +169,7 @@ impl World {
             credit: limit,
             held: 0,
             apart: v1::Resources::default(),
-            aside: None,
+            aside: Some(vec![]),
             closed: false,
             progress: Vec::new(),
         });
