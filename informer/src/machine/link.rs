@@ -94,7 +94,8 @@ impl Machine {
         if let Some(first) = known.filter(|sidecar| sidecar.is_copy(hello)) {
             let message = format!(
                 "sidecar {} was linked before by another process, on {}, that was started as often as this one: one of their data \
-                 directories is a copy; stop this sidecar, and remove ledger.db from its directory if it shall be one of its own",
+                 directories is a copy; stop this sidecar, and remove sidecar.id and ledger.db (with what begins with its name) from its \
+                 directory if it shall be one of its own",
                 hello.sidecar, first.host
             );
             return Some(v1::Refuse { code: "copy".to_owned(), message, r#final: true });

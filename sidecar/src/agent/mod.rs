@@ -220,7 +220,7 @@ pub enum Error {
     Refused(String),
     /// Another process has the id: started again, this one would take it away from that one, and be superseded in turn.
     #[error(
-        "the informer will not have this sidecar: {0}; its tasks are left alone. If its data directory was copied, remove the copy's ledger.db"
+        "the informer will not have this sidecar: {0}; its tasks are left alone. If its data directory was copied, remove sidecar.id from the copy, and ledger.db with what begins with its name"
     )]
     Superseded(String),
 }
@@ -316,7 +316,8 @@ pub(crate) async fn serve(
         false => tasks.spawn(keeping::keep(dirs.clone(), place.clone(), MAX_WARM.min(options.slots), said)),
     };
     tasks.spawn(link::keep(dial, inbox.clone(), silence_ms.clone()));
-    let lease = LeasePublisher::start(&dirs.data, meta.incarnation).map_err(system("write the lease page"))?;
+    let lease =
+        LeasePublisher::start(&dirs.data, meta.sidecar, meta.incarnation).map_err(system("write the lease page"))?;
     let inputs = Inputs::new(dirs.clone(), crun, inbox.clone());
     place::watch(place, inbox.clone()).map_err(system("start a thread"))?;
     let writer = start_ledger(ledger, inbox, metrics.clone())?;

@@ -245,11 +245,12 @@ impl Shell {
                 self.on_assign(&heard, *assign);
                 heard
             }
-            Ok(Word::Welcome(identity, heard)) => {
+            Ok(Word::Welcome(identity, terms, logs)) => {
                 tracing::info!(url = self.options.informer, "linked");
                 self.outside.types.on_welcome();
                 self.on_identity(identity);
-                heard
+                let stranger = self.outside.lease.is_strange_to(&self.meta.seen.lineage);
+                Heard::Welcome { terms, logs, stranger }
             }
             Ok(Word::BeatAck(commit_seq, heard)) => {
                 self.outside.metrics.on_beat_ack();
@@ -407,7 +408,7 @@ impl Shell {
             }
             Effect::PublishLease { deadline_ms } => {
                 self.outside.embedded.on_lease(deadline_ms);
-                self.outside.lease.publish(deadline_ms);
+                self.outside.lease.publish(deadline_ms, &self.meta.seen.lineage);
             }
             Effect::StartAttempt { attempt, fence, fence_grace_ms } => {
                 return self.start(now, attempt, fence, fence_grace_ms);

@@ -22,7 +22,7 @@ pub(super) fn remedy(source: &Error) -> &'static str {
             "start the sidecar as the user who owns its data directory, or give another directory with --data"
         }
         Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => {
-            "nothing was changed. Once no exclusive task runs here, move it and what begins with its name away: the next agent begins a new one"
+            "nothing was changed. Move it and what begins with its name away: the next agent finds in the records what runs here"
         }
         _ => "look at its disk and start the sidecar again; what runs here runs on",
     }

@@ -24,7 +24,8 @@ pub(super) struct World {
     pub link: LinkId,
     pub ledger: std::collections::BTreeMap<AttemptId, Row>,
     batch: u64,
-    beat: u64,
+    /// Number of the last one that left.
+    pub beat: u64,
     /// Held and credit of the last beat.
     room: (u32, u32),
 }
@@ -54,7 +55,7 @@ impl World {
         self.link = LinkId(self.link.0 + 1);
         self.beat = 0;
         self.tell(Event::LinkOpened { link: self.link });
-        self.hear(Heard::Welcome { terms: TERMS, logs: v1::LogPolicy::Never });
+        self.hear(Heard::Welcome { terms: TERMS, logs: v1::LogPolicy::Never, stranger: false });
         self.beat_acked();
     }
 
@@ -291,7 +292,7 @@ fn the_lease_counts_from_the_sending_of_the_acknowledged_beat() {
     world.tell(Event::KeeperConnected { listing: vec![] });
     world.link = LinkId(1);
     world.tell(Event::LinkOpened { link: world.link });
-    world.hear(Heard::Welcome { terms: TERMS, logs: v1::LogPolicy::Never });
+    world.hear(Heard::Welcome { terms: TERMS, logs: v1::LogPolicy::Never, stranger: false });
     let sent = world.now.boot_ms;
     world.now.boot_ms += 900;
     let effects = world.hear(Heard::BeatAck { seq: 1, terms: TERMS });
@@ -313,7 +314,7 @@ fn what_is_repeated_right_after_the_inventory_waits_for_the_first_lease() {
     world.tell(Event::KeeperConnected { listing: vec![] });
     world.link = LinkId(1);
     world.tell(Event::LinkOpened { link: world.link });
-    world.hear(Heard::Welcome { terms: TERMS, logs: v1::LogPolicy::Never });
+    world.hear(Heard::Welcome { terms: TERMS, logs: v1::LogPolicy::Never, stranger: false });
     let effects = world.assign(attempt(1, 1), 1);
     assert_eq!((reports(&effects), starts(&effects)), (vec![(1, "accepted")], 0));
     assert_eq!(starts(&world.hear(Heard::BeatAck { seq: 1, terms: TERMS })), 1);

@@ -57,7 +57,7 @@ impl World {
             let what = format!("sidecar {n} believes in a lease until {ends_ms}, the informer until {granted_ms}");
             return wrong(Check::LeaseEndsFirst, what);
         }
-        it.lease_deadline_ms = deadline_ms;
+        (it.lease_deadline_ms, it.lease_of) = (deadline_ms, Some(it.sidecar));
         Ok(())
     }
 
@@ -141,7 +141,8 @@ impl World {
             }
             self.watch_stop(n, attempt);
         }
-        match super::wire::heard(message, &self.truth, old) {
+        let stranger = self.boxes[n].is_stranger();
+        match super::wire::heard(message, &self.truth, old, stranger) {
             Some(heard) => self.tell_agent(n, Event::Heard { link, heard }),
             None => Ok(()),
         }
