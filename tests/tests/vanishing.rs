@@ -56,9 +56,10 @@ fn a_sidecar_whose_attempts_are_removed_ends_and_begins_anew() -> Result<()> {
         let first = task["attempts"].get(0)?.clone();
         first["reason"].is_string().then_some(first)
     })?;
+    // By then the next attempt may have ended in the same way.
     assert_eq!(ended["reason"], "lost", "{ended}");
     let why = world.json(&["why", &lost, "--json"])?.to_string();
-    assert!(why.contains("attempt 1 ended: lost (its") && !why.contains("drain"), "{why}");
+    assert!(why.contains(" ended: lost (") && !why.contains("drain"), "{why}");
     let history = String::from_utf8(world.informer(&["history", &lost])?.stdout)?;
     assert!(history.contains("infrastructure failure 1 of 3 (lost)") && !history.contains("drain"), "{history}");
     world.informer(&["cancel", &lost])?;
