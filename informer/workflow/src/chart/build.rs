@@ -59,6 +59,13 @@ struct Exit {
     taken: Taken,
 }
 
+/// A case of a switch; without an index the default.
+struct Way<'p> {
+    case: Option<u32>,
+    label: &'p str,
+    first: Option<u32>,
+}
+
 /// What lies around a sequence.
 #[derive(Clone, Copy)]
 struct Around<'p> {
@@ -168,9 +175,10 @@ impl<'a> Builder<'a> {
         let inside = Around { parent: Some(&name), ..around };
         let (shape, exits) = match &node.kind {
             Kind::Switch(switch) => {
-                let cases = switch.cases.iter().map(|(case, first)| (case.clone(), *first));
-                let lanes = (0..).map(Some).zip(cases).chain([(None, ("default".to_owned(), switch.default))]);
-                self.split(lanes.collect(), id, inside)
+                let known = (0..).zip(&switch.cases);
+                let known = known.map(|(index, (label, first))| Way { case: Some(index), label, first: *first });
+                let default = Way { case: None, label: "default", first: switch.default };
+                self.split(known.chain([default]).collect(), id, inside)
             }
             Kind::Fork { branches } => self.fork(branches, id, &own, inside),
             Kind::DynamicFork(_) => self.dynamic(id, own, inside),
@@ -197,17 +205,12 @@ impl<'a> Builder<'a> {
         taken
     }
 
-    fn split(
-        &mut self,
-        lanes: Vec<(Option<u32>, (String, Option<u32>))>,
-        id: NodeId,
-        inside: Around<'_>,
-    ) -> (Shape, Vec<Exit>) {
+    fn split(&mut self, ways: Vec<Way<'_>>, id: NodeId, inside: Around<'_>) -> (Shape, Vec<Exit>) {
         let (mut shapes, mut exits) = (Vec::new(), Vec::new());
-        for (case, (label, first)) in lanes {
+        for Way { case, label, first } in ways {
             let taken = self.told(id, false, |story| story.chosen.contains(&case));
             let dead = inside.dead || self.story(id).is_some_and(|story| story.passed_by(case));
-            let entry = Exit { from: name_of(id), label: Some(label), taken };
+            let entry = Exit { from: name_of(id), label: Some(label.to_owned()), taken };
             let (lane, left) = self.sequence(id.part, first, entry, Around { dead, ..inside });
             shapes.push(lane);
             exits.extend(left);
