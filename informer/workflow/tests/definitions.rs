@@ -4,7 +4,7 @@
 
 use serde_json::{Value, json};
 use workflow::definition::{
-    Definition, MAX_DEPTH, MAX_FAULTS, MAX_TASKS, RetryLogic, TaskDef, TimeoutPolicy, populate,
+    Definition, MAX_DEPTH, MAX_FAULTS, MAX_TASKS, RetryLogic, TaskCheck, TaskDef, TimeoutPolicy, populate,
 };
 
 fn simple(name: &str) -> Value {
@@ -221,6 +221,26 @@ fn a_task_definition_has_conductors_defaults_and_its_own_bounds() {
         json!({"name": "a", "retryLogic": "x", "timeoutPolicy": "y", "timeoutSeconds": -1, "retryCount": 1_000_000});
     let paths: Vec<String> = TaskDef::parse(&bad).unwrap_err().faults.into_iter().map(|fault| fault.path).collect();
     assert_eq!(paths, ["$.timeoutSeconds", "$.retryCount", "$.retryLogic", "$.timeoutPolicy"]);
+}
+
+#[test]
+fn how_a_task_is_run_is_kept_as_it_is_and_looked_at_by_whoever_knows() {
+    let check: TaskCheck = |task| match task.contains_key("command") {
+        true => Ok(()),
+        false => Err("has no command".to_owned()),
+    };
+    let good = json!({"name": "a", "task": {"command": {"argv": ["true"]}}});
+    let accepted = TaskDef::parse_with(&good, check).unwrap();
+    assert_eq!(accepted.value.task.map(Value::Object), Some(good["task"].clone()));
+    assert_eq!(accepted.notes, []);
+    let bad = json!({"name": "a", "task": {}});
+    assert!(TaskDef::parse(&bad).is_ok());
+    assert_eq!(TaskDef::parse_with(&bad, check).unwrap_err().to_string(), "$.task: has no command");
+    let text = TaskDef::parse_with(&json!({"name": "a", "task": "true"}), check).unwrap_err();
+    assert_eq!(text.to_string(), "$.task: expected an object, found a string");
+    let embedded = workflow(json!([{"name": "a", "taskReferenceName": "a", "taskDefinition": bad}]));
+    let refused = Definition::parse_with(&embedded, check).unwrap_err();
+    assert_eq!(refused.to_string(), "$.tasks[0].taskDefinition.task: has no command");
 }
 
 #[test]

@@ -19,3 +19,6 @@ pub const MAX_SECONDS: u64 = 10 * 366 * 24 * 3600;
 
 /// Retries of one task. Each is a record of its own.
 pub const MAX_RETRIES: u32 = 1_000;
+
+/// Definitions of one file. Each is a registration of its own, and a file of more would hold its sender for minutes.
+pub const MAX_BUNDLE: usize = 1_000;

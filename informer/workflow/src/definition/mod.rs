@@ -5,6 +5,7 @@
 //! definition are told at once.
 
 mod bounds;
+mod bundle;
 mod check;
 mod parse;
 mod populate;
@@ -14,9 +15,10 @@ mod task_def;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-pub use bounds::{MAX_DEPTH, MAX_FAULTS, MAX_NAME_BYTES, MAX_RETRIES, MAX_SECONDS, MAX_TASKS};
+pub use bounds::{MAX_BUNDLE, MAX_DEPTH, MAX_FAULTS, MAX_NAME_BYTES, MAX_RETRIES, MAX_SECONDS, MAX_TASKS};
+pub use bundle::Bundle;
 pub use populate::populate;
-pub use reader::{Fault, Note};
+pub use reader::{Fault, Note, TaskCheck};
 pub use task_def::{RetryLogic, TaskDef, TimeoutPolicy};
 
 /// A workflow as registered: `WorkflowDef` of Conductor.
@@ -260,7 +262,15 @@ impl Definition {
     /// # Errors
     /// All its faults, each with its path.
     pub fn parse(json: &Value) -> Result<Accepted<Self>, Refused> {
-        let mut reader = reader::Reader::default();
+        Self::parse_with(json, |_| Ok(()))
+    }
+
+    /// Reads a workflow definition whose embedded task definitions say how they are run: `check` looks at that.
+    ///
+    /// # Errors
+    /// All its faults, each with its path.
+    pub fn parse_with(json: &Value, check: TaskCheck) -> Result<Accepted<Self>, Refused> {
+        let mut reader = reader::Reader::checking(check);
         let definition = parse::workflow(&mut reader, json);
         if let Some(definition) = &definition {
             check::workflow(&mut reader, definition);
@@ -288,7 +298,15 @@ impl TaskDef {
     /// # Errors
     /// All its faults.
     pub fn parse(json: &Value) -> Result<Accepted<Self>, Refused> {
-        let mut reader = reader::Reader::default();
+        Self::parse_with(json, |_| Ok(()))
+    }
+
+    /// Reads a task definition that says how it is run: `check` looks at that.
+    ///
+    /// # Errors
+    /// All its faults.
+    pub fn parse_with(json: &Value, check: TaskCheck) -> Result<Accepted<Self>, Refused> {
+        let mut reader = reader::Reader::checking(check);
         let definition = task_def::parse(&mut reader, json, "$");
         reader.finish(definition)
     }

@@ -26,14 +26,39 @@ impl fmt::Display for Fault {
 /// Something in a definition that has no effect.
 pub type Note = Fault;
 
+/// Looks at how a task is run, which is nothing that workflows know: the value of a task definition's `task`. Its message tells
+/// the field and what is wrong with it.
+pub type TaskCheck = fn(&Map<String, Value>) -> Result<(), String>;
+
 /// The reader: the fields of objects, and what was wrong so far.
 #[derive(Debug, Default)]
 pub(super) struct Reader {
     faults: Vec<Fault>,
     notes: Vec<Note>,
+    task_check: Option<TaskCheck>,
 }
 
 impl Reader {
+    pub(super) fn checking(check: TaskCheck) -> Self {
+        Self { task_check: Some(check), ..Self::default() }
+    }
+
+    /// The object under `key` that says how a task is run.
+    pub(super) fn task(&mut self, from: &Map<String, Value>, path: &str, key: &str) -> Option<Map<String, Value>> {
+        let at = format!("{path}.{key}");
+        let task = match present(from, key)? {
+            Value::Object(task) => task,
+            other => {
+                self.fault(at, format!("expected an object, found {}", kind(other)));
+                return None;
+            }
+        };
+        if let Some(Err(message)) = self.task_check.map(|check| check(task)) {
+            self.fault(at, message);
+        }
+        Some(task.clone())
+    }
+
     pub(super) fn fault(&mut self, path: impl Into<String>, message: impl Into<String>) {
         if self.faults.len() < MAX_FAULTS {
             self.faults.push(Fault { path: path.into(), message: message.into() });

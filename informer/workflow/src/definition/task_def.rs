@@ -40,6 +40,8 @@ pub struct TaskDef {
     pub rate_period_s: u64,
     /// Values for input keys that are absent or null.
     pub input_template: Map<String, Value>,
+    /// How a sidecar runs it: an optional key of our own, kept as it is. Without it, workers poll for the task.
+    pub task: Option<Map<String, Value>>,
 }
 
 /// How the delay before a retry grows.
@@ -103,6 +105,7 @@ const KEYS: &[&str] = &[
     "updateTime",
     "createdBy",
     "updatedBy",
+    "task",
 ];
 
 impl TaskDef {
@@ -125,6 +128,7 @@ impl TaskDef {
             rate_limit: 0,
             rate_period_s: 1,
             input_template: Map::new(),
+            task: None,
         }
     }
 
@@ -178,6 +182,7 @@ pub(super) fn parse(reader: &mut Reader, json: &Value, path: &str) -> Option<Tas
         rate_limit: small(reader.number(from, path, "rateLimitPerFrequency", u64::from(u32::MAX))).unwrap_or(0),
         rate_period_s,
         input_template: reader.map(from, path, "inputTemplate"),
+        task: reader.task(from, path, "task"),
         name,
     };
     Some(definition)

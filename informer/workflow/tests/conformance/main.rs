@@ -10,6 +10,7 @@
 #[path = "../driver/mod.rs"]
 mod driver;
 mod guesses;
+mod table;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -457,6 +458,43 @@ fn expectations_of_another_projects_tests_are_met() {
     assert!(played >= PLAY, "{played} play, {PLAY} did");
 }
 
+/// A run whose tasks all succeed, played to its end.
+fn played_out(file: &str, all: &BTreeMap<String, Value>) -> (World, String) {
+    let json = &all[file];
+    let test = json!({"definitions": [file]});
+    let player = Player::new(&test, all, Guess::default()).unwrap();
+    let mut world = player.world;
+    world.by_hand = false;
+    world.register(json.clone()).unwrap();
+    let input = inputs(json, all).remove(0);
+    let run = world.start(text(json, "name"), input);
+    for _ in 0..200 {
+        if world.status(&run).is_ended() {
+            break;
+        }
+        match world.work.values().next().map(|work| work.name.clone()) {
+            Some(name) => {
+                let given = outputs().remove(0);
+                let output = given.get(&name).cloned().unwrap_or_else(|| json!({"op": "done"}));
+                world.complete(&name, output);
+            }
+            None => {
+                let waits: Vec<String> = world.runs[&run]
+                    .shown()
+                    .into_iter()
+                    .filter(|step| step.is_live())
+                    .map(|step| world.runs[&run].full_reference(step))
+                    .collect();
+                for reference in waits {
+                    let end = Event::Update { reference, status: TaskStatus::Completed, output: None, reason: None };
+                    let _ = world.tell(&run, end);
+                }
+            }
+        }
+    }
+    (world, run)
+}
+
 #[test]
 fn every_definition_that_registers_comes_to_an_end() {
     let Some(directory) = samples() else { return };
@@ -465,40 +503,35 @@ fn every_definition_that_registers_comes_to_an_end() {
         if Definition::parse(json).is_err() {
             continue;
         }
-        let test = json!({"definitions": [file]});
-        let player = Player::new(&test, &all, Guess::default()).unwrap();
-        let mut world = player.world;
-        world.by_hand = false;
-        world.register(json.clone()).unwrap();
-        let input = inputs(json, &all).remove(0);
-        let run = world.start(text(json, "name"), input);
-        for _ in 0..200 {
-            if world.status(&run).is_ended() {
-                break;
-            }
-            match world.work.values().next().map(|work| work.name.clone()) {
-                Some(name) => {
-                    let given = outputs().remove(0);
-                    let output = given.get(&name).cloned().unwrap_or_else(|| json!({"op": "done"}));
-                    world.complete(&name, output);
-                }
-                None => {
-                    let waits: Vec<String> = world.runs[&run]
-                        .shown()
-                        .into_iter()
-                        .filter(|step| step.is_live())
-                        .map(|step| world.runs[&run].full_reference(step))
-                        .collect();
-                    for reference in waits {
-                        let end =
-                            Event::Update { reference, status: TaskStatus::Completed, output: None, reason: None };
-                        let _ = world.tell(&run, end);
-                    }
-                }
-            }
-        }
+        let (world, run) = played_out(file, &all);
         let reason = world.runs[&run].row().reason.clone().unwrap_or_default();
         println!("| {file} | {} | {reason} |", world.status(&run).as_str());
         assert!(world.status(&run).is_ended(), "{file}: {}", world.show(&run));
     }
+}
+
+#[test]
+fn the_table_in_the_documentation_is_what_is_so() {
+    let Some(directory) = samples() else { return };
+    let all = definitions(&directory);
+    let tests = read(&directory.join("expectations.json")).expect("the expectations are JSON");
+    let row = |(file, json): (&String, &Value)| {
+        let registered = Definition::parse(json).map(|accepted| accepted.notes.len());
+        let end = registered.is_ok().then(|| {
+            let (world, run) = played_out(file, &all);
+            Some(world.status(&run)).filter(|status| status.is_ended()).map(RunStatus::as_str)
+        });
+        let own = tests.as_array().unwrap().iter().filter(|test| test["definitions"][0] == **file);
+        table::Row {
+            file: file.clone(),
+            // The first fault, without the list of all types after it.
+            registered: registered.map_err(|refused| {
+                let fault = refused.faults[0].to_string();
+                fault.split(". Types are").next().unwrap_or_default().to_owned()
+            }),
+            end: end.flatten(),
+            tests: own.map(|test| try_all(test, &all).is_ok()).collect(),
+        }
+    };
+    table::compare(&all.iter().map(row).collect::<Vec<_>>());
 }
