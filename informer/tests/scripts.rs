@@ -5,6 +5,7 @@
     clippy::disallowed_methods,
     reason = "what a test arranges is there, or the test has failed"
 )]
+#![allow(clippy::disallowed_types, reason = "hosts are processes, and so is what must not outlive them")]
 
 use std::collections::BTreeSet;
 use std::io::{BufRead as _, BufReader};

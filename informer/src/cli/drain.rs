@@ -151,7 +151,7 @@ async fn emptied(client: &Client, id: &str, screen: &Screen) -> Result<Sidecar, 
         if is_empty(&sidecar) {
             return Ok(sidecar);
         }
-        if looks % REPEAT == 0 && sidecar.drain() == DrainMode::Stop && has_set_aside(&sidecar) {
+        if looks.is_multiple_of(REPEAT) && sidecar.drain() == DrainMode::Stop && has_set_aside(&sidecar) {
             set(client, "drain", id, DrainMode::Stop).await?;
         }
         let books = (sidecar.running, sidecar.set_aside_count, sidecar.state());

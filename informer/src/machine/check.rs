@@ -93,11 +93,10 @@ impl Machine {
         if sidecar.link == Link::Lost && sidecar.taken.keys().any(|a| !self.timers.is_armed(Timer::Replace(*a))) {
             return Err("it is lost and still occupied".to_owned());
         }
-        let aside = |(task_id, task): (&TaskId, &Box<Task>)| {
-            let here = task.aside.iter().filter(|aside| aside.sidecar == id).map(|aside| aside.number);
-            here.map(|number| AttemptId { task: *task_id, number }).collect::<Vec<_>>()
-        };
-        if sidecar.aside != self.tasks.iter().flat_map(aside).collect::<BTreeSet<_>>() {
+        let listed = self.tasks.iter().flat_map(|(task, it)| it.aside.iter().map(|aside| (*task, *aside)));
+        let aside = listed.filter(|(_, aside)| aside.sidecar == id);
+        let aside: BTreeSet<_> = aside.map(|(task, aside)| AttemptId { task, number: aside.number }).collect();
+        if sidecar.aside != aside {
             return Err("what is set aside there is not what its tasks wait for".to_owned());
         }
         if !sidecar.preparing.iter().all(|attempt| booked.contains(attempt)) {

@@ -289,10 +289,7 @@ pub(crate) async fn serve(
     let (inbox, mut arrivals) = mpsc::channel(bounds::INBOX);
     let assignments = Assignments::default();
     let jobs = files::start(dirs.clone(), assignments.clone(), inbox.clone()).map_err(system("start a thread"))?;
-    let rows = take_up(entries, &dirs, &assignments, &jobs);
-    let waiting = |attempt| rows.iter().any(|row| row.attempt == attempt && row.state == RowState::Accepted);
-    inputs::clean(&dirs, &load::machine().boot_id, waiting)
-        .map_err(system("clean the directory of prepared attempts"))?;
+    let rows = take_up(entries, &dirs, &assignments, &jobs)?;
     let crun = container::probe(&dirs.exe, &dirs.data.join(keeper::record::PREPARED).join(".probe")).await;
     let machine = Machine::new(config(options.slots), rows);
     let silence_ms = Arc::new(AtomicU64::new(bounds::BEAT_MS * bounds::BEATS_PER_LEASE));
@@ -357,8 +354,13 @@ fn config(slots: u32) -> Config {
     }
 }
 
-/// What the ledger holds is taken up: assignments for all threads, rows for the machine.
-fn take_up(entries: Vec<ledger::Entry>, dirs: &Dirs, assignments: &Assignments, jobs: &files::Jobs) -> Vec<Row> {
+/// What the ledger holds is taken up: assignments for all threads, rows for the machine, and what was prepared for those that wait.
+fn take_up(
+    entries: Vec<ledger::Entry>,
+    dirs: &Dirs,
+    assignments: &Assignments,
+    jobs: &files::Jobs,
+) -> Result<Vec<Row>, Error> {
     let mut rows = Vec::new();
     for entry in entries {
         let attempt = entry.row.attempt;
@@ -375,7 +377,10 @@ fn take_up(entries: Vec<ledger::Entry>, dirs: &Dirs, assignments: &Assignments, 
         }
         rows.push(entry.row);
     }
-    rows
+    let waiting = |attempt| rows.iter().any(|row| row.attempt == attempt && row.state == RowState::Accepted);
+    inputs::clean(dirs, &load::machine().boot_id, waiting)
+        .map_err(system("clean the directory of prepared attempts"))?;
+    Ok(rows)
 }
 
 struct Signals {

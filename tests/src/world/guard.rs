@@ -73,7 +73,7 @@ mod tests {
     fn what_a_killed_test_leaves_is_ended_and_nothing_else() -> Result<()> {
         let dir = std::env::temp_dir().join(format!("guard-test-{}", std::process::id()));
         let mut guard = Guard::new(&dir)?;
-        let (mut left, mut other) = (sleeper(&dir)?, sleeper(&Path::new("/elsewhere"))?);
+        let (mut left, mut other) = (sleeper(&dir)?, sleeper(Path::new("/elsewhere"))?);
         // As the kernel does for who is killed.
         drop(guard.pipe.take());
         let ended = left.wait()?;
