@@ -6,6 +6,7 @@
 //! | [`machine`] | every decision, pure |
 //! | [`shell`] | the one loop around the machine: commit, then act |
 //! | [`store`] | what is kept, and how it is read |
+//! | [`scripts`] | users' scripts, run in child processes with limits |
 //! | [`blobs`] | logs of attempts, kept beyond their sidecars |
 //! | [`edge`] | bytes to events, answers to bytes: gRPC, HTTP, TLS |
 //! | [`cli`] | the command line, the server's verbs and the client's |
@@ -34,6 +35,12 @@ pub mod edge;
 pub(crate) mod failpoint;
 pub mod machine;
 pub(crate) mod rest;
+#[allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "processes, threads and deadlines of scripts live here, outside the machine"
+)]
+pub mod scripts;
 #[allow(clippy::disallowed_methods, reason = "it owns the tasks it starts")]
 pub mod server;
 #[allow(

@@ -42,6 +42,7 @@ pub(crate) mod place;
 mod retry;
 mod run;
 mod screen;
+mod script_host;
 mod serve;
 mod short;
 mod show;
@@ -138,6 +139,9 @@ enum Verb {
     Undrain(drain::UndrainArgs),
     /// Register how tasks of a type are run
     Executor(executor::Args),
+    /// Run users' scripts for the informer that started this
+    #[command(hide = true)]
+    ScriptHost(crate::scripts::HostArgs),
 }
 
 /// What a verb is given besides its own arguments.
@@ -157,6 +161,7 @@ impl Context {
 /// Runs the command line of this process.
 #[must_use]
 pub fn main() -> ExitCode {
+    crate::scripts::is_informer();
     let args: Vec<OsString> = std::env::args_os().collect();
     let read = environment::read(Cli::command(), &args);
     let read = read.and_then(|line| Ok((Cli::from_arg_matches(&line.matches)?, line.faults)));
@@ -234,6 +239,7 @@ fn dispatch(cli: Cli) -> Result<u8, Error> {
         Verb::Undrain(args) => client_runtime(drain::undrain(args, &context)),
         Verb::Executor(args) => client_runtime(executor::run(args, &context)),
         Verb::Sidecars(args) => client_runtime(sidecars::run(args, &context)),
+        Verb::ScriptHost(args) => Ok(script_host::run(args)),
     }
 }
 

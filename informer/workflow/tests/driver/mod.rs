@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 use workflow::definition::{self, Definition, Task};
-use workflow::evaluate::{self, Bodies, Handle, Registry, Tools};
+use workflow::evaluate::{self, Bodies, Handle, Registry, Scripts, Tools};
 use workflow::plan::Plan;
 use workflow::run::{
     Command, Effects, Event, Moment, Outcome, ParentStep, PartRow, Refused, Run, RunRow, RunStatus, Start, StepIx,
@@ -21,6 +21,15 @@ use workflow::run::{
 };
 
 pub(crate) use scripts::Engines;
+
+/// What runs scripts, by default within this process.
+pub(crate) struct Engine(pub(crate) Rc<dyn Scripts>);
+
+impl Default for Engine {
+    fn default() -> Self {
+        Self(Rc::new(Engines))
+    }
+}
 
 /// Stored JSON, named by the order in which it came.
 #[derive(Default)]
@@ -79,7 +88,8 @@ pub(crate) struct World {
     pub(crate) memory: Memory,
     registry: Registered,
     definitions: BTreeMap<String, BTreeMap<u32, Value>>,
-    engines: Engines,
+    /// What runs scripts.
+    pub(crate) engines: Engine,
     pub(crate) now_ms: u64,
     /// What waits for a worker.
     pub(crate) work: BTreeMap<(String, StepIx), Work>,
@@ -265,7 +275,7 @@ impl World {
                 let part = question.node.map_or(0, |node| node.part);
                 let plan = self.runs[id].plans().get(part as usize).cloned();
                 let Some(plan) = plan else { return };
-                let tools = Tools { bodies: &self.memory, scripts: &self.engines, registry: &self.registry };
+                let tools = Tools { bodies: &self.memory, scripts: &*self.engines.0, registry: &self.registry };
                 let answer = evaluate::answer(&question, &plan, tools);
                 let event = Event::Evaluated { step: question.step, ticket: question.ticket, answer };
                 self.apply(id, event).expect("answers are not refused");
