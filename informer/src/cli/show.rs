@@ -194,6 +194,7 @@ fn what(kind: Option<&Kind>) -> Vec<(&'static str, String)> {
             ("preset", transcode.preset.clone()),
             ("arguments", quoted(&transcode.args)),
         ],
+        Some(Kind::Http(http)) => vec![("request", http.input.clone())],
         Some(Kind::Typed(typed)) => vec![("type", typed.r#type.clone()), ("input", typed.input.clone())],
         Some(Kind::Container(container)) => {
             let mounts: Vec<String> = container.mounts.iter().map(mount).collect();

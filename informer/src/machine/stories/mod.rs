@@ -6,6 +6,7 @@ mod lifecycle;
 mod losses;
 mod operations;
 mod queue;
+mod workflows;
 
 use super::*;
 use proto::{bounds, store, v1};

@@ -13,6 +13,8 @@ mod check;
 #[cfg(test)]
 mod damage;
 mod fault;
+mod flow;
+mod flow_read;
 mod item;
 mod list;
 mod lock;
@@ -24,6 +26,7 @@ mod schema;
 #[cfg(test)]
 mod tests;
 mod v2;
+mod v3;
 mod witness;
 mod write;
 
