@@ -49,7 +49,7 @@ fn definition() -> Value {
             task("round", "INLINE", json!({"inputParameters": {"evaluatorType": "javascript", "expression": "1"}}))]})),
         task("jq", "JSON_JQ_TRANSFORM", json!({"inputParameters": {"list": "${lambda.output.result}",
             "queryExpression": ".list[] | {n: ., half: (. / 2)}"}})),
-        task("bad", "LAMBDA", json!({"optional": true, "inputParameters": {"scriptExpression": "return\n $.no.such"}})),
+        task("bad", "LAMBDA", json!({"optional": true, "inputParameters": {"scriptExpression": "return $.no.such.thing"}})),
     ], "outputParameters": {"inline": "${inline.output}", "lambda": "${lambda.output}", "loop": "${loop.output}",
         "jq": "${jq.output}", "many": "${workflow.variables}"}})
 }
@@ -60,7 +60,8 @@ fn a_run_comes_to_the_same_on_hosts() {
     for n in [1, 2] {
         let mut ends = Vec::new();
         for scripts in [Rc::new(Engines) as Rc<dyn Scripts>, Rc::clone(&pool)] {
-            let mut world = World { engines: Engine(scripts), ..World::default() };
+            let mut world = World::default();
+            world.engines = Engine(scripts);
             world.register(definition()).unwrap();
             let run = world.start("w", json!({"n": n}));
             ends.push((world.show(&run), world.output(&run), world.variables(&run)));

@@ -124,10 +124,12 @@ fn settle(channel: &UnixStream) -> io::Result<()> {
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
     // The one that it would tell of may be gone by now. Then the other end of the socket is closed already, and this finds it out.
     channel.set_nonblocking(true)?;
-    let gone = matches!(rustix::net::recv(channel.as_fd(), &mut [0; 1], rustix::net::RecvFlags::PEEK), Ok((_, 0)));
+    let waiting = rustix::net::recv(channel.as_fd(), &mut [0; 1], rustix::net::RecvFlags::PEEK);
     channel.set_nonblocking(false)?;
-    if gone {
-        return Err(io::ErrorKind::BrokenPipe.into());
+    match waiting {
+        Ok((_, 0)) => return Err(io::ErrorKind::BrokenPipe.into()),
+        Ok(_) | Err(rustix::io::Errno::AGAIN) => {}
+        Err(error) => return Err(error.into()),
     }
     rustix::process::chdir("/")?;
     Ok(rustix::thread::set_no_new_privs(true)?)

@@ -183,7 +183,7 @@ pub enum Error {
     },
     /// This process has no room for another thread or descriptor.
     #[error("cannot make ready to run a script: {source}")]
-    Thread {
+    NoRoom {
         /// The system's answer.
         source: io::Error,
     },
@@ -209,7 +209,7 @@ impl Error {
             | Self::NoProgram { .. }
             | Self::NoHost { .. }
             | Self::Start { .. }
-            | Self::Thread { .. }
+            | Self::NoRoom { .. }
             | Self::Closed => false,
         }
     }

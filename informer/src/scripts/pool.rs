@@ -147,7 +147,7 @@ impl Hosts {
                 let shared = Arc::clone(&self.shared);
                 let thread = thread::Builder::new().name("scripts".to_owned());
                 let thread =
-                    thread.spawn(move || keep(&shared, &received)).map_err(|source| Error::Thread { source })?;
+                    thread.spawn(move || keep(&shared, &received)).map_err(|source| Error::NoRoom { source })?;
                 state.starter = Some((orders, thread));
             }
             let (order, started) = mpsc::channel();
@@ -196,7 +196,7 @@ struct Place<'a> {
 impl Place<'_> {
     /// Notes whom to stop when the pool closes.
     fn enter(&self, host: &Host) -> Result<(), Error> {
-        let socket = host.socket().map_err(|source| Error::Thread { source })?;
+        let socket = host.socket().map_err(|source| Error::NoRoom { source })?;
         let mut state = self.shared.lock();
         if state.closed {
             return Err(Error::Closed);

@@ -23,8 +23,6 @@ use super::{Config, Error};
 const HELLO_WAIT: Duration = Duration::from_secs(30);
 /// Bytes of a dead host's last words: a line or two.
 const WORDS_BYTES: u64 = 4 << 10;
-/// Exit status of a Rust program that panicked.
-const PANICKED: i32 = 101;
 
 /// A host. Dropping it kills it.
 pub(super) struct Host {
@@ -146,7 +144,7 @@ fn cause(status: ExitStatus, words: &str, config: &Config) -> Option<Error> {
     if words.contains("memory allocation of") || words.contains("capacity overflow") {
         return Some(Error::OutOfMemory { limit_bytes: config.memory_bytes });
     }
-    let fell = status.signal() == Some(Signal::ABORT.as_raw()) || status.code() == Some(PANICKED);
+    let fell = status.signal() == Some(Signal::ABORT.as_raw()) || words.contains("panicked");
     fell.then(|| Error::Engine { said: words.to_owned() })
 }
 
@@ -204,7 +202,7 @@ mod tests {
     fn a_death_is_laid_to_the_script_only_if_it_was_its_doing() {
         let config = Config::default();
         let cause = |status: i32, words: &str| cause(ExitStatus::from_raw(status), words, &config);
-        let (aborted, panicked) = (Signal::ABORT.as_raw(), PANICKED << 8);
+        let (aborted, panicked) = (Signal::ABORT.as_raw(), 1 << 8);
         assert!(matches!(cause(Signal::XCPU.as_raw(), ""), Some(Error::TooSlow { .. })));
         assert!(matches!(cause(aborted, "thread 'engine' has overflowed its stack"), Some(Error::TooDeep)));
         assert!(matches!(cause(aborted, "memory allocation of 9 bytes failed"), Some(Error::OutOfMemory { .. })));

@@ -193,7 +193,8 @@ mod tests {
         #[test]
         fn requests_come_back(language in language(), source: String, input: Option<String>) {
             let request = Request { language, source: &source, input: input.as_deref() };
-            prop_assert_eq!(Request::decode(&request.encode()), Ok(request));
+            let bytes = request.encode();
+            prop_assert_eq!(Request::decode(&bytes), Ok(request));
         }
 
         #[test]

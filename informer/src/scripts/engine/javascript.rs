@@ -94,7 +94,7 @@ fn within<T>(
 fn thrown<'js>(ctx: &Ctx<'js>, value: &Value<'js>) -> Fault {
     let Some(exception) = value.clone().into_exception() else {
         // Where no memory is left for an error there is none.
-        if value.is_null() || value.is_undefined() {
+        if value.is_null() {
             return Fault::OutOfMemory;
         }
         let text = value.as_string().map(rquickjs::String::to_string);

@@ -2,8 +2,7 @@
 //!
 //! No module can be loaded, and there is no further input. Numbers that are whole are written as integers, as Conductor's jq does.
 
-use std::fmt::Write as _;
-
+use jaq_core::load::lex::Expect;
 use jaq_core::load::{self, Arena, File, Loader};
 use jaq_core::{Compiler, Ctx, Vars, compile, data};
 use jaq_json::{Num, Val, read};
@@ -50,20 +49,10 @@ fn compiled(source: &str) -> Result<Filter, Fault> {
     let funs = jaq_core::funs().chain(jaq_std::funs()).chain(jaq_json::funs());
     let arena = Arena::default();
     let modules = Loader::new(defs).load(&arena, File { code: source, path: () });
-    let modules = modules.map_err(|errors| {
-        first(errors).map_or_else(unknown, |error| match error {
-            load::Error::Io(mut errors) => {
-                errors.pop().map_or_else(unknown, |(at, message)| fault(source, at, message))
-            }
-            load::Error::Lex(errors) => errors.into_iter().next().map_or_else(unknown, |(expected, at)| {
-                fault(source, at, format!("a token that is none ({expected:?} expected) at {:?}", short(at)))
-            }),
-            load::Error::Parse(errors) => errors.into_iter().next().map_or_else(unknown, |(expected, at)| {
-                let found = if at.is_empty() { "the end".to_owned() } else { format!("{:?}", short(at)) };
-                fault(source, at, format!("{} expected, found {found}", expected.as_str()))
-            }),
-        })
-    })?;
+    let modules = modules.map_err(|errors| unreadable(source, errors))?;
+    // Nothing would give the variable of an import of data its value.
+    let imported = load::import(&modules, |_| Err("no file can be loaded".to_owned()));
+    imported.map_err(|errors| unreadable(source, errors))?;
     let filter = Compiler::default().with_funs(funs).compile(modules);
     filter.map_err(|errors| {
         let found = first(errors).and_then(|errors| errors.into_iter().next());
@@ -75,6 +64,24 @@ fn compiled(source: &str) -> Result<Filter, Fault> {
             fault(source, name, what)
         })
     })
+}
+
+/// The first thing that is wrong with a program's text.
+fn unreadable(source: &str, errors: load::Errors<&str, ()>) -> Fault {
+    let found = |at: &str| if at.is_empty() { "the end".to_owned() } else { format!("{:?}", short(at)) };
+    let told = match first(errors) {
+        Some(load::Error::Io(mut errors)) => errors.pop(),
+        Some(load::Error::Lex(errors)) => errors.into_iter().next().map(|(expected, at)| match expected {
+            Expect::Delim(open) => (at, format!("{open} is not closed")),
+            expected => (at, format!("{} expected, found {}", expected.as_str(), found(at))),
+        }),
+        Some(load::Error::Parse(errors)) => {
+            let error = errors.into_iter().next();
+            error.map(|(expected, at)| (at, format!("{} expected, found {}", expected.as_str(), found(at))))
+        }
+        None => None,
+    };
+    told.map_or_else(unknown, |(at, message)| fault(source, at, message))
 }
 
 fn first<P, E>(errors: Vec<(File<&str, P>, E)>) -> Option<E> {
@@ -148,11 +155,10 @@ fn write_number(number: &Num, out: &mut String) {
         Num::Dec(text) => text.parse().unwrap_or(f64::NAN),
         Num::Float(float) => *float,
     };
-    // Writing to a string cannot fail.
-    let _ = match float {
-        float if float.is_nan() => write!(out, "null"),
-        float if float.fract() == 0.0 && float.abs() < EXACT => write!(out, "{float:.0}"),
-        // The nearest that JSON can say, as jq does.
-        float => write!(out, "{:e}", float.clamp(f64::MIN, f64::MAX)),
-    };
+    if float.fract() == 0.0 && float.abs() < EXACT {
+        out.push_str(&format!("{float:.0}"));
+    } else {
+        // The nearest that JSON can say, as jq does; it has no word for what is no number.
+        out.push_str(&serde_json::Value::from(float.clamp(f64::MIN, f64::MAX)).to_string());
+    }
 }
