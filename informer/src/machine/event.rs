@@ -140,6 +140,17 @@ pub enum Event {
         /// The session.
         session: SessionId,
     },
+    /// Something about workflows.
+    Flow(FlowEvent),
+    /// An operator confirms that this restored informer may start `exclusive` tasks at once.
+    RestoreAccepted,
+    /// The time named by `next_wakeup` has come. A repeated or early one is harmless.
+    TimePassed,
+}
+
+/// What happened about workflows.
+#[derive(Debug, Clone, PartialEq)]
+pub enum FlowEvent {
     /// A client started a run.
     RunStarted(Box<NewRun>),
     /// What [`super::Effect::Prepare`] asked for is there, or cannot be had.
@@ -241,10 +252,12 @@ pub enum Event {
         /// What it says.
         update: WorkUpdate,
     },
-    /// An operator confirms that this restored informer may start `exclusive` tasks at once.
-    RestoreAccepted,
-    /// The time named by `next_wakeup` has come. A repeated or early one is harmless.
-    TimePassed,
+}
+
+impl From<FlowEvent> for Event {
+    fn from(event: FlowEvent) -> Self {
+        Self::Flow(event)
+    }
 }
 
 /// A new task, checked and named by the edge.

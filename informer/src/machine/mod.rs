@@ -66,7 +66,7 @@ mod stories;
 pub use self::workflow::{kin, wire_status, work_id};
 pub use effect::{Batch, Effect, HistoryEvent, PolledWork, Rejection, Reply, RunChange, TaskChange};
 pub use event::{
-    Event, Held, HeldState, Hello, KeyHit, NewArray, NewRun, Now, Operation, PayloadHandle, Prepared, Report, RunId,
+    Event, FlowEvent, Held, HeldState, Hello, KeyHit, NewArray, NewRun, Now, Operation, PayloadHandle, Prepared, Report, RunId,
     RunKeyHit, SessionId, StoredRun, Submit, Template, Templates, Ticket, WorkUpdate,
 };
 pub use shared::Own;
@@ -251,31 +251,7 @@ impl Machine {
             Event::DrainRequested { ticket, sidecar, mode } => self.on_drain_requested(cx, ticket, sidecar, mode),
             Event::ExecutorPut { ticket, executor, replace } => self.on_executor_put(cx, ticket, *executor, replace),
             Event::ExecutorDeleted { ticket, r#type } => self.on_executor_deleted(cx, ticket, &r#type),
-            Event::RunStarted(new) => self.on_run_started(cx, *new),
-            Event::RunPrepared { by, step, child, waits, exists, outcome } => {
-                let answer = workflow::Answered { by, step, child, waits, exists, outcome };
-                self.on_run_prepared(cx, answer);
-            }
-            Event::Evaluated { run, step, ticket, answer, templates } => {
-                self.on_evaluated(cx, &run, (step, ticket), *answer, templates);
-            }
-            Event::RunOperated { ticket, run, stored, operation, key } => {
-                self.on_run_operated(cx, ticket, (run, stored), operation, key);
-            }
-            Event::DefinitionPut { ticket, definition, replace } => {
-                self.on_definition_put(cx, ticket, *definition, replace);
-            }
-            Event::DefinitionDeleted { ticket, name, version } => {
-                self.on_definition_deleted(cx, ticket, &name, version);
-            }
-            Event::TaskDefinitionPut { ticket, definition } => self.on_task_definition_put(cx, ticket, *definition),
-            Event::TaskDefinitionDeleted { ticket, name } => self.on_task_definition_deleted(cx, ticket, &name),
-            Event::Polled { ticket, names, worker, count, wait_ms } => {
-                self.on_polled(cx, ticket, names, worker, (count, wait_ms));
-            }
-            Event::WorkUpdated { ticket, run, step, stored, update } => {
-                self.on_work_updated(cx, ticket, (run, step), stored, update);
-            }
+            Event::Flow(event) => self.on_flow(cx, event),
             Event::RestoreAccepted => self.on_restore_accepted(),
             Event::TimePassed => {}
         }
