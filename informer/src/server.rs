@@ -18,7 +18,7 @@ use crate::blobs;
 use crate::edge::tls::Guard;
 use crate::edge::{self, Edge, accept, front};
 use crate::scripts::Pool;
-use crate::shell::{self, Handle, Shell};
+use crate::shell::{self, Engines, Handle, Shell};
 use crate::store::{self, sqlite::Sqlite};
 use proto::{bounds, dial};
 use std::io;
@@ -147,7 +147,7 @@ impl Server {
                 shares: options.shares,
                 log_policy: options.log_upload.into(),
             },
-            Arc::new(scripts),
+            Engines::new(scripts),
         )?;
         let (stopping, told) = watch::channel(false);
         let (logs, left) = edge::logs::Logs::new(handle.identity().epoch, Arc::new(kept.clone()));

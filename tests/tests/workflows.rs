@@ -18,22 +18,19 @@ fn sub(name: &str, input: &Value) -> Value {
 
 /// Everything that needs nothing but us: a switch, a fork and its join, a loop, a sub-workflow, a variable, and an end.
 fn everything() -> Value {
-    let script = "test -n \"$TASK_INPUT\" && touch \"$(printf %s \"$TASK_INPUT\" | sed 's/.*\"gate\":\"\\([^\"]*\\)\".*/\\1/').in\"";
-    let gate = format!(
-        "gate=$(printf %s \"$TASK_INPUT\" | sed 's/.*\"gate\":\"\\([^\"]*\\)\".*/\\1/'); {script}; \
-         until test -e \"$gate\"; do sleep 0.05; done"
-    );
+    let gate = r#"gate=$(printf %s "$TASK_INPUT" | sed 's/.*"gate":"\([^"]*\)".*/\1/'); touch "$gate.in"; until test -e "$gate"; do sleep 0.05; done"#;
     let switch = json!({"name": "choice", "taskReferenceName": "choice", "type": "SWITCH", "evaluatorType": "value-param",
         "expression": "on", "inputParameters": {"on": "${workflow.input.way}"},
         "decisionCases": {"left": [{"name": "set", "taskReferenceName": "set", "type": "SET_VARIABLE",
             "inputParameters": {"way": "${workflow.input.way}"}}]},
         "defaultCase": [shell("never", "exit 1", &json!({}))]});
     let fork = json!({"name": "fork", "taskReferenceName": "fork", "type": "FORK_JOIN", "forkTasks": [
-        [shell("gated", &gate, &json!({"gate": "${workflow.input.gate}"}))],
+        [shell("gated", gate, &json!({"gate": "${workflow.input.gate}"}))],
         [shell("quick", "exit 0", &json!({}))],
         [sub("nested", &json!({"n": 3}))],
     ]});
-    let join = json!({"name": "join", "taskReferenceName": "join", "type": "JOIN", "joinOn": ["gated", "quick", "nested"]});
+    let join =
+        json!({"name": "join", "taskReferenceName": "join", "type": "JOIN", "joinOn": ["gated", "quick", "nested"]});
     let looped = json!({"name": "loop", "taskReferenceName": "loop", "type": "DO_WHILE", "items": [1, 2, 3],
         "loopOver": [shell("each", "exit 0", &json!({"item": "${loop.output.loopItem}"}))]});
     let end = json!({"name": "end", "taskReferenceName": "end", "type": "TERMINATE", "inputParameters": {

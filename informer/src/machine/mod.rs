@@ -66,8 +66,8 @@ mod stories;
 pub use self::workflow::{kin, wire_status, work_id};
 pub use effect::{Batch, Effect, HistoryEvent, PolledWork, Rejection, Reply, RunChange, TaskChange};
 pub use event::{
-    Event, FlowEvent, Held, HeldState, Hello, KeyHit, NewArray, NewRun, Now, Operation, PayloadHandle, Prepared, Report, RunId,
-    RunKeyHit, SessionId, StoredRun, Submit, Template, Templates, Ticket, WorkUpdate,
+    Event, FlowEvent, Held, HeldState, Hello, KeyHit, NewArray, NewRun, Now, Operation, PayloadHandle, Prepared,
+    Report, RunId, RunKeyHit, SessionId, StoredRun, Submit, Template, Templates, Ticket, WorkUpdate,
 };
 pub use shared::Own;
 

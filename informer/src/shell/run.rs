@@ -40,7 +40,7 @@ impl Shell {
     /// # Errors
     /// [`Error::Store`] if the store cannot be read, [`Error::Thread`].
     pub fn start(store: Box<dyn Store>, options: Options) -> Result<(Handle, Self), Error> {
-        Self::start_with(store, options, Arc::new(NoScripts))
+        Self::start_with(store, options, Engines::new(NoScripts))
     }
 
     /// The same with engines for users' scripts.
@@ -91,7 +91,7 @@ impl Shell {
             .name("shell".to_owned())
             .spawn(work)
             .map_err(|why| Error::Thread { name: "shell", why: why.to_string() })?;
-        let handle = Handle { inbox: inbox.clone(), reads, published, plans, stopped };
+        let handle = Handle { inbox: inbox.clone(), reads, published, plans, scripts, stopped };
         Ok((handle, Self { stop, ended, thread: Some(thread), _inbox: inbox }))
     }
 

@@ -226,10 +226,8 @@ fn bodies_are_held_by_runs_and_tasks_alike(mut open: Open) {
     // Held once more by the same run: nothing is counted twice.
     let again = RunChange { holds: vec![shared, own], ..changed(run("r", RunStatus::Completed), false) };
     world.try_commit(Batch { runs: vec![again], ..Batch::default() }).unwrap();
-    let prune_runs = |runs: &[&str]| Commit {
-        prune_runs: runs.iter().map(|run| RunId::from(*run)).collect(),
-        ..Commit::default()
-    };
+    let prune_runs =
+        |runs: &[&str]| Commit { prune_runs: runs.iter().map(|run| RunId::from(*run)).collect(), ..Commit::default() };
     world.commit(prune_runs(&["r"])).unwrap();
     assert_eq!(bodies(&mut world, &[shared, own]), 2);
     world.commit(prune_runs(&["s"])).unwrap();

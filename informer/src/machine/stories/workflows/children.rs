@@ -18,7 +18,9 @@ fn a_child_starts_and_ends_in_the_batch_of_its_parents_step() {
     let work = flow.poll("a", 0).remove(0);
     let output = flow.put(json!({"y": 1}));
     let (run, step) = (work.run.clone(), work.step);
-    flow.world.tell(FlowEvent::WorkUpdated { ticket: Ticket(6), run, step, stored: Vec::new(), update: completed(output) }.into());
+    flow.world.tell(
+        FlowEvent::WorkUpdated { ticket: Ticket(6), run, step, stored: Vec::new(), update: completed(output) }.into(),
+    );
     let batch = flow.commit();
     assert_eq!(batch.runs.len(), 2, "parent and child move together");
     flow.settle();
