@@ -96,9 +96,7 @@ pub enum Error {
     #[error("{0}")]
     Services(String),
     /// It ran and had to end: the store failed, and nothing may be acknowledged any more.
-    #[error(
-        "the informer cannot go on: {0}; what was acknowledged is in the data directory, start it again when the cause is gone"
-    )]
+    #[error("the informer cannot go on: {0}")]
     Failed(String),
 }
 

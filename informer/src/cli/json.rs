@@ -129,6 +129,11 @@ pub(crate) fn sidecar(sidecar: &Sidecar) -> Value {
         "window": sidecar.window,
         "total": resources(sidecar.total.as_ref()),
         "allocated": resources(sidecar.allocated.as_ref()),
+        "set_aside": {
+            "count": sidecar.set_aside_count,
+            "attempts": sidecar.set_aside_attempts,
+            "taken": resources(sidecar.set_aside.as_ref()),
+        },
         "load": {
             "cpu_permille": load.cpu_permille,
             "memory_used_bytes": load.memory_used_bytes,

@@ -126,6 +126,8 @@ pub enum Heard {
         terms: Terms,
         /// Which logs it wants to store.
         logs: v1::LogPolicy,
+        /// The lease page guards what another informer has given, or what was given to this box under another sidecar's id.
+        stranger: bool,
     },
     /// It decided about an attempt of the inventory.
     Verdict {

@@ -33,7 +33,7 @@ fn words() -> impl Strategy<Value = Heard> {
         Decision::Publish,
     ]);
     prop_oneof![
-        1 => policies().prop_map(|logs| Heard::Welcome { terms: TERMS, logs }),
+        1 => (policies(), any::<bool>()).prop_map(|(logs, stranger)| Heard::Welcome { terms: TERMS, logs, stranger }),
         3 => (ids(), decisions, reasons())
             .prop_map(|(attempt, decision, why)| Heard::Verdict { attempt, decision, why }),
         3 => (1..40_u64).prop_map(|seq| Heard::BeatAck { seq, terms: TERMS }),
