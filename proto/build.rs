@@ -5,8 +5,13 @@
 use prost::Message as _;
 use std::{env, fs, path::PathBuf};
 
-const FILES: [&str; 4] =
-    ["informer/v1/task.proto", "informer/v1/informer.proto", "informer/v1/link.proto", "informer/store/v1/store.proto"];
+const FILES: [&str; 5] = [
+    "informer/v1/task.proto",
+    "informer/v1/informer.proto",
+    "informer/v1/link.proto",
+    "informer/v1/workflow.proto",
+    "informer/store/v1/store.proto",
+];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     for file in FILES {

@@ -17,7 +17,8 @@ pub use options::{LogUpload, Options, Security};
 use crate::blobs;
 use crate::edge::tls::Guard;
 use crate::edge::{self, Edge, accept, front};
-use crate::shell::{self, Handle, Shell};
+use crate::scripts::Pool;
+use crate::shell::{self, Engines, Handle, Shell};
 use crate::store::{self, sqlite::Sqlite};
 use proto::{bounds, dial};
 use std::io;
@@ -132,7 +133,8 @@ impl Server {
         let listener = bind(options.listen).await?;
         let addr = listener.local_addr().map_err(|source| Error::Bind { listen: options.listen, source })?;
         let (store, kept) = open(options.data, options.accept_restored).await?;
-        let (handle, shell) = Shell::start(
+        let scripts = Pool::new(crate::scripts::Config::default());
+        let (handle, shell) = Shell::start_with(
             Box::new(store),
             shell::Options {
                 beat_ms: options.beat_ms,
@@ -143,6 +145,7 @@ impl Server {
                 shares: options.shares,
                 log_policy: options.log_upload.into(),
             },
+            Engines::new(scripts),
         )?;
         let (stopping, told) = watch::channel(false);
         let (logs, left) = edge::logs::Logs::new(handle.identity().epoch, Arc::new(kept.clone()));

@@ -137,3 +137,33 @@ pub const RESTART_BACKOFF_MS: u64 = 500;
 pub const RESTART_BACKOFF_CAP_MS: u64 = 60_000;
 /// A service that ran this long counts as healthy again: its restart back-off starts anew. Milliseconds.
 pub const RESTART_RESET_MS: u64 = 60_000;
+
+/// Largest result that a process leaves for its workflow. It travels in its attempt's end and is read by expressions; four of the largest
+/// and their envelope fit a message several times over.
+pub const RESULT_BYTES: usize = 256 << 10;
+/// Largest workflow or task definition, bytes of JSON. The largest public ones have a hundred kilobytes; each start reads one.
+pub const DEFINITION_BYTES: usize = 1 << 20;
+/// Versions of workflow definitions, over all names. The machine keeps a hash of each; ten times as many would still be a few megabytes,
+/// and nobody could read their list.
+pub const DEFINITIONS: usize = 20_000;
+/// Registered task definitions.
+pub const TASK_DEFINITIONS: usize = 20_000;
+/// Largest input of a run, of a signal or of a rerun, bytes of JSON. It travels in one message.
+pub const RUN_INPUT_BYTES: usize = 1 << 20;
+/// Runs that are not over. Each holds its steps in memory, some kilobytes of a usual run.
+pub const RUNS_LIVE: usize = 100_000;
+/// Longest id of a run: a child's is its parent's with one number more, so this ends a workflow that starts itself without end, some sixty
+/// levels down.
+pub const RUN_ID_BYTES: usize = NAME_BYTES;
+/// Runs that one operation may bring back: the run, those around it, and its children that failed. All of them move in one batch.
+pub const RUN_FAMILY: usize = 10_000;
+/// Lines kept of one run's history.
+pub const RUN_EVENTS: u32 = 10_000;
+/// Bytes of inputs and outputs in one page of a run's tasks; what is beyond it is left out and marked, so that a page fits a message.
+pub const RUN_PAGE_BYTES: usize = MESSAGE_BYTES / 2;
+/// Workers that wait for a task by name, over all names. Each is a caller of its own.
+pub const POLLERS: usize = 10_000;
+/// Tasks that one poll may take.
+pub const POLL_TASKS: u32 = 100;
+/// Longest that a poll waits, ms: below the idle times of usual proxies.
+pub const POLL_WAIT_MS: u64 = 30_000;

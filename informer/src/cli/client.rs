@@ -5,7 +5,7 @@ use std::{str::FromStr, time::Duration};
 use proto::{
     bounds,
     dial::{self, Access, Dial},
-    v1::informer_client::InformerClient,
+    v1::{informer_client::InformerClient, workflow_service_client::WorkflowServiceClient},
 };
 use tokio::time::Instant;
 use tonic::{Response, Status};
@@ -45,11 +45,15 @@ impl FromStr for Address {
 /// The generated client, over a connection that carries the token.
 pub(crate) type Grpc = InformerClient<dial::Channel>;
 
+/// The same for workflows.
+pub(crate) type Flows = WorkflowServiceClient<dial::Channel>;
+
 /// A connected client. It reconnects by itself; whoever calls decides whether to ask again.
 #[derive(Debug, Clone)]
 pub(crate) struct Client {
     url: String,
     grpc: Grpc,
+    flows: Flows,
 }
 
 impl Client {
@@ -64,13 +68,19 @@ impl Client {
             .keep_alive_timeout(KEEP_ALIVE)
             .keep_alive_while_idle(true);
         let channel = dial.connect(&endpoint).await.map_err(|source| Error::unreachable(&url, &source))?;
+        let flows = WorkflowServiceClient::new(channel.clone()).max_decoding_message_size(bounds::MESSAGE_BYTES);
         let grpc = InformerClient::new(channel).max_decoding_message_size(bounds::MESSAGE_BYTES);
-        Ok(Self { url, grpc })
+        Ok(Self { url, grpc, flows })
     }
 
     /// The generated client; clones share the connection.
     pub(crate) fn grpc(&self) -> Grpc {
         self.grpc.clone()
+    }
+
+    /// The client for workflows.
+    pub(crate) fn workflows(&self) -> Flows {
+        self.flows.clone()
     }
 
     /// A call's failure as our error.
@@ -88,13 +98,25 @@ impl Client {
     ///
     /// # Errors
     /// The informer's refusal, or [`Error::Gone`] after [`PATIENCE`].
-    pub(crate) async fn persist<T, F>(&self, attempted: &str, mut call: F) -> Result<T, Error>
+    pub(crate) async fn persist<T, F>(&self, attempted: &str, call: F) -> Result<T, Error>
     where
         F: AsyncFnMut(Grpc) -> Result<Response<T>, Status>,
     {
+        self.again(attempted, self.grpc(), call).await
+    }
+
+    /// The same by this generated client.
+    ///
+    /// # Errors
+    /// See [`Client::persist`].
+    pub(crate) async fn again<C, T, F>(&self, attempted: &str, grpc: C, mut call: F) -> Result<T, Error>
+    where
+        C: Clone,
+        F: AsyncFnMut(C) -> Result<Response<T>, Status>,
+    {
         let mut patience = self.patience();
         loop {
-            match call(self.grpc()).await {
+            match call(grpc.clone()).await {
                 Ok(answer) => return Ok(answer.into_inner()),
                 Err(status) if error::is_passing(&status) => patience.pause(&status).await?,
                 Err(status) => return Err(self.failed(attempted, &status)),

@@ -46,6 +46,9 @@ pub(crate) fn task(task: &Task) -> Value {
         "eta_unix_ms": time(task.eta_unix_ms),
         "array": task.array.as_ref().map(array),
         "item": (!task.item.is_empty()).then_some(&task.item),
+        "run": (!task.run.is_empty()).then_some(&task.run),
+        "reference": (!task.reference.is_empty()).then_some(&task.reference),
+        "retried_from": (!task.retried_from.is_empty()).then_some(&task.retried_from),
     })
 }
 

@@ -55,6 +55,7 @@ pub(crate) mod units;
 mod wait;
 mod why;
 mod words;
+mod workflow;
 
 #[cfg(test)]
 mod fake;
@@ -145,6 +146,8 @@ enum Verb {
     /// Run users' scripts for the informer that started this
     #[command(hide = true)]
     ScriptHost(crate::scripts::HostArgs),
+    /// Workflows: definitions in Conductor's JSON, and their runs
+    Workflow(workflow::Args),
 }
 
 /// What a verb is given besides its own arguments.
@@ -242,6 +245,7 @@ fn dispatch(cli: Cli) -> Result<u8, Error> {
         Verb::Drain(args) => client_runtime(drain::run(args, &context)),
         Verb::Undrain(args) => client_runtime(drain::undrain(args, &context)),
         Verb::Executor(args) => client_runtime(executor::run(args, &context)),
+        Verb::Workflow(args) => client_runtime(workflow::run(args, &context)),
         Verb::Sidecars(args) => client_runtime(sidecars::run(args, &context)),
         Verb::ScriptHost(args) => Ok(script_host::run(args)),
     }

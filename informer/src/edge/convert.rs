@@ -21,6 +21,7 @@ pub(super) fn is_terminal(row: &store::TaskRow) -> bool {
 pub(super) fn task(handle: &Handle, row: &store::TaskRow) -> v1::Task {
     let id = task_id(row);
     let facts = row.facts.clone().unwrap_or_default();
+    let of_run = row.of_run.clone().unwrap_or_default();
     let progress = if is_terminal(row) { None } else { handle.progress(id) };
     v1::Task {
         id: id.to_string(),
@@ -42,6 +43,9 @@ pub(super) fn task(handle: &Handle, row: &store::TaskRow) -> v1::Task {
         item: String::new(),
         eta_unix_ms: eta_unix_ms(row, progress.as_ref(), wall_ms()),
         progress,
+        run: of_run.run,
+        reference: of_run.reference,
+        retried_from: TaskId::from_bytes(&of_run.retried_from).map(|id| id.to_string()).unwrap_or_default(),
     }
 }
 

@@ -9,7 +9,7 @@ use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
 /// Every code, in the order of docs/errors.md.
-const CODES: [&str; 21] = [
+const CODES: [&str; 26] = [
     "invalid",
     "unauthenticated",
     "unknown_task",
@@ -27,6 +27,11 @@ const CODES: [&str; 21] = [
     "unknown_sidecar",
     "unknown_type",
     "executor_conflict",
+    "definition",
+    "unknown_definition",
+    "definition_conflict",
+    "unknown_run",
+    "run_family",
     "stopping",
     "internal",
     "silent",
@@ -63,6 +68,20 @@ pub(crate) enum Error {
     /// No such task.
     #[error("no task {0}; `informer list` shows what there is")]
     UnknownTask(TaskId),
+    /// A definition that cannot run, or a start by none.
+    #[error("{0}")]
+    Definition(String),
+    /// No such definition.
+    #[error("{}; `informer workflow list` shows all", missing(name, *version))]
+    UnknownDefinition {
+        /// Its name.
+        name: String,
+        /// Its version; 0: any.
+        version: u32,
+    },
+    /// No such run.
+    #[error("no workflow run {0}; `informer workflow search` shows what there is")]
+    UnknownRun(String),
     /// The shell or its machine refused.
     #[error("{0}")]
     Shell(#[from] shell::Error),
@@ -101,19 +120,23 @@ pub(crate) enum Error {
     Panicked,
 }
 
+fn missing(name: &str, version: u32) -> String {
+    match version {
+        0 => format!("nothing is registered as {name:?}"),
+        version => format!("{name:?} has no version {version}"),
+    }
+}
+
 impl Error {
     /// The word that stands in `ErrorInfo.reason` and in a batch's failures.
     pub(crate) fn code(&self) -> &'static str {
         match self {
             Self::Invalid(_) | Self::Field(_) | Self::Id(_) => "invalid",
-            Self::UnknownTask(_) | Self::Shell(shell::Error::Rejected(Rejection::Unknown { .. })) => "unknown_task",
-            Self::Shell(shell::Error::Rejected(Rejection::KeyConflict { .. })) => "key_conflict",
-            Self::Shell(shell::Error::Rejected(Rejection::State { .. })) => "state",
-            Self::Shell(shell::Error::Rejected(Rejection::Full { .. } | Rejection::ExecutorsFull { .. })) => "full",
-            Self::Shell(shell::Error::Rejected(Rejection::UnknownSidecar { .. })) => "unknown_sidecar",
-            Self::Shell(shell::Error::Rejected(Rejection::UnknownType { .. })) => "unknown_type",
-            Self::Shell(shell::Error::Rejected(Rejection::ExecutorConflict { .. })) => "executor_conflict",
-            Self::Shell(shell::Error::Rejected(Rejection::Scattered { .. })) => "scattered",
+            Self::UnknownTask(_) => "unknown_task",
+            Self::Definition(_) => "definition",
+            Self::UnknownDefinition { .. } => "unknown_definition",
+            Self::UnknownRun(_) => "unknown_run",
+            Self::Shell(shell::Error::Rejected(rejection)) => rejected(rejection),
             Self::Shell(shell::Error::Busy) | Self::LogUploads { .. } => "busy",
             Self::Shell(shell::Error::Stopped(_)) | Self::Stopping => "stopping",
             Self::Shell(shell::Error::Store(_) | shell::Error::Thread { .. }) | Self::Payload(_) | Self::Panicked => {
@@ -133,10 +156,12 @@ impl Error {
 
     fn grpc(&self) -> Code {
         match self.code() {
-            "invalid" => Code::InvalidArgument,
-            "unknown_task" | "unknown_sidecar" | "log_gone" | "no_reader" => Code::NotFound,
-            "key_conflict" | "executor_conflict" => Code::AlreadyExists,
-            "state" | "not_started" | "unknown_type" | "scattered" => Code::FailedPrecondition,
+            "invalid" | "definition" => Code::InvalidArgument,
+            "unknown_task" | "unknown_run" | "unknown_definition" | "unknown_sidecar" | "log_gone" | "no_reader" => {
+                Code::NotFound
+            }
+            "key_conflict" | "executor_conflict" | "definition_conflict" => Code::AlreadyExists,
+            "state" | "not_started" | "unknown_type" | "scattered" | "run_family" => Code::FailedPrecondition,
             "full" | "busy" | "log_readers" | "watchers" => Code::ResourceExhausted,
             "stopping" | "unlinked" => Code::Unavailable,
             "unauthenticated" => Code::Unauthenticated,
@@ -166,6 +191,26 @@ impl Error {
             "full" | "log_readers" | "watchers" => Some(RETRY_FULL),
             _ => None,
         }
+    }
+}
+
+fn rejected(rejection: &Rejection) -> &'static str {
+    match rejection {
+        Rejection::Unknown { .. } => "unknown_task",
+        Rejection::UnknownRun { .. } => "unknown_run",
+        Rejection::KeyConflict { .. } | Rejection::RunKeyConflict { .. } => "key_conflict",
+        Rejection::State { .. } | Rejection::RunRefused { .. } => "state",
+        Rejection::Full { .. }
+        | Rejection::ExecutorsFull { .. }
+        | Rejection::RunsFull { .. }
+        | Rejection::DefinitionsFull { .. }
+        | Rejection::Pollers { .. } => "full",
+        Rejection::UnknownSidecar { .. } => "unknown_sidecar",
+        Rejection::UnknownType { .. } => "unknown_type",
+        Rejection::ExecutorConflict { .. } => "executor_conflict",
+        Rejection::DefinitionConflict { .. } => "definition_conflict",
+        Rejection::RunFamily { .. } => "run_family",
+        Rejection::Scattered { .. } => "scattered",
     }
 }
 
@@ -214,6 +259,9 @@ mod tests {
             Rejection::ExecutorConflict { r#type },
             Rejection::ExecutorsFull { limit: 1 },
             Rejection::Scattered { task, limit: 1 },
+            Rejection::DefinitionConflict { name: "w".to_owned(), version: 1 },
+            Rejection::RunFamily { run: "r".into(), limit: 1 },
+            Rejection::RunsFull { limit: 1 },
         ];
         let mut all: Vec<Error> = rejected.map(|rejection| Error::Shell(shell::Error::Rejected(rejection))).into();
         all.extend([
@@ -223,6 +271,9 @@ mod tests {
             Error::Shell(shell::Error::NoLink),
             Error::Invalid(Faults::default()),
             Error::UnknownTask(task),
+            Error::UnknownRun("r".to_owned()),
+            Error::Definition("nothing is registered".to_owned()),
+            Error::UnknownDefinition { name: "w".to_owned(), version: 2 },
             Error::Unauthenticated(crate::edge::tls::Refusal::Missing),
             Error::Lagged { missed: 3 },
             Error::NotStarted("not yet".to_owned()),

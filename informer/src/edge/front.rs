@@ -2,7 +2,7 @@
 //! gRPC status; so the content type decides before any routing. Every request of either kind passes the one check here.
 
 use super::tls::{Caller, Guard};
-use super::{Edge, client, error, http as plain, link};
+use super::{Edge, client, error, http as plain, link, workflow};
 use axum::body::Body;
 use http::header::{CONTENT_TYPE, WWW_AUTHENTICATE};
 use http::{HeaderValue, Request, Response, StatusCode, Version};
@@ -10,6 +10,7 @@ use hyper::body::Incoming;
 use proto::bounds::MESSAGE_BYTES;
 use proto::v1::informer_server::InformerServer;
 use proto::v1::sidecar_link_server::SidecarLinkServer;
+use proto::v1::workflow_service_server::WorkflowServiceServer;
 use std::convert::Infallible;
 use std::sync::Arc;
 use tonic::service::Routes;
@@ -38,18 +39,27 @@ impl Front {
         let client = InformerServer::new(client::Client::new(edge.clone(), Arc::clone(&guard)))
             .max_decoding_message_size(MESSAGE_BYTES)
             .max_encoding_message_size(MESSAGE_BYTES);
+        let workflows = WorkflowServiceServer::new(workflow::Workflows::new(edge.clone()))
+            .max_decoding_message_size(MESSAGE_BYTES)
+            .max_encoding_message_size(MESSAGE_BYTES);
         let http = plain::router(edge.clone());
         let link = SidecarLinkServer::new(link::Links::new(edge))
             .max_decoding_message_size(MESSAGE_BYTES)
             .max_encoding_message_size(MESSAGE_BYTES);
         let (reporter, health) = tonic_health::server::health_reporter();
         reporter.set_serving::<InformerServer<client::Client>>().await;
+        reporter.set_serving::<WorkflowServiceServer<workflow::Workflows>>().await;
         reporter.set_serving::<SidecarLinkServer<link::Links>>().await;
         let reflection = tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(proto::DESCRIPTORS)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
             .build_v1()?;
-        let grpc = Routes::new(client).add_service(link).add_service(health).add_service(reflection).prepare();
+        let grpc = Routes::new(client)
+            .add_service(workflows)
+            .add_service(link)
+            .add_service(health)
+            .add_service(reflection)
+            .prepare();
         Ok((Self { grpc, http, guard }, reporter))
     }
 
@@ -98,6 +108,7 @@ fn unauthorized() -> Response<Body> {
 /// Tells the health service's watchers that we are stopping.
 pub(crate) async fn announce_stop(reporter: &HealthReporter) {
     reporter.set_not_serving::<InformerServer<client::Client>>().await;
+    reporter.set_not_serving::<WorkflowServiceServer<workflow::Workflows>>().await;
     reporter.set_not_serving::<SidecarLinkServer<link::Links>>().await;
     reporter.set_service_status("", tonic_health::ServingStatus::NotServing).await;
 }

@@ -4,6 +4,7 @@
 //! ```text
 //!  TCP ─ accept (TLS) ─ front ─┬─ content-type: application/grpc* ─ tonic ─┬─ client   (Submit, Get, List, Cancel, …)
 //!                        │                                           ├─ watch    (Watch)
+//!                        │                                           ├─ workflow (definitions and runs)
 //!                        │                                           ├─ logs     (Logs ◀── relay ── SendLog)
 //!                        │                                           ├─ link     (Link)
 //!                        │                                           └─ health, reflection
@@ -16,6 +17,7 @@
 //! | `tls` | certificates and token: who is let in |
 //! | `front` | who may call, and the choice between gRPC and HTTP |
 //! | `client`, `submit`, `array`, `list`, `many`, `watch`, `logs` | the service `Informer` |
+//! | `workflow` | the service `WorkflowService` |
 //! | `link` | the service `SidecarLink` |
 //! | `http`, `metrics`, `traffic` | what plain HTTP is told |
 //! | [`convert`] | wire messages to events, rows to wire messages |
@@ -41,6 +43,7 @@ mod tests;
 pub(crate) mod tls;
 mod traffic;
 mod watch;
+pub(super) mod workflow;
 
 use crate::shell::Handle;
 use logs::Logs;

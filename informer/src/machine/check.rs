@@ -24,7 +24,8 @@ impl Machine {
         if !self.shared.is_held_by(self.tasks.len()) {
             return Err("facts are kept that no task needs".to_owned());
         }
-        self.check_queue()
+        self.check_queue()?;
+        self.check_flows()
     }
 
     fn check_task(&self, id: TaskId, task: &Task) -> Result<(), String> {

@@ -3,6 +3,10 @@
 use proto::id::{AttemptId, Fence, SidecarId, TaskId};
 use proto::{store, v1};
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use workflow::evaluate::{Answer, Handle};
+use workflow::plan::Plan;
+use workflow::run::{Run, StepIx, TaskStatus};
 
 /// The outside's contribution to one `apply`: both clocks and fresh randomness, so that the machine needs none of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -25,6 +29,9 @@ pub struct SessionId(pub u64);
 
 /// SHA-256 of the encoded `TaskSpec`: the name of its body in the content table.
 pub type PayloadHandle = [u8; 32];
+
+/// Names a run of a workflow: a UUID, or of a child its parent's name, a dot and the number of the step that started it.
+pub type RunId = Arc<str>;
 
 /// What happened.
 #[derive(Debug, Clone, PartialEq)]
@@ -135,10 +142,124 @@ pub enum Event {
         /// The session.
         session: SessionId,
     },
+    /// Something about workflows.
+    Flow(FlowEvent),
     /// An operator confirms that this restored informer may start `exclusive` tasks at once.
     RestoreAccepted,
     /// The time named by `next_wakeup` has come. A repeated or early one is harmless.
     TimePassed,
+}
+
+/// What happened about workflows.
+#[derive(Debug, Clone, PartialEq)]
+pub enum FlowEvent {
+    /// A client started a run.
+    RunStarted(Box<NewRun>),
+    /// What [`super::Effect::Prepare`] asked for is there, or cannot be had.
+    RunPrepared {
+        /// The run that wants it.
+        by: RunId,
+        /// For which of its steps; none: it is told of the run's failure.
+        step: Option<StepIx>,
+        /// The id that the new run will have.
+        child: RunId,
+        /// Whether the step waits for its end.
+        waits: bool,
+        /// The store has a run of this id.
+        exists: bool,
+        /// The new run, or why there is none.
+        outcome: Result<Box<Prepared>, String>,
+    },
+    /// The answer to a question of a run. The shell commits the bodies it made in the same batch.
+    Evaluated {
+        /// The run; one that is over is not asked any more.
+        run: RunId,
+        /// For which step; none: for the run.
+        step: Option<StepIx>,
+        /// The question's number.
+        ticket: u32,
+        /// The answer.
+        answer: Box<Answer>,
+        /// The tasks of ours that the answer's plan names.
+        templates: Arc<Templates>,
+    },
+    /// A client wants something of a run.
+    RunOperated {
+        /// Who waits.
+        ticket: Ticket,
+        /// The run.
+        run: RunId,
+        /// The run, and those that this operation can reach, as far as the store has them and the machine does not.
+        stored: Vec<StoredRun>,
+        /// What is wanted.
+        operation: Operation,
+        /// Idempotency key of what brings a run back; empty: none. The same key twice in a row is one operation.
+        key: String,
+    },
+    /// A client registers a workflow definition, checked by the edge.
+    DefinitionPut {
+        /// Who waits.
+        ticket: Ticket,
+        /// Name and JSON without its version; of version 0 the machine chooses one.
+        definition: Box<store::DefinitionRow>,
+        /// Another one under its version is replaced; otherwise that is refused.
+        replace: bool,
+    },
+    /// A client takes one version, or all (0), of a workflow definition away.
+    DefinitionDeleted {
+        /// Who waits.
+        ticket: Ticket,
+        /// Its name.
+        name: String,
+        /// Its version.
+        version: u32,
+    },
+    /// A client registers a task definition, checked by the edge.
+    TaskDefinitionPut {
+        /// Who waits.
+        ticket: Ticket,
+        /// The definition.
+        definition: Box<store::TaskDefinitionRow>,
+    },
+    /// A client takes a task definition away.
+    TaskDefinitionDeleted {
+        /// Who waits.
+        ticket: Ticket,
+        /// Its name.
+        name: String,
+    },
+    /// A worker without a sidecar asks for tasks by name, and waits for the first if there are none.
+    Polled {
+        /// Who waits.
+        ticket: Ticket,
+        /// The names, those that come first first.
+        names: Vec<String>,
+        /// Who it is.
+        worker: String,
+        /// How many it takes.
+        count: u32,
+        /// How long it waits, milliseconds.
+        wait_ms: u64,
+    },
+    /// A worker says how far a task of its is.
+    WorkUpdated {
+        /// Who waits.
+        ticket: Ticket,
+        /// The run.
+        run: RunId,
+        /// The step.
+        step: StepIx,
+        /// The run, if the store has it and the machine does not.
+        stored: Vec<StoredRun>,
+        /// What it says.
+        update: WorkUpdate,
+    },
+}
+
+impl From<FlowEvent> for Event {
+    fn from(event: FlowEvent) -> Self {
+        Self::Flow(event)
+    }
 }
 
 /// A new task, checked and named by the edge.
@@ -273,4 +394,150 @@ pub enum Report {
     Published(Option<String>),
     /// The sidecar will not run it, and has not.
     Refused(String),
+}
+
+/// A new run that a client wants, checked and named by the edge.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NewRun {
+    /// Who waits.
+    pub ticket: Ticket,
+    /// Fresh id.
+    pub id: RunId,
+    /// What it is.
+    pub prepared: Prepared,
+    /// Whose it is, and its tasks.
+    pub owner: String,
+    /// What it is searched by; its tasks carry them.
+    pub labels: BTreeMap<String, String>,
+    /// Idempotency key.
+    pub key: Option<String>,
+    /// What stands for the whole start under its key.
+    pub digest: PayloadHandle,
+    /// What the store knows under the key.
+    pub known: Option<RunKeyHit>,
+}
+
+/// A run, ready to be started: everything that had to be read for it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Prepared {
+    /// Its definition, laid out.
+    pub plan: Arc<Plan>,
+    /// The tasks of ours that the definition names.
+    pub templates: Arc<Templates>,
+    /// The definition with its task definitions, stored.
+    pub definition: PayloadHandle,
+    /// Its input, with what the definition's template adds.
+    pub input: Option<Handle>,
+    /// Its first variables.
+    pub variables: Option<Handle>,
+    /// The user's id of what it belongs to.
+    pub correlation: Option<String>,
+    /// Priority of its tasks; 0 for a child: its parent's.
+    pub priority: i32,
+}
+
+/// Tasks of ours by the names of their task definitions: those that say how they are run.
+pub type Templates = BTreeMap<String, Template>;
+
+/// A task of ours that a task definition describes, checked and encoded.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Template {
+    /// The encoded `TaskSpec`.
+    pub payload: PayloadHandle,
+    /// What decisions need of it.
+    pub facts: store::Facts,
+}
+
+/// A run as the store has it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StoredRun {
+    /// Its row.
+    pub row: store::RunRow,
+    /// Itself.
+    pub run: Box<Run>,
+    /// The tasks of ours that its plans name, one set for each plan.
+    pub templates: Vec<Arc<Templates>>,
+}
+
+/// What the key of a start stands for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RunKeyHit {
+    /// The run started under it.
+    pub run: RunId,
+    /// [`NewRun::digest`] of it.
+    pub digest: PayloadHandle,
+}
+
+/// What can be wanted of a run. Bodies are stored in the same batch.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Operation {
+    /// Schedule nothing more.
+    Pause,
+    /// Go on.
+    Resume,
+    /// End now.
+    Terminate {
+        /// Why.
+        reason: Option<String>,
+        /// Whether the failure workflow is started.
+        tell: bool,
+    },
+    /// Try again what failed.
+    Retry,
+    /// Go back to a task.
+    Rerun {
+        /// Its reference name; none: to the start.
+        from: Option<String>,
+        /// A new input for it, or for the run.
+        input: Option<Handle>,
+    },
+    /// Begin anew.
+    Restart {
+        /// By this version of the definition.
+        latest: Option<Box<Prepared>>,
+    },
+    /// Leave a task out that is not scheduled yet.
+    Skip {
+        /// Its reference name.
+        reference: String,
+        /// The output it counts as having.
+        output: Option<Handle>,
+    },
+    /// Say what becomes of a task.
+    Update {
+        /// Its reference name.
+        reference: String,
+        /// Its status from now on.
+        status: TaskStatus,
+        /// Its output.
+        output: Option<Handle>,
+        /// Why it failed.
+        reason: Option<String>,
+    },
+}
+
+/// What a worker says of its task.
+#[derive(Debug, Clone, PartialEq)]
+pub enum WorkUpdate {
+    /// It goes on working, and is not silent.
+    Extend {
+        /// Its output so far.
+        output: Option<Handle>,
+    },
+    /// It gives it back to the queue for a while: IN_PROGRESS with callbackAfterSeconds.
+    Yield {
+        /// For how long, milliseconds.
+        after_ms: u64,
+        /// Its output so far.
+        output: Option<Handle>,
+    },
+    /// It is over.
+    End {
+        /// COMPLETED, FAILED or FAILED_WITH_TERMINAL_ERROR.
+        status: TaskStatus,
+        /// Its output.
+        output: Option<Handle>,
+        /// Why it failed.
+        reason: Option<String>,
+    },
 }

@@ -4,7 +4,7 @@ use super::array::Members;
 use super::aside::Aside;
 use super::event::{Now, PayloadHandle};
 use super::sidecar::{Link, Sidecar};
-use super::task::{Attempt, State, Task, Terminal, WaitsFor};
+use super::task::{Attempt, OfRun, State, Task, Terminal, WaitsFor};
 use super::timer::Timer;
 use super::{Config, Machine};
 use proto::id::{AttemptId, SidecarId, TaskId};
@@ -38,6 +38,7 @@ impl Machine {
             hydrated: Vec::new(),
             fresh: Vec::new(),
             freed: std::collections::BTreeSet::new(),
+            flows: super::workflow::Flows::default(),
             fence_n: 0,
             opened_epoch: config.epoch,
             restored_until_ms: None,
@@ -239,6 +240,7 @@ impl Machine {
             retry_key: row.retry_key.into_boxed_str(),
             version: row.version,
             history: row.history,
+            of_run: row.of_run.as_ref().map(|of_run| Box::new(OfRun::from_row(of_run))),
         })
     }
 }

@@ -15,6 +15,7 @@
 //! | `report`, `outcome` | what an attempt's end means, whose result is accepted |
 //! | `placement`, `ready`, `owners`, `estimate` | which task goes to which sidecar, in which order, and how long it should take |
 //! | `array`, `runs` | arrays and their members |
+//! | `workflow` | runs of workflows: starts, children, the work of their steps, operations, definitions |
 //! | `drain`, `executor` | sidecars that take no work; how registered types are run |
 //! | `retry` | how an end is judged, when the next try comes |
 //! | `why` | the answer to "why is it not running?" |
@@ -58,13 +59,16 @@ mod task;
 mod timer;
 mod view;
 mod why;
+mod workflow;
 
 #[cfg(test)]
 mod stories;
 
-pub use effect::{Batch, Effect, HistoryEvent, Rejection, Reply, TaskChange};
+pub use self::workflow::{kin, wire_status, work_id};
+pub use effect::{Batch, Effect, HistoryEvent, PolledWork, Rejection, Reply, RunChange, TaskChange};
 pub use event::{
-    Event, Held, HeldState, Hello, KeyHit, NewArray, Now, PayloadHandle, Report, SessionId, Submit, Ticket,
+    Event, FlowEvent, Held, HeldState, Hello, KeyHit, NewArray, NewRun, Now, Operation, PayloadHandle, Prepared,
+    Report, RunId, RunKeyHit, SessionId, StoredRun, Submit, Template, Templates, Ticket, WorkUpdate,
 };
 pub use shared::Own;
 
@@ -173,6 +177,7 @@ pub struct Machine {
     executors: BTreeMap<String, v1::Executor>,
     /// Tasks that have waited too long for room, each with the sidecar that is kept free for it.
     reserved: BTreeMap<TaskId, SidecarId>,
+    flows: workflow::Flows,
     fence_n: u64,
     /// The epoch under which the store was opened; the one of `config` may have been raised since.
     opened_epoch: u64,
@@ -249,11 +254,14 @@ impl Machine {
             Event::DrainRequested { ticket, sidecar, mode } => self.on_drain_requested(cx, ticket, sidecar, mode),
             Event::ExecutorPut { ticket, executor, replace } => self.on_executor_put(cx, ticket, *executor, replace),
             Event::ExecutorDeleted { ticket, r#type } => self.on_executor_deleted(cx, ticket, &r#type),
+            Event::Flow(event) => self.on_flow(cx, event),
             Event::RestoreAccepted => self.on_restore_accepted(),
             Event::TimePassed => {}
         }
         self.fire_timers(cx);
+        self.drive(cx);
         self.place(cx);
+        self.release_hydrated();
         for id in std::mem::take(&mut self.hydrated) {
             self.forget(id);
         }
@@ -283,6 +291,10 @@ impl Machine {
                 Timer::Quarantine(sidecar) => self.on_quarantine_over(sidecar),
                 Timer::Pause(sidecar) => self.on_pause_over(sidecar),
                 Timer::Replace(attempt) => self.on_replace_due(cx, attempt),
+                Timer::Run(run, step) => self.on_run_due(cx, run, step),
+                Timer::Work(run, step) => self.on_work_due(cx, (run, step)),
+                Timer::Admit(run, step) => self.on_admission_due(run, step),
+                Timer::Poll(ticket) => self.on_poll_over(cx, ticket),
                 Timer::Restored => self.on_restore_accepted(),
                 Timer::Unheard => self.on_all_heard(),
             }
@@ -293,9 +305,10 @@ impl Machine {
     /// [`Machine::committed`].
     #[must_use]
     pub fn take_batch(&mut self, seq: u64) -> Batch {
+        let mut batch = Batch::default();
+        self.take_flows(seq, &mut batch);
         let pending = &mut self.pending;
-        let mut batch =
-            Batch { history: std::mem::take(&mut pending.history), epoch: pending.epoch.take(), ..Batch::default() };
+        (batch.history, batch.epoch) = (std::mem::take(&mut pending.history), pending.epoch.take());
         let mut ended = Vec::new();
         for id in std::mem::take(&mut pending.tasks) {
             let Some(task) = self.tasks.get_mut(&id) else { continue };
@@ -331,6 +344,7 @@ impl Machine {
     /// The batch `seq` and all before it are durable: what only covered them may be forgotten (ended tasks, fresh keys).
     pub fn committed(&mut self, seq: u64) {
         self.pending.committed = seq;
+        self.flows_committed(seq);
         while self.pending.forget.front().is_some_and(|forget| forget.seq <= seq) {
             let Some(forget) = self.pending.forget.pop_front() else { return };
             for key in forget.keys {
@@ -351,6 +365,7 @@ impl Machine {
             || !pending.history.is_empty()
             || !pending.executors.is_empty()
             || pending.epoch.is_some()
+            || self.flows_dirty()
     }
 
     /// Grows with each durable change; equal before and after an `apply` means that its effects need no commit of their own.

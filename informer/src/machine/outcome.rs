@@ -56,7 +56,9 @@ impl Machine {
     }
 
     /// An attempt's process has ended and nothing of it is left, or it is known never to have run.
-    pub(super) fn on_end(&mut self, cx: &mut Cx<'_>, id: AttemptId, ending: v1::Ending) {
+    pub(super) fn on_end(&mut self, cx: &mut Cx<'_>, id: AttemptId, mut ending: v1::Ending) {
+        // It is kept as the task's output, not in its rows.
+        let result = std::mem::take(&mut ending.result);
         let Some(task) = self.tasks.get_mut(&id.task) else { return };
         let (ended, facts) = (task.is_ended(), task.alike.facts.clone());
         let Some(attempt) = task.attempt_mut(id.number) else { return };
@@ -96,6 +98,7 @@ impl Machine {
         // What was never there has not ended.
         let kind = if ending.reason() == v1::Reason::Spawn { "spawn_failed" } else { "ended" };
         self.note(cx, id, kind, describe(&ending));
+        self.keep_result(id.task, result, ending.exit_code);
         let staged = !ending.outputs.is_empty();
         if (verdict != Verdict::Success || staged) && self.tasks.get(&id.task).is_some_and(|task| task.is_stopping()) {
             self.set_phase(id, Phase::Cancelled);
@@ -382,6 +385,9 @@ impl Machine {
         let detail = describe(&ending);
         task.state = State::Ended { state, ending: Box::new(ending) };
         let kind = task.state_word();
+        if let State::Ended { state, ending } = task.state.clone() {
+            self.on_work_ended(id, state, &ending);
+        }
         for attempt in open {
             self.fence(cx, attempt, v1::Reason::Revoked);
         }
@@ -420,7 +426,7 @@ impl Machine {
 }
 
 /// One line about an ending.
-fn describe(ending: &v1::Ending) -> String {
+pub(super) fn describe(ending: &v1::Ending) -> String {
     let what = match (ending.exit_code, ending.signal) {
         (Some(code), _) => format!("exit code {code}"),
         (None, Some(signal)) => format!("signal {signal}"),

@@ -76,6 +76,9 @@ impl Machine {
         }
         self.set_phase(id, Phase::Running);
         self.note(cx, id, "started", "");
+        if assigned && !fenced {
+            self.on_work_started(id.task, &sidecar_id.to_string());
+        }
         if let Some(sidecar) = self.sidecars.get_mut(&sidecar_id) {
             sidecar.on_spawned(id);
         }

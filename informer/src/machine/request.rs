@@ -145,6 +145,10 @@ impl Machine {
             self.retry_array(cx, id);
             return Ok(());
         }
+        if task.of_run.is_some() {
+            let why = "it does the work of a workflow, which owns its tries; `informer workflow retry` its run";
+            return Err(Rejection::State { task: id, state: task.state_word(), why });
+        }
         if !task.is_ended() {
             let why = "only a task that has ended can be retried; `informer cancel` ends it";
             return Err(Rejection::State { task: id, state: task.state_word(), why });

@@ -40,6 +40,11 @@ pub(super) fn judge(facts: &store::Facts, ending: &v1::Ending) -> Verdict {
     }
 }
 
+/// Whether trying a failed task again could help, by the codes that it names.
+pub(super) fn is_retriable(facts: &store::Facts, ending: &v1::Ending) -> bool {
+    judge(facts, ending) != Verdict::Own { retriable: false }
+}
+
 fn code_is_retriable(facts: &store::Facts, code: Option<i32>) -> bool {
     let (Some(retry), Some(code)) = (&facts.retry, code.and_then(|code| u32::try_from(code).ok())) else { return true };
     !retry.final_codes.contains(&code) && (retry.retriable_codes.is_empty() || retry.retriable_codes.contains(&code))

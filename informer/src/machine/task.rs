@@ -16,13 +16,14 @@
 
 use super::array::Members;
 use super::aside::Aside;
-use super::event::PayloadHandle;
+use super::event::{PayloadHandle, RunId};
 use super::ready::Spot;
 use super::shared::{Alike, Own};
 use proto::bounds;
 use proto::id::{AttemptId, Fence, SidecarId, TaskId};
 use proto::{store, v1};
 use std::sync::Arc;
+use workflow::run::StepIx;
 
 pub(super) use v1::AttemptState as Phase;
 
@@ -128,6 +129,45 @@ pub(super) struct Task {
     pub version: u64,
     /// Lines of its history.
     pub history: u32,
+    /// It does the work of a workflow run's step.
+    pub of_run: Option<Box<OfRun>>,
+}
+
+/// What a task knows of the run that it works for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct OfRun {
+    pub run: RunId,
+    pub step: StepIx,
+    pub reference: Box<str>,
+    pub input: Option<PayloadHandle>,
+    /// What its accepted attempt left.
+    pub result: Option<PayloadHandle>,
+    pub retried_from: Option<TaskId>,
+}
+
+impl OfRun {
+    fn to_row(&self) -> store::OfRunRow {
+        let bytes = |handle: &Option<PayloadHandle>| handle.map_or_else(Vec::new, |handle| handle.to_vec());
+        store::OfRunRow {
+            run: self.run.to_string(),
+            step: self.step,
+            reference: self.reference.to_string(),
+            input: bytes(&self.input),
+            result: bytes(&self.result),
+            retried_from: self.retried_from.map_or_else(Vec::new, |task| task.to_bytes().to_vec()),
+        }
+    }
+
+    pub(super) fn from_row(row: &store::OfRunRow) -> Self {
+        Self {
+            run: row.run.as_str().into(),
+            step: row.step,
+            reference: row.reference.as_str().into(),
+            input: row.input.as_slice().try_into().ok(),
+            result: row.result.as_slice().try_into().ok(),
+            retried_from: TaskId::from_bytes(&row.retried_from),
+        }
+    }
 }
 
 impl Task {
@@ -159,6 +199,7 @@ impl Task {
             retry_key: Box::default(),
             version: 0,
             history: 0,
+            of_run: None,
         }
     }
 
@@ -288,6 +329,7 @@ impl Task {
             array: self.members().map(Members::to_row),
             key_digest: self.key_digest.as_ref().map_or_else(Vec::new, |digest| digest.to_vec()),
             history: self.history,
+            of_run: self.of_run.as_deref().map(OfRun::to_row),
             aside: self.aside.iter().map(|aside| aside.to_row()).collect(),
         }
     }

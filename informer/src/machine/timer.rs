@@ -1,7 +1,10 @@
 //! All timers of the machine: one enum, one `next`.
 
+use super::event::Ticket;
+use super::workflow::Nr;
 use proto::id::{AttemptId, SidecarId, TaskId};
 use std::collections::{BTreeMap, BTreeSet};
+use workflow::run::StepIx;
 
 /// What a timer is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -20,6 +23,14 @@ pub(super) enum Timer {
     Pause(SidecarId),
     /// A silent attempt that runs on is replaced (`replace_after`), or a silent winner yields.
     Replace(AttemptId),
+    /// What a run named has come: of a step of it, or of the whole.
+    Run(Nr, Option<StepIx>),
+    /// Work in a queue: it may be taken, has waited too long, or its worker was silent for too long.
+    Work(Nr, StepIx),
+    /// Limited work is due, or a new period has begun.
+    Admit(Nr, StepIx),
+    /// A worker has waited long enough for work.
+    Poll(Ticket),
     /// A restored informer has waited long enough for copies it does not know of.
     Restored,
     /// Sidecars that were linked before this informer's start had the time to come back, or to end what must not run twice.

@@ -9,6 +9,7 @@
 //! whatever is told to anybody is on disk.
 
 use super::clock::{self, Clock};
+use super::flows::{Evaluator, Plans};
 use super::handle::NewTask;
 use super::message::{ClientCall, ItemCall, LinkCall};
 use super::numbers::Tally;
@@ -17,7 +18,7 @@ use super::published::Published;
 use super::retention::{PRUNED, Pruning};
 use super::writer::Done;
 use crate::failpoint;
-use crate::machine::{Effect, Event, Held, Hello, Machine, PayloadHandle, Reply, SessionId, Submit};
+use crate::machine::{Effect, Event, Held, Hello, Machine, PayloadHandle, Reply, RunId, SessionId, Submit};
 use crate::store::{Commit, Error, ItemChunk, Read};
 use bytes::Bytes;
 use proto::bounds;
@@ -33,6 +34,8 @@ pub(super) const CLIENT_EVENTS: usize = 8192;
 /// Link events in one batch: room for beats and reports long after clients are held back. What sidecars may report without an
 /// acknowledgement is bounded too (`bounds::REPORTS_IN_FLIGHT`), so a fleet of 64 with all of it in flight still fits.
 const LINK_EVENTS: usize = 65_536;
+/// Answers to runs in one batch: as for clients, the next one's takers wait no longer than the last.
+const ANSWERS: usize = 8192;
 /// Bytes of items in one batch: 64 chunks share an fsync, and with it the commit still takes little longer than without.
 const ITEM_BATCH_BYTES: usize = 64 * bounds::ITEM_CHUNK_BYTES;
 /// Time between two looks at the gauges, ms. A scrape every few seconds sees them fresh; counting a large fleet takes a tenth of a
@@ -47,17 +50,23 @@ const REST_MS: u64 = 3_000;
 pub(super) struct Loaded {
     pub(super) machine: Machine,
     pub(super) tally: Tally,
+    /// What runs were waiting for when the informer ended.
+    pub(super) effects: Vec<Effect>,
+    pub(super) plans: Arc<Plans>,
+    pub(super) evaluator: Evaluator,
 }
 
 /// Everything the loop owns except its queues.
 pub(super) struct Core {
-    machine: Machine,
+    pub(super) machine: Machine,
     clock: Clock,
-    reader: Box<dyn Read>,
-    outside: Outside,
+    pub(super) reader: Box<dyn Read>,
+    pub(super) outside: Outside,
     published: Arc<Published>,
-    filling: Filling,
-    committing: Option<Committing>,
+    pub(super) filling: Filling,
+    pub(super) committing: Option<Committing>,
+    pub(super) plans: Arc<Plans>,
+    pub(super) evaluator: Evaluator,
     pruning: Pruning,
     tally: Tally,
     /// `mono_ms` of the last look at the gauges.
@@ -75,30 +84,33 @@ pub(super) struct Core {
 
 /// The batch that takes in events.
 #[derive(Default)]
-struct Filling {
+pub(super) struct Filling {
     effects: Vec<Effect>,
-    payloads: Vec<(PayloadHandle, Bytes)>,
+    pub(super) payloads: Vec<(PayloadHandle, Bytes)>,
     items: Vec<ItemChunk>,
     item_bytes: usize,
     /// Those who wait for `items`.
     keepers: Vec<oneshot::Sender<()>>,
     prune: Vec<TaskId>,
+    prune_runs: Vec<RunId>,
     client_events: usize,
     link_events: usize,
+    pub(super) answers: usize,
 }
 
 /// The batch that commits.
-struct Committing {
+pub(super) struct Committing {
     effects: Vec<Effect>,
     keepers: Vec<oneshot::Sender<()>>,
     /// What it removes: the store still has their rows, but nobody may build on these.
     prune: BTreeSet<TaskId>,
+    pub(super) prune_runs: Vec<RunId>,
 }
 
 impl Filling {
     /// There is something to commit besides what the machine decided.
     fn changes_something(&self) -> bool {
-        !self.items.is_empty() || !self.prune.is_empty()
+        !self.items.is_empty() || !self.prune.is_empty() || !self.prune_runs.is_empty()
     }
 }
 
@@ -110,7 +122,7 @@ impl Core {
         published: Arc<Published>,
         pruning: Pruning,
     ) -> Self {
-        let Loaded { machine, tally } = loaded;
+        let Loaded { machine, tally, effects, plans, evaluator } = loaded;
         let (epoch, seq) = (machine.config().epoch, machine.config().commit_seq);
         Self {
             machine,
@@ -118,8 +130,10 @@ impl Core {
             reader,
             outside: Outside::default(),
             published,
-            filling: Filling::default(),
+            filling: Filling { effects, ..Filling::default() },
             committing: None,
+            plans,
+            evaluator,
             pruning,
             tally,
             gauged_ms: 0,
@@ -149,6 +163,10 @@ impl Core {
 
     pub(super) fn takes_links(&self) -> bool {
         self.filling.link_events < LINK_EVENTS
+    }
+
+    pub(super) fn takes_answers(&self) -> bool {
+        self.filling.answers < ANSWERS
     }
 
     pub(super) fn takes_items(&self) -> bool {
@@ -198,6 +216,7 @@ impl Core {
                 let ticket = self.outside.ticket(reply);
                 self.apply(Event::ExecutorDeleted { ticket, r#type });
             }
+            ClientCall::Run(call) => self.on_run_call(*call)?,
             ClientCall::Why { task, reply } => {
                 let _ = reply.send(self.machine.why(self.clock.now(), task));
             }
@@ -350,7 +369,7 @@ impl Core {
             if self.filling.effects.is_empty() {
                 self.filling = Filling::default();
                 self.look_for_ended()?;
-                if self.filling.prune.is_empty() {
+                if !self.filling.changes_something() {
                     return Ok(None);
                 }
                 break;
@@ -365,12 +384,13 @@ impl Core {
             effects: filling.effects,
             keepers: filling.keepers,
             prune: filling.prune.iter().copied().collect(),
+            prune_runs: filling.prune_runs.clone(),
         });
         let changed = batch.tasks.iter().filter_map(|change| crate::store::id_of(&change.row));
         self.advanced.extend(self.published.with_progress(changed));
         self.publish_progress();
-        let Filling { payloads, items, prune, .. } = filling;
-        Ok(Some(Commit { seq: self.seq + 1, batch, payloads, items, prune }))
+        let Filling { payloads, items, prune, prune_runs, .. } = filling;
+        Ok(Some(Commit { seq: self.seq + 1, batch, payloads, items, prune, prune_runs }))
     }
 
     /// Ended tasks that may go, once in a while and only when there is nothing else to do.
@@ -379,8 +399,11 @@ impl Core {
         let found = self.reader.prunable(ended_before, keep, PRUNED)?;
         let free: Vec<TaskId> = found.iter().copied().filter(|task| !self.machine.holds(*task)).collect();
         // Tasks that are held again were just asked to run; where there is nothing else, the next minute will see them gone.
-        self.pruning.looked(if free.is_empty() { 0 } else { found.len() });
-        self.filling.prune = free;
+        let runs = self.reader.prunable_runs(ended_before, keep, PRUNED)?;
+        let free_runs: Vec<RunId> = runs.iter().filter(|run| !self.machine.holds_run(run)).cloned().collect();
+        let nothing = free.is_empty() && free_runs.is_empty();
+        self.pruning.looked(if nothing { 0 } else { found.len() + runs.len() });
+        (self.filling.prune, self.filling.prune_runs) = (free, free_runs);
         Ok(())
     }
 
@@ -415,6 +438,7 @@ impl Core {
             self.tally.see(&change.row);
         }
         self.published.changed(commit.batch.tasks);
+        self.published.runs_changed(commit.batch.runs);
         self.published.removed(commit.prune);
         for keeper in committing.keepers {
             // Its client has left.
@@ -458,7 +482,7 @@ impl Core {
     }
 
     /// Applies an event to the batch that fills; says whether it wrote something.
-    fn apply(&mut self, event: Event) -> bool {
+    pub(super) fn apply(&mut self, event: Event) -> bool {
         let mut effects = std::mem::take(&mut self.filling.effects);
         let wrote = self.decide(event, &mut effects);
         self.filling.effects = effects;
@@ -476,6 +500,7 @@ impl Core {
 
     fn release(&mut self, effects: Vec<Effect>) -> Result<(), Error> {
         self.published.counters.on_released();
+        let effects = self.compute(effects);
         self.outside.release(effects, &mut *self.reader)?;
         self.close_broken();
         Ok(())

@@ -1,6 +1,7 @@
 //! What edges hold of the shell: a cheap clone whose calls become messages to the loop, or reads that never pass it.
 
 use super::error::Error;
+use super::flows::{Engines, Plans};
 use super::members;
 use super::message::{ClientCall, Inbox, ItemCall, LinkCall};
 use super::numbers::Numbers;
@@ -21,6 +22,8 @@ pub struct Handle {
     pub(super) inbox: Inbox,
     pub(super) reads: Arc<Reads>,
     pub(super) published: Arc<Published>,
+    pub(super) plans: Arc<Plans>,
+    pub(super) scripts: Engines,
     pub(super) stopped: watch::Receiver<Option<String>>,
 }
 
@@ -340,7 +343,10 @@ impl Handle {
         if sent { Ok(()) } else { Err(Error::NoLink) }
     }
 
-    async fn decided(&self, call: impl FnOnce(oneshot::Sender<Reply>) -> ClientCall) -> Result<Reply, Error> {
+    pub(super) async fn decided(
+        &self,
+        call: impl FnOnce(oneshot::Sender<Reply>) -> ClientCall,
+    ) -> Result<Reply, Error> {
         match self.asked(call).await? {
             Reply::Rejected(rejection) => Err(Error::Rejected(rejection)),
             reply => Ok(reply),
@@ -356,7 +362,7 @@ impl Handle {
         }
     }
 
-    async fn read<T: Send + 'static>(
+    pub(super) async fn read<T: Send + 'static>(
         &self,
         query: impl FnOnce(&mut dyn crate::store::Read) -> Result<T, crate::store::Error> + Send + 'static,
     ) -> Result<T, Error> {
@@ -371,6 +377,6 @@ impl Handle {
 }
 
 /// The machine answers each ticket with the reply of its kind; anything else is our bug, and the caller learns it.
-fn unexpected(reply: Reply) -> Error {
+pub(super) fn unexpected(reply: Reply) -> Error {
     Error::Stopped(format!("the machine answered a request with {reply:?}"))
 }

@@ -1,5 +1,6 @@
 //! What reaches the loop, and through which queue.
 
+use super::flows::{FlowCall, RunCall};
 use super::handle::NewTask;
 use crate::machine::{Event, Held, Hello, Reply, SessionId};
 use crate::store::ItemChunk;
@@ -9,6 +10,9 @@ use tokio::sync::{mpsc, oneshot};
 
 /// Chunks of items waiting for the loop: 1 MiB. An upload that is faster than the disk waits here, and its client with it.
 const CHUNKS: usize = 16;
+
+/// Answers waiting for the loop: a millisecond or two of work.
+const ANSWERS: usize = 256;
 
 /// The sending ends. Clients and links have queues of their own: while a commit hangs, clients are held back (and told so) long
 /// before links are, so that beats still reach the machine.
@@ -22,6 +26,8 @@ pub(super) struct Inbox {
     pub(super) dropped: mpsc::UnboundedSender<TaskId>,
     /// One entry per link at most, so it needs no bound of its own; it must take an entry whatever else is full.
     pub(super) closed: mpsc::UnboundedSender<SessionId>,
+    /// Answers of the evaluator, whose threads wait.
+    pub(super) answers: mpsc::Sender<FlowCall>,
 }
 
 /// The receiving ends.
@@ -32,6 +38,7 @@ pub(super) struct Outlet {
     pub(super) items: mpsc::Receiver<ItemCall>,
     pub(super) dropped: mpsc::UnboundedReceiver<TaskId>,
     pub(super) closed: mpsc::UnboundedReceiver<SessionId>,
+    pub(super) answers: mpsc::Receiver<FlowCall>,
 }
 
 pub(super) fn inbox() -> (Inbox, Outlet) {
@@ -40,14 +47,16 @@ pub(super) fn inbox() -> (Inbox, Outlet) {
     let (items, from_items) = mpsc::channel(CHUNKS);
     let (dropped, from_dropped) = mpsc::unbounded_channel();
     let (closed, from_closed) = mpsc::unbounded_channel();
+    let (answers, from_answers) = mpsc::channel(ANSWERS);
     let outlet = Outlet {
         clients: from_clients,
         links: from_links,
         items: from_items,
         dropped: from_dropped,
         closed: from_closed,
+        answers: from_answers,
     };
-    (Inbox { clients, links, items, dropped, closed }, outlet)
+    (Inbox { clients, links, items, dropped, closed, answers }, outlet)
 }
 
 /// A client waits for the answer.
@@ -59,6 +68,7 @@ pub(super) enum ClientCall {
     Drain { sidecar: SidecarId, mode: v1::DrainMode, reply: oneshot::Sender<Reply> },
     PutExecutor { executor: Box<v1::Executor>, replace: bool, reply: oneshot::Sender<Reply> },
     DeleteExecutor { r#type: String, reply: oneshot::Sender<Reply> },
+    Run(Box<RunCall>),
     Why { task: TaskId, reply: oneshot::Sender<Option<v1::WhyResponse>> },
     Sidecars { all: bool, reply: oneshot::Sender<Vec<v1::Sidecar>> },
     SessionOf { sidecar: String, reply: oneshot::Sender<Option<SessionId>> },

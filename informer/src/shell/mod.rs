@@ -21,6 +21,7 @@
 //! | `handle`, `message` | what edges call, and the queues it goes through |
 //! | `core`, `outside` | the loop's body: batches, effects, callers and links |
 //! | `run`, `writer` | the two threads; shutdown is an ordered list in `run` |
+//! | `flows`, `core_flows` | workflows: plans, evaluations, and the loop's part in them |
 //! | `items`, `bodies` | what goes out with assignments and was read lately |
 //! | `retention` | which ended tasks go, and when |
 //! | `clock` | time and randomness, as they enter with each event |
@@ -30,10 +31,12 @@
 mod bodies;
 mod clock;
 mod core;
+mod core_flows;
 #[cfg(all(test, feature = "failpoints"))]
 mod crash;
 mod ended;
 mod error;
+mod flows;
 mod handle;
 mod items;
 mod members;
@@ -49,6 +52,9 @@ mod tests;
 mod writer;
 
 pub use error::Error;
+pub use flows::{
+    Engine, Engines, NewStart, NoScripts, Operated, Put, PutError, RunChanged, StartError, Steps, check_task,
+};
 pub use handle::{Handle, NewTask, Submitted};
 pub use members::member;
 pub use numbers::{COMMIT_BUCKETS_US, Gauges, Numbers, TABLES};

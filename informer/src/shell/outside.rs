@@ -9,6 +9,7 @@ use bytes::Bytes;
 use prost::Message as _;
 use proto::id::{AttemptId, Fence, TaskId};
 use proto::v1::informer_message::Message;
+use proto::v1::task_spec::Kind;
 use proto::v1::{self, InformerMessage};
 use std::collections::{BTreeMap, HashMap};
 use tokio::sync::{mpsc, oneshot};
@@ -88,21 +89,27 @@ impl Outside {
             }
             match effect {
                 Effect::Reply { .. } => {}
-                Effect::SendAssign { session, attempt, fence, payload, position } => {
-                    if self.bodies.get(&payload).is_none() && !fetched.contains_key(&payload) {
-                        let read = self.fetch(payload, left.as_slice(), reader);
+                Effect::SendAssign { session, attempt, fence, payload, position, input } => {
+                    let missing =
+                        |handle: &PayloadHandle| self.bodies.get(handle).is_none() && !fetched.contains_key(handle);
+                    if missing(&payload) || input.as_ref().is_some_and(missing) {
+                        let read = self.fetch((payload, input), left.as_slice(), reader);
                         fetched = read.map_err(|source| of_task(attempt.task, source))?;
                     }
-                    let body = self.bodies.get(&payload).or_else(|| fetched.get(&payload));
-                    let spec = spec(attempt, payload, body)?;
+                    let body = |handle: &PayloadHandle| self.bodies.get(handle).or_else(|| fetched.get(handle));
+                    let mut spec = spec(attempt, payload, body(&payload))?;
+                    let input = input.map(|input| self::input(attempt, input, body(&input))).transpose()?;
+                    let input = input.and_then(|input| hand_over(&mut spec, input));
                     let item = position.map(|position| self.item(attempt, position, reader)).transpose()?;
-                    let message = assign(attempt, fence, spec, item);
+                    let message = assign(attempt, fence, spec, (item, input));
                     self.send(session, Box::new(message));
                     failpoint::hit("after-assign");
                 }
                 Effect::Send { session, message } => {
                     self.send(session, message);
                 }
+                // The loop has given these to the evaluator.
+                Effect::Evaluate { .. } | Effect::Prepare { .. } => {}
                 Effect::CloseLink { session, refuse } => {
                     self.send(session, Box::new(InformerMessage { message: Some(Message::Refuse(refuse)) }));
                     self.close(session);
@@ -134,7 +141,7 @@ impl Outside {
     /// Reads the body of `first` and, in the same query, those that the effects after it will need.
     fn fetch(
         &self,
-        first: PayloadHandle,
+        (first, input): (PayloadHandle, Option<PayloadHandle>),
         next: &[Effect],
         reader: &mut dyn Read,
     ) -> Result<BTreeMap<PayloadHandle, Bytes>, Error> {
@@ -142,10 +149,12 @@ impl Outside {
             Effect::SendAssign { payload, .. } if self.bodies.get(payload).is_none() => Some(*payload),
             _ => None,
         });
-        let handles: Vec<PayloadHandle> = std::iter::once(first).chain(needed).take(FETCHED).collect();
+        let own = 1 + usize::from(input.is_some());
+        let handles = [Some(first), input].into_iter().flatten();
+        let handles: Vec<PayloadHandle> = handles.chain(needed).take(FETCHED).collect();
         match reader.payloads(&handles) {
             // One of the others may be damaged: each is named with the task that needs it.
-            Err(Error::Corrupt { .. }) if handles.len() > 1 => reader.payloads(&handles[..1]),
+            Err(Error::Corrupt { .. }) if handles.len() > own => reader.payloads(&handles[..own]),
             read => read,
         }
     }
@@ -185,8 +194,29 @@ fn spec(attempt: AttemptId, payload: PayloadHandle, body: Option<&Bytes>) -> Res
     })
 }
 
+/// The input of a workflow's task, which is JSON. One that is missing was damaged after its commit.
+fn input(attempt: AttemptId, handle: PayloadHandle, body: Option<&Bytes>) -> Result<String, Error> {
+    let text = body.and_then(|body| String::from_utf8(body.to_vec()).ok());
+    text.ok_or(Error::Payload { task: attempt.task, hash: handle, found: body.is_some() })
+}
+
+/// Kinds that have an input of their own get it there; for all others it goes beside the spec.
+fn hand_over(spec: &mut v1::TaskSpec, input: String) -> Option<String> {
+    match &mut spec.kind {
+        Some(Kind::Typed(typed)) => typed.input = input,
+        Some(Kind::Http(http)) => http.input = input,
+        _ => return Some(input),
+    }
+    None
+}
+
 /// The message of an assignment. Here a member's template becomes its own.
-fn assign(attempt: AttemptId, fence: Fence, mut spec: v1::TaskSpec, item: Option<String>) -> InformerMessage {
+fn assign(
+    attempt: AttemptId,
+    fence: Fence,
+    mut spec: v1::TaskSpec,
+    (item, input): (Option<String>, Option<String>),
+) -> InformerMessage {
     if let Some(index) = attempt.task.index() {
         proto::member::fill(&mut spec, index);
     }
@@ -197,6 +227,8 @@ fn assign(attempt: AttemptId, fence: Fence, mut spec: v1::TaskSpec, item: Option
         spec: Some(spec),
         has_item: item.is_some(),
         item: item.unwrap_or_default(),
+        has_input: input.is_some(),
+        input: input.unwrap_or_default(),
     };
     InformerMessage { message: Some(Message::Assign(assign)) }
 }

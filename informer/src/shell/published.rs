@@ -1,7 +1,8 @@
 //! What the loop publishes after each batch, for readers who must not wait for it.
 
+use super::flows::RunChanged;
 use super::numbers::Counters;
-use crate::machine::TaskChange;
+use crate::machine::{RunChange, TaskChange};
 use proto::id::TaskId;
 use proto::store::TaskRow;
 use proto::v1;
@@ -21,6 +22,7 @@ pub(super) struct Published {
     identity: RwLock<v1::IdentityResponse>,
     changes: broadcast::Sender<Arc<TaskRow>>,
     pruned: broadcast::Sender<Arc<[TaskId]>>,
+    runs: broadcast::Sender<RunChanged>,
     pub(super) counters: Counters,
 }
 
@@ -31,6 +33,7 @@ impl Published {
             identity: RwLock::new(identity),
             changes: broadcast::channel(CHANGES).0,
             pruned: broadcast::channel(PRUNED).0,
+            runs: broadcast::channel(CHANGES).0,
             counters: Counters::default(),
         }
     }
@@ -41,6 +44,21 @@ impl Published {
 
     pub(super) fn changes(&self) -> broadcast::Receiver<Arc<TaskRow>> {
         self.changes.subscribe()
+    }
+
+    pub(super) fn runs(&self) -> broadcast::Receiver<RunChanged> {
+        self.runs.subscribe()
+    }
+
+    pub(super) fn runs_changed(&self, changes: Vec<RunChange>) {
+        if self.runs.receiver_count() == 0 {
+            return;
+        }
+        for row in changes.into_iter().filter_map(|change| change.row) {
+            let changed = RunChanged { status: row.status(), run: row.id.into() };
+            // Nobody listens any more: nothing to tell.
+            let _ = self.runs.send(changed);
+        }
     }
 
     pub(super) fn pruned(&self) -> broadcast::Receiver<Arc<[TaskId]>> {

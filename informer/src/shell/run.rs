@@ -4,6 +4,7 @@ use super::Options;
 use super::clock::Clock;
 use super::core::{Core, Loaded};
 use super::error::Error;
+use super::flows::{self, Engines, Evaluator, NoScripts, Plans};
 use super::handle::Handle;
 use super::message::{Inbox, Outlet, inbox};
 use super::numbers::Tally;
@@ -11,7 +12,7 @@ use super::published::Published;
 use super::reads::{READERS, Reads};
 use super::retention::Pruning;
 use super::writer::Writer;
-use crate::machine::{Config, Machine, SessionId};
+use crate::machine::{Config, Effect, Machine, SessionId};
 use crate::store::{self, Live, Store};
 use proto::id::TaskId;
 use proto::v1;
@@ -39,11 +40,22 @@ impl Shell {
     /// # Errors
     /// [`Error::Store`] if the store cannot be read, [`Error::Thread`].
     pub fn start(store: Box<dyn Store>, options: Options) -> Result<(Handle, Self), Error> {
+        Self::start_with(store, options, Engines::new(NoScripts))
+    }
+
+    /// The same with engines for users' scripts.
+    ///
+    /// # Errors
+    /// See [`Shell::start`].
+    pub fn start_with(store: Box<dyn Store>, options: Options, scripts: Engines) -> Result<(Handle, Self), Error> {
         let mut clock = Clock::new();
         let mut reader = store.reader()?;
         let pruning = Pruning::new(options.retention);
         let mut tally = Tally::default();
-        let machine = load(&*store, &mut *reader, options, &mut clock, &mut tally)?;
+        let plans = Arc::new(Plans::default());
+        let mut machine = load(&*store, &mut *reader, options, &mut clock, &mut tally)?;
+        let mut effects = Vec::new();
+        load_flows(&mut machine, &mut *reader, &plans, (&mut clock, &mut effects))?;
         let published = Arc::new(Published::new(v1::IdentityResponse {
             lineage: machine.config().lineage.clone(),
             epoch: machine.config().epoch,
@@ -58,7 +70,9 @@ impl Shell {
         let (stop, stopping) = watch::channel(false);
         let (reason, stopped) = watch::channel(None);
         let (end, ended) = watch::channel(None);
-        let core = Core::new(Loaded { machine, tally }, clock, reader, Arc::clone(&published), pruning);
+        let evaluator = Evaluator::start(&*store, &plans, &scripts, &inbox.answers)?;
+        let loaded = Loaded { machine, tally, effects, plans: Arc::clone(&plans), evaluator };
+        let core = Core::new(loaded, clock, reader, Arc::clone(&published), pruning);
         let running = Running {
             core,
             outlet,
@@ -78,7 +92,7 @@ impl Shell {
             .name("shell".to_owned())
             .spawn(work)
             .map_err(|why| Error::Thread { name: "shell", why: why.to_string() })?;
-        let handle = Handle { inbox: inbox.clone(), reads, published, stopped };
+        let handle = Handle { inbox: inbox.clone(), reads, published, plans, scripts, stopped };
         Ok((handle, Self { stop, ended, thread: Some(thread), _inbox: inbox }))
     }
 
@@ -142,6 +156,35 @@ fn load(
     }
 }
 
+/// What the store holds of workflows; what their runs were waiting for comes as effects.
+fn load_flows(
+    machine: &mut Machine,
+    reader: &mut dyn store::Read,
+    plans: &Plans,
+    (clock, effects): (&mut Clock, &mut Vec<Effect>),
+) -> Result<(), Error> {
+    let mut definitions = Vec::new();
+    while let page = reader.definitions(None, definitions.last().map(of_definition), store::LOAD_PAGE)?
+        && !page.is_empty()
+    {
+        // The machine knows them by their hashes.
+        definitions.extend(page.into_iter().map(|row| proto::store::DefinitionRow { json: Vec::new(), ..row }));
+    }
+    let mut tasks: Vec<proto::store::TaskDefinitionRow> = Vec::new();
+    while let page = reader.task_definitions(tasks.last().map(|row| row.name.as_str()), store::LOAD_PAGE)?
+        && !page.is_empty()
+    {
+        tasks.extend(page.into_iter().map(|row| proto::store::TaskDefinitionRow { json: Vec::new(), ..row }));
+    }
+    let runs = flows::live(reader, plans)?;
+    machine.load_flows(clock.now(), (definitions, tasks), runs, effects);
+    Ok(())
+}
+
+fn of_definition(row: &proto::store::DefinitionRow) -> (&str, u32) {
+    (&row.name, row.version)
+}
+
 /// The loop while it runs.
 struct Running {
     core: Core,
@@ -177,6 +220,7 @@ impl Running {
                 done = self.writer.done() => self.core.on_committed(done.ok_or_else(writer_gone)?)?,
                 Some(call) = self.outlet.links.recv(), if self.core.takes_links() => self.core.on_link(call)?,
                 Some(call) = self.outlet.clients.recv(), if self.core.takes_clients() => self.core.on_client(call)?,
+                Some(call) = self.outlet.answers.recv(), if self.core.takes_answers() => self.core.on_flow(call)?,
                 Some(call) = self.outlet.items.recv(), if self.core.takes_items() => self.core.on_items(call),
                 Some(array) = self.outlet.dropped.recv() => self.drop_items(array)?,
                 Some(session) = self.outlet.closed.recv() => self.close(session)?,
@@ -200,6 +244,12 @@ impl Running {
                 break;
             };
             self.core.on_client(call)?;
+        }
+        for _ in 0..TURN {
+            let Some(call) = self.core.takes_answers().then(|| self.outlet.answers.try_recv().ok()).flatten() else {
+                break;
+            };
+            self.core.on_flow(call)?;
         }
         while let Some(call) = self.core.takes_items().then(|| self.outlet.items.try_recv().ok()).flatten() {
             self.core.on_items(call);

@@ -3,6 +3,8 @@
 //! [`Memory`] is the disk; it outlives the [`MemoryStore`]s opened on it, as a disk outlives processes. All calls are synchronous and
 //! take the time of a few map operations.
 
+mod flow;
+
 use super::{
     Commit, Error, Filter, HistoryRow, Identity, LIVE, Page, Read, SCAN_ROWS, Store, digest_of, id_of, name_of,
 };
@@ -67,6 +69,7 @@ struct State {
     /// By array and position.
     items: BTreeMap<(TaskId, u32), String>,
     executors: BTreeMap<String, v1::Executor>,
+    flows: flow::Flows,
 }
 
 impl Memory {
@@ -205,6 +208,7 @@ impl State {
             let detail = format!("the row of task {} is missing, or already there", name_of(&change.row));
             return Err(Error::Corrupt { path: "memory".into(), detail });
         }
+        self.flows.check(commit)?;
         let mut fresh = BTreeMap::new();
         let keyed = commit.batch.tasks.iter().filter(|change| change.fresh && !change.row.key.is_empty());
         for (row, task) in keyed.filter_map(|change| Some((&change.row, id_of(&change.row)?))) {
@@ -224,8 +228,8 @@ impl State {
     fn apply(&mut self, epoch: u64, commit: &Commit) {
         self.commit_seq = commit.seq;
         self.epoch = commit.batch.epoch.unwrap_or(epoch).max(epoch);
-        self.prune(&commit.prune);
-        for (handle, body) in &commit.payloads {
+        self.prune(commit);
+        for (handle, body) in commit.payloads.iter().chain(&commit.batch.bodies) {
             self.payloads.entry(*handle).or_insert_with(|| body.clone());
         }
         for chunk in &commit.items {
@@ -236,6 +240,7 @@ impl State {
         for change in &commit.batch.tasks {
             self.write(change);
         }
+        self.flows.apply(commit);
         for row in &commit.batch.sidecars {
             self.sidecars.insert(row.id.clone(), row.clone());
         }
@@ -266,9 +271,9 @@ impl State {
         self.tasks.insert(task, change.whole());
     }
 
-    fn prune(&mut self, tasks: &[TaskId]) {
-        let mut released = Vec::new();
-        for task in tasks {
+    fn prune(&mut self, commit: &Commit) {
+        let mut released = self.flows.prune(&commit.prune_runs);
+        for task in &commit.prune {
             self.history.remove(task);
             self.items.retain(|(array, _), _| array != task);
             let Some(row) = self.tasks.remove(task) else { continue };
@@ -282,7 +287,7 @@ impl State {
         released.sort_unstable();
         released.dedup();
         for payload in released {
-            if !self.tasks.iter().any(|(task, row)| task.index().is_none() && row.payload == payload) {
+            if !self.holds(&payload) {
                 self.payloads.retain(|handle, _| handle[..] != payload);
             }
         }
@@ -290,10 +295,10 @@ impl State {
 
     /// Removes what submissions left that were interrupted or refused: items of arrays and bodies of tasks that are not there.
     fn sweep(&mut self) {
-        let Self { tasks, payloads, items, .. } = self;
+        let Self { tasks, payloads, items, flows, .. } = self;
         items.retain(|(array, _), _| tasks.contains_key(array));
         let held: BTreeSet<&[u8]> = tasks.values().map(|row| row.payload.as_slice()).collect();
-        payloads.retain(|handle, _| held.contains(handle.as_slice()));
+        payloads.retain(|handle, _| held.contains(handle.as_slice()) || flows.has_body(handle));
     }
 
     fn prunable(&self, before_ms: u64, keep: u64, limit: usize) -> Vec<TaskId> {

@@ -14,19 +14,22 @@
 //! openings of one backup have the same ([`next_epoch`](proto::id::next_epoch)). It is claimed durably before anything else. A commit under an epoch that is no longer the highest is refused: somebody else leads. A commit that failed may or may
 //! not be on disk; so nothing is ever committed after it, and the only way on is to open the store again.
 //!
-//! One suite, `conformance`, says what a backend must do. `filter` holds what a list can ask for, `error` why a store refuses.
+//! One suite, `conformance`, says what a backend must do. `filter` holds what a list can ask for, `flow` what is asked about workflows, `error` why a store refuses.
 
 #[cfg(any(test, feature = "failpoints"))]
 pub mod conformance;
 mod error;
 mod filter;
+mod flow;
 pub mod memory;
 pub mod sqlite;
 
 pub use error::Error;
 pub use filter::Filter;
+pub(crate) use flow::is_live;
+pub use flow::{ReadFlows, RunFilter, RunPage};
 
-use crate::machine::{Batch, KeyHit, PayloadHandle};
+use crate::machine::{Batch, KeyHit, PayloadHandle, RunId};
 use bytes::Bytes;
 use proto::id::TaskId;
 use proto::store::{SidecarRow, TaskRow};
@@ -87,6 +90,8 @@ pub struct Commit {
     /// array is only named when no member has a row any more. Removed before the rows of this batch are written. An array that was
     /// never submitted may be named too: its items go.
     pub prune: Vec<TaskId>,
+    /// Ended runs to remove with all that belongs to them, likewise.
+    pub prune_runs: Vec<RunId>,
 }
 
 impl Commit {
@@ -156,7 +161,7 @@ pub trait Store: Send {
 }
 
 /// A read handle; one query at a time.
-pub trait Read: Send {
+pub trait Read: ReadFlows + Send {
     /// Tasks that are not terminal, in the order of their ids, after `after`; at most `limit`.
     ///
     /// # Errors

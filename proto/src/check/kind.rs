@@ -1,4 +1,4 @@
-//! What is particular to each kind of work: commands, scripts, services, transcodes, registered types, containers.
+//! What is particular to each kind of work: commands, scripts, services, transcodes, registered types, containers, requests.
 
 use super::{Faults, PRESETS, base_name, preset, shown};
 use crate::bounds;
@@ -31,11 +31,14 @@ pub enum Kind {
     Typed,
     /// A process in a container.
     Container,
+    /// An HTTP request.
+    Http,
 }
 
 impl Kind {
     /// The kinds that a list names by their word alone; work of a type is named by its type.
-    pub const PLAIN: [Self; 5] = [Self::Command, Self::Script, Self::Service, Self::Transcode, Self::Container];
+    pub const PLAIN: [Self; 6] =
+        [Self::Command, Self::Script, Self::Service, Self::Transcode, Self::Container, Self::Http];
 
     /// Its word on the wire and in lists.
     #[must_use]
@@ -47,6 +50,7 @@ impl Kind {
             Self::Transcode => "transcode",
             Self::Typed => "typed",
             Self::Container => "container",
+            Self::Http => "http",
         }
     }
 }
@@ -62,7 +66,7 @@ impl fmt::Display for Kind {
 pub(super) fn check(kind: Option<&mut task_spec::Kind>, faults: &mut Faults) -> Option<(Kind, String)> {
     let (kind, name) = match kind {
         None => {
-            let remedy = "give one of command, script, service, transcode, typed or container";
+            let remedy = "give one of command, script, service, transcode, typed, container or http";
             faults.add("kind", "the task says nothing to run", remedy);
             return None;
         }
@@ -90,6 +94,8 @@ pub(super) fn check(kind: Option<&mut task_spec::Kind>, faults: &mut Faults) -> 
             container(wire, faults);
             (Kind::Container, wire.argv.first().and_then(|program| base_name(program)))
         }
+        // What its input says is for the sidecar's process to judge: a workflow's request is not known before it leaves.
+        Some(task_spec::Kind::Http(_)) => (Kind::Http, None),
     };
     Some((kind, name.unwrap_or_else(|| kind.as_str().to_owned())))
 }

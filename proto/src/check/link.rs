@@ -182,6 +182,7 @@ pub fn ending(ending: &mut v1::Ending) -> Result<(), Faults> {
         Ok(_) => {}
     }
     faults.count("ending.outputs", ending.outputs.len(), OUTPUTS);
+    faults.count("ending.result", ending.result.len(), bounds::RESULT_BYTES);
     for output in ending.outputs.iter().take(OUTPUTS) {
         faults.absolute("ending.outputs.path", &output.path);
         if output.sha256.len() != 64 || !output.sha256.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')) {

@@ -19,6 +19,7 @@ pub(super) fn write(assign: &v1::Assign) -> Vec<u8> {
         Kind::Transcode(transcode) => Kind::Transcode(v1::Transcode { args: Vec::new(), ..transcode }),
         Kind::Typed(typed) => Kind::Typed(v1::Typed { input: String::new(), ..typed }),
         Kind::Container(_) => Kind::Container(v1::Container::default()),
+        Kind::Http(_) => Kind::Http(v1::Http::default()),
     });
     let spec = v1::TaskSpec {
         on_disconnect: full.on_disconnect,
@@ -32,7 +33,7 @@ pub(super) fn write(assign: &v1::Assign) -> Vec<u8> {
         ..Default::default()
     };
     let has_outputs = !spec.outputs.is_empty();
-    let mut note = v1::Assign { spec: Some(spec), item: String::new(), ..assign.clone() };
+    let mut note = v1::Assign { spec: Some(spec), item: String::new(), input: String::new(), ..assign.clone() };
     if note.encoded_len() > NOTE_BYTES {
         // Its end is then told without the kind's own words. That there were outputs stays known: without them it is no success.
         let outputs = if has_outputs { vec![v1::Output::default()] } else { Vec::new() };

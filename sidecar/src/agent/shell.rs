@@ -532,6 +532,10 @@ impl Shell {
                 }
             }
         }
+        if assign.has_input && resolved.is_none() {
+            let work_dir = self.outside.dirs.attempt(attempt).join("work");
+            resolved = Some(exec::typed::hand_over(task.clone(), &assign.input, &work_dir).map_err(failed)?);
+        }
         let (task, input) = resolved.as_ref().map_or((task, None), |(task, input)| (task, input.clone()));
         let plan = exec::Plan {
             attempt,

@@ -176,7 +176,7 @@ fn relative_program(spec: &v1::TaskSpec) -> Option<&str> {
     let argv = match spec.kind.as_ref()? {
         Kind::Command(command) => &command.argv,
         Kind::Service(service) => &service.argv,
-        Kind::Script(_) | Kind::Transcode(_) | Kind::Typed(_) | Kind::Container(_) => return None,
+        Kind::Script(_) | Kind::Transcode(_) | Kind::Typed(_) | Kind::Container(_) | Kind::Http(_) => return None,
     };
     argv.first().map(String::as_str).filter(|program| program.contains('/') && !program.starts_with('/'))
 }

@@ -143,7 +143,7 @@ pub fn plan(plan: &Plan<'_>) -> Result<wire::Spec, Error> {
     use v1::task_spec::Kind;
     let spec = plan.spec;
     let process = match &spec.kind {
-        None | Some(Kind::Typed(_)) => return Err(Error::UnknownKind),
+        None | Some(Kind::Typed(_) | Kind::Http(_)) => return Err(Error::UnknownKind),
         Some(Kind::Container(_)) => container::process(plan)?,
         Some(Kind::Command(command)) => command::process(command)?,
         Some(Kind::Script(script)) => script::process(script, &plan.work_dir()?)?,

@@ -61,7 +61,14 @@ impl Progress {
     pub fn new(kind: Option<&Kind>) -> Self {
         let file = match kind {
             Some(Kind::Transcode(_)) => Some(Path::new("work").join(transcode::PROGRESS_FILE)),
-            Some(Kind::Command(_) | Kind::Script(_) | Kind::Service(_) | Kind::Typed(_) | Kind::Container(_))
+            Some(
+                Kind::Command(_)
+                | Kind::Script(_)
+                | Kind::Service(_)
+                | Kind::Typed(_)
+                | Kind::Container(_)
+                | Kind::Http(_),
+            )
             | None => None,
         };
         Self { file, seen: None }

@@ -38,6 +38,11 @@ pub enum Error {
     NotUtf8(std::path::PathBuf),
 }
 
+/// Whether the kernel takes a text as an argument or a variable.
+fn fits(text: &str) -> bool {
+    text.len() < STRING_BYTES && !text.contains('\0')
+}
+
 /// The task as a command, and a file for its working directory if the input needs one.
 ///
 /// `{input}` is replaced in every argument except the program itself, which is not the input's to choose. The input is also
@@ -52,7 +57,6 @@ pub fn as_command(
     work_dir: &Path,
 ) -> Result<(v1::TaskSpec, Option<wire::File>), Error> {
     let input = &typed.input;
-    let fits = |text: &str| text.len() < STRING_BYTES && !text.contains('\0');
     let mut argv = command.argv.clone();
     for argument in argv.iter_mut().skip(1).filter(|argument| argument.contains(PLACE)) {
         *argument = argument.replace(PLACE, input);
@@ -60,7 +64,19 @@ pub fn as_command(
             return Err(Error::Argument { kind: typed.r#type.clone(), bytes: input.len() });
         }
     }
-    let mut spec = v1::TaskSpec { kind: Some(Kind::Command(v1::Command { argv })), ..spec.clone() };
+    let spec = v1::TaskSpec { kind: Some(Kind::Command(v1::Command { argv })), ..spec.clone() };
+    hand_over(spec, input, work_dir)
+}
+
+/// The task with its input: in `TASK_INPUT`, or, where the kernel does not take it there, in the file that `TASK_INPUT_FILE` names.
+///
+/// # Errors
+/// The attempt's directory is not UTF-8.
+pub fn hand_over(
+    mut spec: v1::TaskSpec,
+    input: &str,
+    work_dir: &Path,
+) -> Result<(v1::TaskSpec, Option<wire::File>), Error> {
     if fits(input) && VARIABLE.len() + 1 + input.len() < STRING_BYTES {
         spec.env.insert(VARIABLE.to_owned(), input.clone());
         return Ok((spec, None));

@@ -286,7 +286,7 @@ impl World {
         for effect in effects {
             match effect {
                 Effect::Reply { ticket, reply } => self.on_reply(ticket, reply)?,
-                Effect::SendAssign { session, attempt, fence, payload, position: _ } => {
+                Effect::SendAssign { session, attempt, fence, payload, position: _, input: _ } => {
                     self.truth.on_assigned(self.net.workbox_of(session.0), attempt, fence)?;
                     let assign = v1::Assign {
                         attempt: Some(attempt.to_wire()),
@@ -306,6 +306,8 @@ impl World {
                         self.send_to_box(session.0, message);
                     }
                 }
+                // Clients here start no workflows.
+                Effect::Evaluate { .. } | Effect::Prepare { .. } => {}
                 Effect::CloseLink { session, refuse } => {
                     self.send_to_box(session.0, v1::InformerMessage { message: Some(Message::Refuse(refuse)) });
                     self.close_link(session.0, Side::Center, 0);
@@ -320,7 +322,16 @@ impl World {
         match reply {
             Reply::Submitted { task, .. } => self.truth.on_acknowledged(&self.center.store, asked, task),
             Reply::Rejected(rejection) => self.truth.on_rejected(asked, &rejection),
-            Reply::Task(_) | Reply::Sidecar(_) | Reply::Executor { .. } | Reply::ExecutorGone { .. } => Ok(()),
+            Reply::Task(_)
+            | Reply::Sidecar(_)
+            | Reply::Executor { .. }
+            | Reply::ExecutorGone { .. }
+            | Reply::RunStarted { .. }
+            | Reply::Run { .. }
+            | Reply::Definition { .. }
+            | Reply::Registered { .. }
+            | Reply::Polled(_)
+            | Reply::WorkUpdated { .. } => Ok(()),
         }
     }
 

@@ -90,6 +90,29 @@ pub(crate) fn parse(path: &Path, text: &str, folder: &Path) -> Result<Task, Erro
     form.task(folder).map_err(|problem| problem.at(path, text))
 }
 
+/// The task of a definition that an informer keeps: the JSON form, in which nothing is read from a disk. Whose disk would it be?
+///
+/// # Errors
+/// What is wrong with it.
+pub(crate) fn inline(task: &serde_json::Map<String, serde_json::Value>) -> Result<TaskSpec, String> {
+    for key in ["key", "array", "start_at", "start_after_unix_ms", "start_after_ms", "delay"] {
+        if task.contains_key(key) {
+            return Err(format!("{key}: it is for a task that is submitted; leave it out"));
+        }
+    }
+    for (table, key, instead) in [("script", "file", "body"), ("typed", "input_file", "input")] {
+        if task.get(table).is_some_and(|table| table.get(key).is_some()) {
+            return Err(format!("{table}.{key}: the informer reads no files; use {table}.{instead}"));
+        }
+    }
+    let text = serde_json::Value::Object(task.clone()).to_string();
+    match parse(Path::new("task.json"), &text, Path::new("/")) {
+        Ok(task) => Ok(task.spec),
+        Err(Error::Content { problem, .. }) => Err(problem),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
 /// Any TOML file of ours, its mistakes told with their line.
 ///
 /// # Errors

@@ -9,6 +9,7 @@ mod operations;
 mod queue;
 mod restored;
 mod shown;
+mod workflows;
 
 use super::*;
 use proto::{bounds, store, v1};

@@ -4,6 +4,7 @@
 //! array do not count, their array does.
 
 use super::fault::{damaged, explain};
+use super::flow::{self, Holders};
 use crate::machine::{PayloadHandle, TaskChange};
 use crate::store::{Commit, Error};
 use rusqlite::{Connection, OptionalExtension as _, params};
@@ -17,12 +18,13 @@ const SHARE: &str = "INSERT INTO payload_shares (hash, more) VALUES (?1, ?2)
 /// Stores the bodies that are not there yet, and counts the new tasks of `commit` as theirs.
 pub(super) fn store(db: &Connection, commit: &Commit) -> rusqlite::Result<()> {
     let mut holders = holders(&commit.batch.tasks);
+    flow::hold(db, commit, &mut holders)?;
     let mut put =
         db.prepare_cached("INSERT INTO payloads (hash, body) VALUES (?1, ?2) ON CONFLICT (hash) DO NOTHING")?;
-    for (hash, body) in &commit.payloads {
+    for (hash, body) in commit.payloads.iter().chain(&commit.batch.bodies) {
         if put.execute(params![hash.as_slice(), body.as_ref()])? == 1 {
             // The first that has it is not written down.
-            *holders.entry(hash.as_slice()).or_insert(0) -= 1;
+            *holders.entry(hash.to_vec()).or_insert(0) -= 1;
         }
     }
     let mut share = db.prepare_cached(SHARE)?;
@@ -32,16 +34,16 @@ pub(super) fn store(db: &Connection, commit: &Commit) -> rusqlite::Result<()> {
     Ok(())
 }
 
-fn holders(tasks: &[TaskChange]) -> BTreeMap<&[u8], i64> {
+fn holders(tasks: &[TaskChange]) -> Holders {
     let mut holders = BTreeMap::new();
     for change in tasks.iter().filter(|change| change.fresh && !super::row::is_member(&change.row.id)) {
-        *holders.entry(change.row.payload.as_slice()).or_insert(0) += 1;
+        *holders.entry(change.row.payload.clone()).or_insert(0) += 1;
     }
     holders
 }
 
 /// Takes tasks away from their bodies; one that nobody has any more goes.
-pub(super) fn release(db: &Connection, tasks: &BTreeMap<Vec<u8>, i64>) -> rusqlite::Result<()> {
+pub(super) fn release(db: &Connection, tasks: &Holders) -> rusqlite::Result<()> {
     let mut more = db.prepare_cached("SELECT more FROM payload_shares WHERE hash = ?1")?;
     let mut unshare = db.prepare_cached("DELETE FROM payload_shares WHERE hash = ?1")?;
     let mut drop = db.prepare_cached("DELETE FROM payloads WHERE hash = ?1")?;

@@ -16,6 +16,8 @@ mod check;
 #[cfg(test)]
 mod damage;
 mod fault;
+mod flow;
+mod flow_read;
 mod item;
 mod list;
 mod lock;
@@ -32,6 +34,7 @@ mod schema;
 #[cfg(test)]
 mod tests;
 mod v2;
+mod v4;
 mod witness;
 mod write;
 

@@ -1,22 +1,21 @@
 //! What goes with a task: its keys, labels, history, items, and the body if nobody else has it. And which tasks may go.
 
-use super::body;
 use super::fault::{damaged, explain};
 use super::row::is_member;
 use super::write::int;
-use crate::store::Error;
+use super::{body, flow};
+use crate::store::{Commit, Error};
 use prost::Message as _;
-use proto::id::TaskId;
 use proto::store::{Facts, TaskRow};
 use rusqlite::{Connection, OptionalExtension as _, Transaction, params};
 use std::collections::BTreeMap;
 use std::path::Path;
 
-/// Removes tasks; those that are not there are passed over.
-pub(super) fn prune(tx: &Transaction<'_>, path: &Path, tasks: &[TaskId]) -> Result<(), Error> {
+/// Removes tasks and runs; those that are not there are passed over.
+pub(super) fn prune(tx: &Transaction<'_>, path: &Path, commit: &Commit) -> Result<(), Error> {
     let failed = |error| explain("commit to", path, error);
     let mut released = BTreeMap::new();
-    for task in tasks {
+    for task in &commit.prune {
         let id = task.to_bytes();
         if is_member(&id) {
             run(tx, "DELETE FROM members WHERE id = ?1", &id).map_err(failed)?;
@@ -27,6 +26,7 @@ pub(super) fn prune(tx: &Transaction<'_>, path: &Path, tasks: &[TaskId]) -> Resu
         }
         run(tx, "DELETE FROM history WHERE task = ?1", &id).map_err(failed)?;
     }
+    flow::prune(tx, path, commit, &mut released)?;
     body::release(tx, &released).map_err(failed)
 }
 

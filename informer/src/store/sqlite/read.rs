@@ -40,7 +40,7 @@ impl Reader {
     }
 
     /// All answers of a statement about a table.
-    fn all<T>(
+    pub(super) fn all<T>(
         &self,
         table: &str,
         sql: &str,
@@ -62,7 +62,7 @@ impl Reader {
         read().map_err(|error| self.failed_in(table, error))
     }
 
-    fn decode<M: Message + Default>(&self, what: &str, body: &[u8]) -> Result<M, Error> {
+    pub(super) fn decode<M: Message + Default>(&self, what: &str, body: &[u8]) -> Result<M, Error> {
         M::decode(body).map_err(|error| damaged(&self.path, what, error))
     }
 
@@ -107,7 +107,15 @@ impl Reader {
         Ok(Some(row))
     }
 
-    fn failed(&self, error: rusqlite::Error) -> Error {
+    pub(super) fn db(&self) -> &Connection {
+        &self.db
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(super) fn failed(&self, error: rusqlite::Error) -> Error {
         explain("read", &self.path, error)
     }
 

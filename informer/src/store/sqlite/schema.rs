@@ -1,7 +1,7 @@
 //! The tables, and how an older file becomes a newer one.
 
 use super::fault::explain;
-use super::v2;
+use super::{v2, v4};
 use crate::failpoint;
 use crate::store::Error;
 use rusqlite::{Connection, Transaction, TransactionBehavior};
@@ -15,7 +15,7 @@ type Step = fn(&Transaction<'_>, &Path) -> Result<(), Error>;
 
 /// Each entry leads from the version before it to its own, the first from an empty file to 1. An entry is never edited once it has
 /// been released; a change is a new entry.
-const MIGRATIONS: &[Step] = &[v1, v2::run, v3];
+const MIGRATIONS: &[Step] = &[v1, v2::run, v3, v4::run];
 
 /// The first version that tells what of the log is in the file.
 pub(super) const WITH_LOG_COLUMNS: u32 = 3;

@@ -2,7 +2,7 @@
 
 use super::fault::explain;
 use super::row::Rows;
-use super::{body, item, meta, prune};
+use super::{body, flow, item, meta, prune};
 use crate::machine::HistoryEvent;
 use crate::store::{Commit, Error, Reached};
 use prost::Message as _;
@@ -22,8 +22,8 @@ pub(super) fn commit(
     // Immediate: whoever else might write is found out before anything is done.
     let tx = db.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
     meta::advance(&tx, epoch, commit.epoch(epoch), commit.seq, moved).map_err(failed)??;
-    if !commit.prune.is_empty() {
-        prune::prune(&tx, path, &commit.prune)?;
+    if !commit.prune.is_empty() || !commit.prune_runs.is_empty() {
+        prune::prune(&tx, path, commit)?;
     }
     body::store(&tx, commit).map_err(failed)?;
     item::store(&tx, &commit.items).map_err(failed)?;
@@ -31,6 +31,7 @@ pub(super) fn commit(
     for change in &commit.batch.tasks {
         rows.write(change)?;
     }
+    flow::store(&tx, path, &commit.batch)?;
     sidecars(&tx, &commit.batch.sidecars).map_err(failed)?;
     executors(&tx, &commit.batch.executors).map_err(failed)?;
     history(&tx, &commit.batch.history).map_err(failed)?;

@@ -61,7 +61,7 @@ pub const MAX_ROUNDS: u32 = 100_000;
 pub const MAX_REASON_BYTES: usize = 500;
 
 /// One run.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Run {
     row: RunRow,
     steps: BTreeMap<StepIx, StepRow>,
