@@ -95,6 +95,9 @@ pub const REPORTS_IN_FLIGHT: usize = 1024;
 pub const HELD_ATTEMPTS: usize = 10_000;
 /// Attempts in one `Inventory` message.
 pub const INVENTORY_PART: usize = 1000;
+/// Bytes of results in one inventory, in all; an end whose result has no room is told by its report, after the verdict. The informer holds
+/// an inventory as a whole before it answers.
+pub const INVENTORY_RESULT_BYTES: usize = 4 << 20;
 /// Progress entries in one beat; the others follow with the next.
 pub const BEAT_PROGRESS: usize = 256;
 /// Slots of one sidecar.

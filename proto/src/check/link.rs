@@ -41,7 +41,9 @@ pub fn hello(hello: &v1::Hello) -> Result<SidecarId, Faults> {
     for kind in hello.kinds.iter().take(KINDS) {
         faults.text("hello.kinds", kind);
     }
-    let parts = bounds::HELD_ATTEMPTS.div_ceil(bounds::INVENTORY_PART);
+    // Twice, because a part that is full of results is followed by one that may be almost empty.
+    let parts = bounds::HELD_ATTEMPTS.div_ceil(bounds::INVENTORY_PART)
+        + 2 * bounds::INVENTORY_RESULT_BYTES.div_ceil(bounds::RESULT_BYTES);
     faults.count("hello.inventory_parts", hello.inventory_parts as usize, parts);
     if let Some(seen) = &hello.seen {
         faults.text("hello.seen.lineage", &seen.lineage);

@@ -17,6 +17,7 @@
 //! | [`outputs`] | declared outputs, staged beside their destinations |
 //! | `environment` | a task's variables |
 //! | `progress` | how far an attempt is |
+//! | [`result`] | the JSON object that a process leaves |
 //! | `digest` | bytes that are hashed as they pass |
 //! | `ending` | how a process ended, in the informer's words |
 //! | `publish` | staged outputs: into place, or away |
@@ -30,6 +31,7 @@ pub(crate) mod inputs;
 pub mod outputs;
 mod progress;
 mod publish;
+pub mod result;
 mod script;
 mod service;
 pub mod transcode;

@@ -43,7 +43,9 @@ impl Machine {
         // Until it has judged them, the informer may not count them.
         self.apart = self.unfinished;
         let told = |attempt: &Attempt| !(self.has(Bug::ForgetOutbox) && matches!(attempt.stage, Stage::Ended(_)));
-        let held = self.attempts.iter().filter(|(_, it)| told(it)).filter_map(|(id, it)| it.inventory(*id)).collect();
+        let mut room = bounds::INVENTORY_RESULT_BYTES;
+        let listed = |(id, it): (&AttemptId, &Attempt)| it.inventory(*id, &mut room);
+        let held = self.attempts.iter().filter(|(_, it)| told(it)).filter_map(listed).collect();
         effects.push(Effect::SendHello { link, held });
     }
 

@@ -173,7 +173,10 @@ impl Attempt {
     }
 
     /// Its place in the inventory; `None` if the informer has all of it, or nobody was told of it.
-    pub(super) fn inventory(&self, attempt: AttemptId) -> Option<v1::HeldAttempt> {
+    ///
+    /// An end whose result has no room is listed as still running, as far on as can be, so that no copy is preferred to it: its report
+    /// follows the verdict.
+    pub(super) fn inventory(&self, attempt: AttemptId, result_bytes: &mut usize) -> Option<v1::HeldAttempt> {
         let mut held = v1::HeldAttempt {
             attempt: Some(attempt.to_wire()),
             fence: Some(self.fence.into()),
@@ -188,17 +191,21 @@ impl Attempt {
                 held.progress = Some(self.progress.clone().unwrap_or_default());
                 v1::HeldState::Running
             }
+            Stage::Ended(ending) if ending.result.len() > *result_bytes => {
+                held.progress = Some(v1::Progress { permille: 1000, step: u64::MAX, ..Default::default() });
+                v1::HeldState::Running
+            }
             Stage::Ended(ending) | Stage::Publishing(ending) => {
-                held.ending = Some((**ending).clone());
+                held.ending = Some(fitting(ending, result_bytes));
                 v1::HeldState::Ended
             }
             Stage::Published(ending, None) => {
-                held.ending = Some((**ending).clone());
+                held.ending = Some(fitting(ending, result_bytes));
                 v1::HeldState::Published
             }
             // Not in place: for the inventory it is an end like any other, and the report says the rest.
             Stage::Published(ending, Some(_)) => {
-                held.ending = Some((**ending).clone());
+                held.ending = Some(fitting(ending, result_bytes));
                 v1::HeldState::Ended
             }
             Stage::Refused(why) => {
@@ -226,5 +233,16 @@ impl Attempt {
             }
             (Step::Over | Step::Published, _) => None,
         }
+    }
+}
+
+/// The ending with its result, if that has room. Of one that was told to publish the informer has it anyway.
+fn fitting(ending: &v1::Ending, result_bytes: &mut usize) -> v1::Ending {
+    match result_bytes.checked_sub(ending.result.len()) {
+        Some(left) => {
+            *result_bytes = left;
+            ending.clone()
+        }
+        None => v1::Ending { result: Vec::new(), ..ending.clone() },
     }
 }
