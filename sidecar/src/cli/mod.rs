@@ -40,6 +40,12 @@ enum Verb {
         /// The job that the agent has written.
         job: PathBuf,
     },
+    /// Make one HTTP request: how the sidecar runs a task that is one.
+    #[command(hide = true)]
+    ExecHttp {
+        /// The input that the agent has written.
+        job: PathBuf,
+    },
     /// Become crun: how the sidecar runs a container.
     #[command(hide = true)]
     ExecContainer {
@@ -71,6 +77,7 @@ pub fn main() -> ExitCode {
     }
     let done = match cli.verb {
         Verb::ExecTranscode { job } => return crate::exec::transcode::main(&job),
+        Verb::ExecHttp { job } => return crate::exec::http::main(&job),
         Verb::Run(arguments) => run::run(*arguments),
         Verb::ExecContainer { crun, args } => return crate::exec::container::main(&crun, &args),
         Verb::Status(arguments) => status::status(&arguments),
