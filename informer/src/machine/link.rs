@@ -125,6 +125,7 @@ impl Machine {
             lease_ms: self.config.lease_ms,
             fence_grace_ms: self.config.fence_grace_ms,
             log_policy: self.config.log_policy.into(),
+            children: true,
         };
         self.send(cx, session, Message::Welcome(welcome));
     }

@@ -5,6 +5,7 @@
 
 use super::assignments::Assignments;
 use super::embedded::{Embedded, Start};
+use super::emitters::Emitters;
 use super::files::{Job, Jobs};
 use super::inputs::Inputs;
 use super::lease::LeasePublisher;
@@ -65,6 +66,7 @@ pub(super) struct Outside {
     pub types: Types,
     pub embedded: Embedded,
     pub reports: Reports,
+    pub emitters: Emitters,
     pub keeperless: bool,
     /// Of this process and no other.
     pub start: u64,
@@ -391,6 +393,14 @@ impl Shell {
                     _ => {}
                 }
                 self.send(link, Message::Report(*report));
+            }
+            Effect::SendEmit { link, emitted } => {
+                failpoint::reach("after-emit-ledger");
+                self.send(link, Message::Emitted(*emitted));
+            }
+            Effect::AnswerEmit { ticket, answer } => {
+                failpoint::reach("before-emit-answer");
+                self.outside.emitters.answer(ticket, answer);
             }
             Effect::SendBeat { link, mut beat } => {
                 self.outside.metrics.on_beat();

@@ -1,7 +1,7 @@
 //! Bytes of the link become checked words here, once; and orders become requests to the keeper.
 
 use super::note;
-use crate::machine::{Heard, Terms};
+use crate::machine::{EmitAnswer, Heard, Terms};
 use keeper::wire::EndReason;
 use prost::Message as _;
 use proto::id::AttemptId;
@@ -58,8 +58,8 @@ pub(super) fn word(message: v1::InformerMessage) -> Result<Word, Error> {
                 return Err(Error::Protocol(welcome.protocol));
             }
             let terms = terms(welcome.beat_ms, welcome.lease_ms, welcome.fence_grace_ms)?;
-            let logs = welcome.log_policy();
-            Word::Welcome(welcome.informer.unwrap_or_default(), Heard::Welcome { terms, logs })
+            let (logs, children) = (welcome.log_policy(), welcome.children);
+            Word::Welcome(welcome.informer.unwrap_or_default(), Heard::Welcome { terms, logs, children })
         }
         Message::BeatAck(ack) => {
             let terms = terms(ack.beat_ms, ack.lease_ms, ack.fence_grace_ms)?;
@@ -84,11 +84,27 @@ pub(super) fn word(message: v1::InformerMessage) -> Result<Word, Error> {
         Message::Log(request) => Word::Log(request),
         Message::Executors(part) => Word::Executors(part),
         Message::Callback(callback) => Word::Callback(attempt(callback.attempt.as_ref(), "a callback")?, callback.body),
+        Message::EmitAnswer(answer) => {
+            let attempt = attempt(answer.attempt.as_ref(), "an answer to an emit")?;
+            Word::Heard(Heard::EmitAnswered {
+                attempt,
+                answer: emit_answer(answer.refusal, answer.later),
+                key: answer.key,
+            })
+        }
         Message::Refuse(refuse) => {
             let message = format!("{} ({})", refuse.message, refuse.code);
             Word::Heard(Heard::Refuse { code: refuse.code, message, is_final: refuse.r#final })
         }
     })
+}
+
+fn emit_answer(refusal: String, later: bool) -> EmitAnswer {
+    match (refusal.is_empty(), later) {
+        (true, _) => EmitAnswer::Taken,
+        (false, true) => EmitAnswer::Later(refusal),
+        (false, false) => EmitAnswer::Refused(refusal),
+    }
 }
 
 fn assigned(assign: v1::Assign) -> Result<Word, Error> {

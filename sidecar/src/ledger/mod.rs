@@ -10,6 +10,7 @@
 //! assignment is acknowledged, so that no accepted attempt is forgotten. It is never repaired or reset: what cannot be read is an error
 //! that names the file. A full disk is survived: a reserve is released for it, and no new work is taken until it is there again.
 
+mod emit;
 mod journal;
 mod lock;
 mod reserve;
@@ -21,7 +22,7 @@ mod writer;
 pub use lock::Lock;
 pub use writer::{Commit, News, Writer};
 
-use crate::machine::{Facts, LogCopy, Row, RowState};
+use crate::machine::{EmitRow, Facts, LogCopy, Row, RowState};
 use prost::Message as _;
 use proto::id::{AttemptId, Fence, SidecarId};
 use proto::v1;
@@ -168,6 +169,14 @@ impl Ledger {
         Ok((meta, read_entries(&connection, &path)?))
     }
 
+    /// The emits that the informer has not answered, in their order.
+    ///
+    /// # Errors
+    /// See [`Error`]; the file is left as it was.
+    pub fn emits(&self) -> Result<Vec<EmitRow>, Error> {
+        emit::read(&self.connection, &self.path)
+    }
+
     /// Commits one batch: when this returns, it is on the disk.
     ///
     /// # Errors
@@ -201,6 +210,7 @@ impl Ledger {
         for attempt in &commit.batch.deletes {
             transaction.prepare_cached("DELETE FROM attempts WHERE attempt = ?1")?.execute([attempt.to_string()])?;
         }
+        emit::write(&transaction, &commit.batch)?;
         // Most commits leave it as it is, and a row that is not written is a page less to flush.
         let seen = (commit.seen.clone(), commit.highest_fence);
         if self.seen != seen {

@@ -58,7 +58,7 @@ fn rows_come_back_as_they_were_written() {
     let seen = v1::Identity { lineage: "x".into(), epoch: 2, commit_seq: 3 };
     let commit = Commit {
         seq: 1,
-        batch: Batch { rows: rows.clone(), deletes: vec![] },
+        batch: Batch { rows: rows.clone(), ..Batch::default() },
         assigns: vec![(rows[0].attempt, assign.encode_to_vec())],
         seen: seen.clone(),
         highest_fence: Fence { epoch: 1, n: 2 },
@@ -70,7 +70,7 @@ fn rows_come_back_as_they_were_written() {
     assert_eq!(entries[0].assign, Some(assign));
     assert_eq!((meta.incarnation, meta.sidecar, meta.seen), (2, SidecarId::from_u128(7), seen));
     let deletes = rows.iter().map(|row| row.attempt).collect();
-    ledger.commit(&Commit { seq: 2, batch: Batch { rows: vec![], deletes }, ..Default::default() }).unwrap();
+    ledger.commit(&Commit { seq: 2, batch: Batch { deletes, ..Batch::default() }, ..Default::default() }).unwrap();
     assert_eq!(Ledger::peek(&dir.0).unwrap().1, []);
 }
 
@@ -81,11 +81,11 @@ fn an_update_keeps_the_assignment() {
     let accepted = row(1, RowState::Accepted);
     let assigns = vec![(accepted.attempt, v1::Assign::default().encode_to_vec())];
     ledger
-        .commit(&Commit { batch: Batch { rows: vec![accepted], deletes: vec![] }, assigns, ..Default::default() })
+        .commit(&Commit { batch: Batch { rows: vec![accepted], ..Batch::default() }, assigns, ..Default::default() })
         .unwrap();
     let running = row(1, RowState::Running);
     ledger
-        .commit(&Commit { batch: Batch { rows: vec![running.clone()], deletes: vec![] }, ..Default::default() })
+        .commit(&Commit { batch: Batch { rows: vec![running.clone()], ..Batch::default() }, ..Default::default() })
         .unwrap();
     let entry = Entry { row: running, assign: Some(v1::Assign::default()) };
     assert_eq!(Ledger::peek(&dir.0).unwrap().1, [entry]);
@@ -128,7 +128,7 @@ fn the_writer_answers_each_commit_and_finishes_what_it_was_given() {
         }
     })
     .unwrap();
-    let batch = Batch { rows: vec![row(1, RowState::Accepted)], deletes: vec![] };
+    let batch = Batch { rows: vec![row(1, RowState::Accepted)], ..Batch::default() };
     writer.commit(Commit { seq: 4, batch, ..Default::default() });
     drop(writer);
     assert_eq!(answered.recv().unwrap(), Ok(4));

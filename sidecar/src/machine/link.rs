@@ -27,6 +27,7 @@ impl Machine {
         self.link = LinkState::Down;
         self.lease.on_link_closed();
         self.outbox.on_link_closed();
+        self.emits.on_link_closed();
         self.told_room = None;
     }
 
@@ -66,19 +67,27 @@ impl Machine {
             return;
         }
         match heard {
-            Heard::Welcome { terms, logs } => self.on_welcome(link, terms, logs),
+            Heard::Welcome { terms, logs, children } => self.on_welcome(link, terms, logs, children, effects),
             Heard::Verdict { attempt, decision, why } => self.on_verdict(now, attempt, decision, why, effects),
             Heard::BeatAck { seq, terms } => self.on_beat_ack(now, seq, terms, effects),
             Heard::Assign { attempt, fence, facts } => self.on_assign(now, attempt, fence, facts, effects),
             Heard::Stop { attempt, why } => self.on_stop(now, attempt, why, effects),
             Heard::Publish { attempt, fence } => self.on_publish(attempt, fence, effects),
             Heard::Ack { seq } => self.on_ack(link, seq, effects),
+            Heard::EmitAnswered { attempt, key, answer } => self.on_emit_answered(attempt, key, &answer, effects),
             Heard::Drain { on, stop_running } => self.on_drain(now, on, stop_running, effects),
             Heard::Refuse { code, message, is_final } => self.on_refuse(link, code, message, is_final, effects),
         }
     }
 
-    fn on_welcome(&mut self, link: LinkId, terms: Terms, logs: v1::LogPolicy) {
+    fn on_welcome(
+        &mut self,
+        link: LinkId,
+        terms: Terms,
+        logs: v1::LogPolicy,
+        children: bool,
+        effects: &mut Vec<Effect>,
+    ) {
         if self.link == LinkState::Introduced(link) {
             self.link = LinkState::Welcomed(link);
             // The last word about a drain may have been missed: whoever wants one says so after each welcome.
@@ -87,6 +96,7 @@ impl Machine {
             }
             self.lease.on_welcome(terms);
             self.uploads.on_welcome(logs);
+            self.on_children_welcome(children, effects);
         }
     }
 
@@ -166,6 +176,7 @@ impl Machine {
             told: Some(Told::default()),
             progress: None,
             log_bytes: 0,
+            emits: 0,
         };
         self.insert(id, attempt);
         if self.has(Bug::AckBeforeLedger) {

@@ -426,6 +426,7 @@ fn complete(store: &Store, machine: &Machine, going: &BTreeSet<TaskId>, mut even
         | Event::LinkClosed { .. }
         | Event::BeatReceived { .. }
         | Event::PongReceived { .. }
+        | Event::Emitted { .. }
         | Event::RestoreAccepted
         | Event::TimePassed => {}
     }
