@@ -38,7 +38,7 @@
 
 mod assignments;
 mod cache;
-mod clock;
+pub(crate) mod clock;
 #[cfg(feature = "decoders")]
 pub(crate) mod decoders;
 mod embedded;

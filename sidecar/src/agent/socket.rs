@@ -212,7 +212,7 @@ pub(super) fn hear(line: &[u8], reports: &Reports) -> Result<Option<Asked>, Stri
         }
         Request::Seal { task, attempt, fence, wait_ms } => {
             let (attempt, fence) = speaker(&task, attempt, &fence)?;
-            let emit = Emit { key: String::new(), digest: Sha256::digest([]).into(), payload: Vec::new() };
+            let emit = Emit { key: String::new(), digest: Sha256::digest(b"").into(), payload: Vec::new() };
             Ok(Some(Asked { attempt, fence, emit, patience: patience(wait_ms) }))
         }
         Request::Progress { task, attempt, fence, permille, note, step } => {

@@ -1,18 +1,19 @@
 //! `sidecar emit`: a task gives itself children.
 
 use super::talk::{self, variable};
+use crate::agent::clock;
 use crate::agent::socket::Request;
 use anyhow::{Context as _, bail, ensure};
 use clap::Args;
 use serde_json::{Map, Value};
 use std::path::Path;
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Exit status where the child may be taken yet: EX_TEMPFAIL of sysexits.h.
 const EXIT_LATER: u8 = 75;
-/// Between two tries where there was no room, or no sidecar: one that is being replaced is back in a second or so.
-const AGAIN: Duration = Duration::from_millis(250);
+/// Between two tries where there was no room, or no sidecar, ms: one that is being replaced is back in a second or so.
+const AGAIN_MS: u64 = 250;
 
 /// Arguments of `sidecar emit`.
 #[derive(Debug, Args)]
@@ -37,20 +38,21 @@ pub(super) struct Arguments {
 /// Emits one child, or the seal, of the task that this process is part of. Returns once it is durable with the informer.
 pub(super) fn emit(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let request = request(arguments)?;
-    let deadline = Instant::now() + Duration::from_secs(arguments.timeout);
+    let deadline_ms = clock::boot_ms().saturating_add(arguments.timeout.saturating_mul(1000));
     let why = loop {
-        let left = deadline.saturating_duration_since(Instant::now());
-        let why = match talk::ask(&with_patience(&request, left), left + talk::PATIENCE) {
+        let left_ms = deadline_ms.saturating_sub(clock::boot_ms());
+        let patience = Duration::from_millis(left_ms).saturating_add(talk::PATIENCE);
+        let why = match talk::ask(&with_patience(&request, left_ms), patience) {
             Ok(answer) if answer.ok => return Ok(ExitCode::SUCCESS),
             Ok(answer) if !answer.again => bail!("the child was refused: {}", answer.error),
             Ok(answer) => answer.error,
             // The sidecar is being replaced; what it had stored it has still.
             Err(error) => format!("{error:#}"),
         };
-        if Instant::now() + AGAIN >= deadline {
+        if clock::boot_ms() + AGAIN_MS >= deadline_ms {
             break why;
         }
-        std::thread::sleep(AGAIN);
+        std::thread::sleep(Duration::from_millis(AGAIN_MS));
     };
     eprintln!(
         "sidecar: the child is not acknowledged yet: {why}. Emit it again to learn of it: that makes no second one"
@@ -75,10 +77,10 @@ fn input(argument: &str) -> anyhow::Result<Map<String, Value>> {
     serde_json::from_str(&text).context("--input is no JSON object")
 }
 
-fn with_patience(request: &Request, left: Duration) -> Request {
+fn with_patience(request: &Request, left_ms: u64) -> Request {
     let mut request = request.clone();
     if let Request::Emit { wait_ms, .. } | Request::Seal { wait_ms, .. } = &mut request {
-        *wait_ms = Some(u64::try_from(left.as_millis()).unwrap_or(u64::MAX));
+        *wait_ms = Some(left_ms);
     }
     request
 }

@@ -134,7 +134,8 @@ impl Emits {
             return Err(format!("{} emits of {bytes} bytes are held, and {} are booked", self.held.len(), self.bytes));
         }
         let unsent = self.held.iter().filter(|(_, held)| !held.sent).map(|(name, held)| (held.order, name.clone()));
-        if self.unsent != unsent.collect() || self.in_flight() > bounds::EMITS_IN_FLIGHT {
+        let unsent: BTreeMap<u64, Name> = unsent.collect();
+        if self.unsent != unsent || self.in_flight() > bounds::EMITS_IN_FLIGHT {
             return Err("the emits that are to be sent are not those that were not".into());
         }
         if !linked && self.in_flight() > 0 {
@@ -142,10 +143,10 @@ impl Emits {
         }
         let mut counts: BTreeMap<AttemptId, usize> = BTreeMap::new();
         self.held.keys().for_each(|(attempt, _)| *counts.entry(*attempt).or_default() += 1);
-        if let Some(orphan) = counts.keys().find(|id| !attempts.get(id).is_some_and(|it| it.stage.is_held())) {
+        if let Some(orphan) = counts.keys().find(|id| !attempts.get(*id).is_some_and(|it| it.stage.is_held())) {
             return Err(format!("an emit of {orphan} is held, and the attempt is not"));
         }
-        match attempts.iter().find(|(id, it)| it.emits != counts.get(id).copied().unwrap_or(0)) {
+        match attempts.iter().find(|(id, it)| it.emits != counts.get(*id).copied().unwrap_or(0)) {
             Some((id, it)) => Err(format!("{id} is booked with {} emits", it.emits)),
             None => Ok(()),
         }
@@ -187,21 +188,17 @@ impl Machine {
         effects: &mut Vec<Effect>,
     ) {
         let name = (id, emit.key.clone());
-        let answer = match self.emit_objection(id, fence, &name, &emit) {
-            Some(answer) => answer,
-            None => {
-                if let Some(held) = self.emits.held.get_mut(&name) {
-                    return held.tickets.push(ticket);
-                }
-                self.emits.dirty.insert(name.clone());
-                self.emits.insert(name, self.emits.next_order, emit, vec![ticket]);
-                if let Some(attempt) = self.attempts.get_mut(&id) {
-                    attempt.emits += 1;
-                }
-                return;
-            }
-        };
-        effects.push(Effect::AnswerEmit { ticket, answer });
+        if let Some(answer) = self.emit_objection(id, fence, &name, &emit) {
+            return effects.push(Effect::AnswerEmit { ticket, answer });
+        }
+        if let Some(held) = self.emits.held.get_mut(&name) {
+            return held.tickets.push(ticket);
+        }
+        self.emits.dirty.insert(name.clone());
+        self.emits.insert(name, self.emits.next_order, emit, vec![ticket]);
+        if let Some(attempt) = self.attempts.get_mut(&id) {
+            attempt.emits += 1;
+        }
     }
 
     fn emit_objection(&self, id: AttemptId, fence: Fence, name: &Name, emit: &Emit) -> Option<EmitAnswer> {
