@@ -208,12 +208,12 @@ pub(super) fn hear(line: &[u8], reports: &Reports) -> Result<Option<Asked>, Stri
         Request::Emit { task, attempt, fence, key, name, input, wait_ms } => {
             let (attempt, fence) = speaker(&task, attempt, &fence)?;
             let emit = child(key, name.as_deref(), &input.unwrap_or_default())?;
-            Ok(Some(Asked { attempt, fence, emit, patience: patience(wait_ms) }))
+            asked(attempt, fence, emit, wait_ms).map(Some)
         }
         Request::Seal { task, attempt, fence, wait_ms } => {
             let (attempt, fence) = speaker(&task, attempt, &fence)?;
             let emit = Emit { key: String::new(), digest: Sha256::digest(b"").into(), payload: Vec::new() };
-            Ok(Some(Asked { attempt, fence, emit, patience: patience(wait_ms) }))
+            asked(attempt, fence, emit, wait_ms).map(Some)
         }
         Request::Progress { task, attempt, fence, permille, note, step } => {
             let (attempt, fence) = speaker(&task, attempt, &fence)?;
@@ -235,14 +235,24 @@ fn speaker(task: &str, number: u32, fence: &str) -> Result<(AttemptId, Fence), S
     Ok((AttemptId { task, number }, fence))
 }
 
-fn patience(wait_ms: Option<u64>) -> Duration {
-    wait_ms.map_or(EMIT_WAIT, Duration::from_millis).min(EMIT_WAIT_LONGEST)
+/// An emit that the informer's edge will take: one that it would not would cost the link, again and again.
+fn asked(attempt: AttemptId, fence: Fence, emit: Emit, wait_ms: Option<u64>) -> Result<Asked, String> {
+    let wire = v1::Emitted {
+        attempt: Some(attempt.to_wire()),
+        fence: Some(fence.into()),
+        key: emit.key.clone(),
+        digest: emit.digest.to_vec(),
+        payload: emit.payload.clone(),
+    };
+    proto::check::emitted(&wire).map_err(|faults| faults.to_string())?;
+    let patience = wait_ms.map_or(EMIT_WAIT, Duration::from_millis).min(EMIT_WAIT_LONGEST);
+    Ok(Asked { attempt, fence, emit, patience })
 }
 
 /// A child as it goes up: written in one way only, so that what says the same has the same digest.
 fn child(key: String, name: Option<&str>, input: &Map<String, Value>) -> Result<Emit, String> {
-    if key.is_empty() || key.len() > bounds::NAME_BYTES || key.chars().any(char::is_control) {
-        return Err(format!("a child's key has 1 to {} bytes and no control characters", bounds::NAME_BYTES));
+    if key.is_empty() {
+        return Err("a child's key is empty; give it a name of its own within its task".to_owned());
     }
     if name.is_some_and(|name| name.is_empty() || name.len() > bounds::NAME_BYTES) {
         return Err(format!("a child's name has 1 to {} bytes", bounds::NAME_BYTES));
