@@ -24,7 +24,8 @@ cargo +nightly fuzz --version >/dev/null 2>&1 || skip "cargo-fuzz is not install
 
 # The decoders with the very dependencies that are shipped.
 cp ../../Cargo.lock Cargo.lock
-mapfile -t all < <(cargo +nightly run --quiet --bin seeds -- corpus)
+seeds=$(cargo +nightly run --quiet --bin seeds -- corpus)
+mapfile -t all <<<"$seeds"
 [ $# -gt 0 ] || set -- "${all[@]}"
 failed=()
 for target in "$@"; do

@@ -8,6 +8,7 @@
 //! | [`store`] | what is kept, and how it is read |
 //! | [`scripts`] | users' scripts, run in child processes with limits |
 //! | [`blobs`] | logs of attempts, kept beyond their sidecars |
+//! | [`backup`] | a copy of all that is kept |
 //! | [`edge`] | bytes to events, answers to bytes: gRPC, HTTP, TLS |
 //! | [`cli`] | the command line, the server's verbs and the client's |
 //! | `config` | the configuration file of `informer serve` |
@@ -15,6 +16,8 @@
 //! | `rest` | memory that a daemon gives back once it is up |
 //! | `failpoint` | where a test may kill this process; nothing in a shipped build |
 
+#[allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "the disk lives here, outside the machine")]
+pub mod backup;
 #[allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "the disk lives here, outside the machine")]
 pub mod blobs;
 #[allow(

@@ -18,7 +18,7 @@ use crate::blobs;
 use crate::edge::tls::Guard;
 use crate::edge::{self, Edge, accept, front};
 use crate::scripts::Pool;
-use crate::shell::{self, Handle, Shell};
+use crate::shell::{self, Engines, Handle, Shell};
 use crate::store::{self, sqlite::Sqlite};
 use proto::{bounds, dial};
 use std::io;
@@ -96,9 +96,7 @@ pub enum Error {
     #[error("{0}")]
     Services(String),
     /// It ran and had to end: the store failed, and nothing may be acknowledged any more.
-    #[error(
-        "the informer cannot go on: {0}; what was acknowledged is in the data directory, start it again when the cause is gone"
-    )]
+    #[error("the informer cannot go on: {0}")]
     Failed(String),
 }
 
@@ -147,7 +145,7 @@ impl Server {
                 shares: options.shares,
                 log_policy: options.log_upload.into(),
             },
-            Arc::new(scripts),
+            Engines::new(scripts),
         )?;
         let (stopping, told) = watch::channel(false);
         let (logs, left) = edge::logs::Logs::new(handle.identity().epoch, Arc::new(kept.clone()));

@@ -100,6 +100,9 @@ pub const INVENTORY_PART: usize = 1000;
 pub const INVENTORY_RESULT_BYTES: usize = 4 << 20;
 /// Progress entries in one beat; the others follow with the next.
 pub const BEAT_PROGRESS: usize = 256;
+/// Set-aside attempts that a sidecar is shown with; the others are counted only. A screen's worth: with more, a person looks at the machine
+/// itself.
+pub const ASIDE_NAMED: usize = 16;
 /// Slots of one sidecar.
 pub const SLOTS: u32 = 4096;
 /// Streams on one HTTP/2 connection.

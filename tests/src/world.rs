@@ -3,6 +3,7 @@
 //! Tests wait on what they see (a state, a file, a process), never on time; [`DEADLINE`] only bounds a failure.
 
 pub mod builds;
+mod guard;
 pub mod life;
 pub mod place;
 pub mod secure;
@@ -57,6 +58,8 @@ pub struct World {
     informer_wrapper: Vec<String>,
     /// The mount namespace that sidecars are started in, if it is not the test's own.
     namespace: Option<place::Place>,
+    /// Last, so that it outlives the clean-up.
+    _guard: guard::Guard,
 }
 
 impl World {
@@ -72,6 +75,7 @@ impl World {
         // Left by a test that was killed, and had the process id that this one has now.
         let _ = std::fs::remove_dir_all(&dir);
         std::fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
+        let guard = guard::Guard::new(&dir)?;
         let world = Self {
             dir,
             url: String::new(),
@@ -84,6 +88,7 @@ impl World {
             builds: builds::Builds::default(),
             informer_wrapper: Vec::new(),
             namespace: None,
+            _guard: guard,
         };
         Ok(world)
     }

@@ -3,7 +3,7 @@
 #![cfg(feature = "faults")]
 
 use anyhow::Result;
-use tests::chaos::{damage, disks, play};
+use tests::chaos::{damage, disks, identity, play};
 
 #[test]
 fn an_informer_with_a_full_disk() -> Result<()> {
@@ -58,6 +58,21 @@ fn a_damaged_ledger() -> Result<()> {
 #[test]
 fn a_ledger_whose_log_is_cut() -> Result<()> {
     play(&damage::LEDGER_LOG_CUT)
+}
+
+#[test]
+fn a_sidecar_without_its_ledger() -> Result<()> {
+    play(&identity::LEDGER_LOST)
+}
+
+#[test]
+fn a_sidecar_without_ledger_and_id() -> Result<()> {
+    play(&identity::IDENTITY_LOST)
+}
+
+#[test]
+fn a_sidecar_of_another_informer() -> Result<()> {
+    play(&identity::OTHER_INFORMER)
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use anyhow::{Context as _, Result, ensure};
 use std::path::Path;
 use std::process::Command;
-use tests::world::{World, wait_for};
+use tests::world::{World, alive, wait_for};
 
 /// What `sidecar run` ends with if another process has its id.
 const SUPERSEDED: i32 = 3;
@@ -86,5 +86,74 @@ fn an_attempt_that_is_set_aside_keeps_its_slot_and_its_processor() -> Result<()>
             world.wait_state(id, &["succeeded"])?;
         }
     }
+    Ok(())
+}
+
+#[test]
+fn what_is_set_aside_is_shown_and_a_drain_that_stops_ends_it() -> Result<()> {
+    let mut world = World::empty()?;
+    world.start_informer(&[])?;
+    world.start_sidecar(0, &["--slots", "4"], &[])?;
+    world.wait_linked(1)?;
+    world.terminate_informer()?;
+    let (data, backup) = (world.dir().join("informer"), world.dir().join("backup"));
+    copy(&data, &backup)?;
+    world.start_informer(&[])?;
+    world.wait_linked(1)?;
+    let script = format!("echo $$ > {}/pid; exec sleep 1000000", world.dir().display());
+    let unknown = world.submit(&["--name", "unknown", "--", "sh", "-c", &script])?;
+    world.wait_state(&unknown, &["running"])?;
+    let pid: i32 = wait_for("it says so", || world.lines("pid").first()?.parse().ok())?;
+    world.kill_informer();
+    std::fs::remove_dir_all(&data)?;
+    std::fs::rename(&backup, &data)?;
+    world.start_informer(&[])?;
+    world.wait_linked(1)?;
+
+    let sidecar = world.json(&["sidecars", "--json"])?[0].clone();
+    let attempt = format!("{unknown}.1");
+    let aside = &sidecar["set_aside"];
+    assert_eq!((&aside["count"], &aside["attempts"][0]), (&1.into(), &attempt.as_str().into()), "{sidecar}");
+    let status = || -> Result<String> {
+        let mut command = Command::new(tests::world::binary("sidecar"));
+        let output = command.arg("status").arg("--data").arg(&world.sidecars[0].data).output()?;
+        Ok(String::from_utf8(output.stdout)?)
+    };
+    // The ledger is written behind the verdict.
+    wait_for("its sidecar marks it", || {
+        let text = status().ok()?;
+        let line = text.lines().find(|line| line.contains(&attempt))?.to_owned();
+        (line.contains("set aside") && text.contains("drain")).then_some(())
+    })?;
+    let id = sidecar["id"].as_str().context("an id")?;
+    let drained = world.informer(&["drain", id, "--stop", "--wait"])?;
+    ensure!(drained.status.success(), "{}", String::from_utf8_lossy(&drained.stderr));
+    assert!(!alive(pid), "nothing runs there any more");
+    Ok(())
+}
+
+#[test]
+fn a_copy_that_is_always_started_again_does_not_take_turns() -> Result<()> {
+    let mut world = World::with_sidecars(1)?;
+    let first = world.submit(&["--", "true"])?;
+    world.wait_state(&first, &["succeeded"])?;
+    world.kill_box(0);
+    copy(&world.dir().join("sidecar-0"), &world.dir().join("sidecar-1"))?;
+    world.start_sidecar(0, &[], &[])?;
+    world.wait_linked(1)?;
+    world.start_sidecar(1, &[], &[])?;
+    // Started as often as the other, it is told that it is a copy; from then on its supervisor starts it again and again.
+    for _ in 0..2 {
+        assert_eq!(world.wait_agent_gone(1)?.code(), Some(SUPERSEDED));
+        world.start_sidecar(1, &[], &[])?;
+    }
+    assert_eq!(world.wait_agent_gone(1)?.code(), Some(SUPERSEDED));
+    let log = std::fs::read_to_string(world.dir().join("sidecar-1.log"))?;
+    assert!(log.contains("trying again in 2 s") && log.contains("only one of them may run"), "{log}");
+    assert!(!world.agent_has_ended(0), "{}", world.log("sidecar-0.log"));
+    world.kill_box(0);
+    world.start_sidecar(1, &[], &[])?;
+    let id = world.submit(&["--", "true"])?;
+    world.wait_state(&id, &["succeeded"])?;
     Ok(())
 }

@@ -247,3 +247,23 @@ fn a_sidecar_killed_in_a_migration_leaves_one_schema_or_the_other() -> Result<()
     assert_eq!(rows()?, before.0);
     Ok(())
 }
+
+#[cfg(feature = "faults")]
+#[test]
+fn an_earlier_sidecar_gets_its_id_beside_the_ledger_whole_or_not_and_counts_on() -> Result<()> {
+    let world = world_of("v1")?;
+    let data = world.dir().join("sidecar-0");
+    let (file, path) = (data.join("sidecar.id"), data.join("ledger.db"));
+    let in_ledger = || query::<i64>(&path, "SELECT incarnation FROM meta");
+    let in_file = |counted: i64| -> Result<bool> {
+        Ok(std::fs::read_to_string(&file)?.contains(&format!(" incarnation {counted} ")))
+    };
+    let before = in_ledger()?;
+    dies_at(&world, "sidecar", "sidecar-0", "before-identity")?;
+    ensure!(!file.exists() && in_ledger()? == before, "something was counted before it was written");
+    for starts in 1..=2 {
+        dies_at(&world, "sidecar", "sidecar-0", "after-identity")?;
+        ensure!(in_file(before + starts)? && in_ledger()? == before, "start {starts}");
+    }
+    Ok(())
+}

@@ -146,7 +146,7 @@ fn every_seeded_bug_of_the_informer_is_caught() {
 fn every_seeded_bug_of_the_sidecar_is_caught() {
     use Check as C;
     use sidecar::machine::Bug as B;
-    let bugs: [(B, &[C]); 9] = [
+    let bugs: [(B, &[C]); 10] = [
         (B::StartTwice, &[C::LedgerFirst, C::SidecarConsistent, C::EverythingEnds]),
         (B::AckBeforeLedger, &[C::LedgerFirst, C::SidecarConsistent]),
         (B::PurgeBeforeAck, &[C::EndBeforeForgetting]),
@@ -156,6 +156,7 @@ fn every_seeded_bug_of_the_sidecar_is_caught() {
         (B::ForgetRunning, &[C::AdoptedWithItsEnd]),
         (B::PublishUnasked, &[C::OutputsAreTheWinners]),
         (B::PurgeBeforeStored, &[C::LogBeforePurge]),
+        (B::LeaseToStrangers, &[C::SecondCopyWaits]),
     ];
     for (bug, by) in bugs {
         let caught = catch(|seed| Options { sidecar_bug: Some(bug), ..Options::seed(seed) });

@@ -49,9 +49,20 @@ fn a_sidecar_whose_attempts_are_removed_ends_and_begins_anew() -> Result<()> {
     let attempts = dir.join("sidecar-0/attempts");
     wait_for("all of it is removed", || std::fs::remove_dir_all(&attempts).is_ok().then_some(()))?;
     assert_ended(&mut world, "sidecar-0/attempts", "first")?;
-    world.informer(&["cancel", &lost])?;
-
     world.start_sidecar(0, &[], &[])?;
+    // Whoever tells the end, the agent that saw it or the next one, it was no drain.
+    let ended = wait_for("its end is told", || {
+        let task = world.json(&["show", &lost, "--json"]).ok()?;
+        let first = task["attempts"].get(0)?.clone();
+        first["reason"].is_string().then_some(first)
+    })?;
+    // By then the next attempt may have ended in the same way.
+    assert_eq!(ended["reason"], "lost", "{ended}");
+    let why = world.json(&["why", &lost, "--json"])?.to_string();
+    assert!(why.contains(" ended: lost (") && !why.contains("drain"), "{why}");
+    let history = String::from_utf8(world.informer(&["history", &lost])?.stdout)?;
+    assert!(history.contains("infrastructure failure 1 of 3 (lost)") && !history.contains("drain"), "{history}");
+    world.informer(&["cancel", &lost])?;
     world.wait_linked(1)?;
     let id = world.submit(&["--", "true"])?;
     world.wait_state(&id, &["succeeded"])?;

@@ -20,9 +20,9 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 /// Name of the directory inside the data directory.
-const NAME: &str = "logs";
+pub(super) const NAME: &str = "logs";
 /// Name of the directory of what is being written.
-const PARTS: &str = "parts";
+pub(super) const PARTS: &str = "parts";
 
 /// Logs in a directory of this machine.
 #[derive(Debug, Clone)]

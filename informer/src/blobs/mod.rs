@@ -11,11 +11,13 @@
 //! | `dir` | the directory: where which log is, and how one is removed |
 //! | `writer` | logs on their way to the disk |
 //! | `reader` | one kept log, read from any offset |
+//! | `copy` | all of them into a backup |
 //! | `sweep` | whose logs there are: some may be of tasks that are gone |
 //! | `format` | the bytes of a file |
 //!
 //! Everything here blocks; the edge calls it on threads for that.
 
+mod copy;
 mod dir;
 mod format;
 mod reader;
@@ -24,6 +26,7 @@ mod sweep;
 mod tests;
 mod writer;
 
+pub use copy::{Copied, copy};
 pub use dir::Dir;
 
 use bytes::Bytes;

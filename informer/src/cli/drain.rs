@@ -21,6 +21,10 @@ use super::{
 /// How often a draining sidecar is looked at: its books change with its beats, which come no more often.
 const LOOK: Duration = Duration::from_secs(1);
 
+/// Looks after which the order to stop is repeated while something set aside still runs: a link that was down may have missed it, and it
+/// is remembered for what the informer knows only.
+const REPEAT: u32 = 10;
+
 /// Tasks named while it is waited for them: a line's worth.
 const NAMED: usize = 3;
 
@@ -33,7 +37,7 @@ pub(crate) struct Args {
     /// What has not started yet goes elsewhere; what runs is finished [default: all that it has is finished there]
     #[arg(long, conflicts_with = "stop")]
     hand_back: bool,
-    /// What runs is stopped and goes elsewhere, too
+    /// What runs is stopped and goes elsewhere, too; what the informer does not know (set aside) is stopped
     #[arg(long)]
     stop: bool,
     /// Wait until nothing is left there; fails where that cannot be known, since the sidecar is lost
@@ -67,10 +71,15 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<u8, Error> {
     let screen = Screen::new(context.verbose, Form::Bytes);
     if args.wait {
         sidecar = emptied(&client, &id, &screen).await?;
+    } else if mode == DrainMode::Stop && sidecar.state() == SidecarState::Suspect {
+        screen.line(&format!(
+            "sidecar {id} is not linked; what is set aside there is stopped only if this is said again when it is, or with --wait"
+        ));
     } else if sidecar.state() == SidecarState::Lost {
         screen.line(&format!("sidecar {id} is lost; the drain holds from when it comes back"));
     } else if !is_empty(&sidecar) {
-        screen.note(&format!("{} running there; `informer drain {id} --wait` waits for the end", sidecar.running));
+        let running = u64::from(sidecar.running) + u64::from(sidecar.set_aside_count);
+        screen.note(&format!("{running} running there; `informer drain {id} --wait` waits for the end"));
     }
     if args.json {
         super::print_json(&json::sidecar(&sidecar))?;
@@ -103,10 +112,17 @@ async fn all(client: &Client) -> Result<Vec<Sidecar>, Error> {
 }
 
 /// Nothing runs there, and nothing is on its way: the books hold no reservation. Of a lost sidecar the books say nothing: what it had was
-/// taken out of them when it was given up, and may run there all the same.
+/// taken out of them when it was given up, and may run there all the same. One that is not heard cannot say that nothing is set aside there.
 fn is_empty(sidecar: &Sidecar) -> bool {
     let allocated = sidecar.allocated.unwrap_or_default();
-    sidecar.running == 0 && allocated.cpu_millis == 0 && allocated.memory_bytes == 0
+    let heard = sidecar.state() != SidecarState::Suspect;
+    heard && sidecar.running == 0 && allocated.cpu_millis == 0 && allocated.memory_bytes == 0 && !has_set_aside(sidecar)
+}
+
+/// Attempts run there that the informer does not know.
+pub(crate) fn has_set_aside(sidecar: &Sidecar) -> bool {
+    let taken = sidecar.set_aside.unwrap_or_default();
+    sidecar.set_aside_count > 0 || taken.cpu_millis > 0 || taken.memory_bytes > 0
 }
 
 async fn emptied(client: &Client, id: &str, screen: &Screen) -> Result<Sidecar, Error> {
@@ -118,8 +134,10 @@ async fn emptied(client: &Client, id: &str, screen: &Screen) -> Result<Sidecar, 
         message: message.to_owned(),
     };
     let mut told = None;
+    let mut looks = 0_u32;
     loop {
         look.tick().await;
+        looks = looks.wrapping_add(1);
         let Some(sidecar) = all(client).await?.into_iter().find(|sidecar| sidecar.id == id) else {
             return Err(refused(Code::NotFound, "the informer does not know it any more"));
         };
@@ -133,8 +151,12 @@ async fn emptied(client: &Client, id: &str, screen: &Screen) -> Result<Sidecar, 
         if is_empty(&sidecar) {
             return Ok(sidecar);
         }
-        if told != Some(sidecar.running) {
-            told = Some(sidecar.running);
+        if looks % REPEAT == 0 && sidecar.drain() == DrainMode::Stop && has_set_aside(&sidecar) {
+            set(client, "drain", id, DrainMode::Stop).await?;
+        }
+        let books = (sidecar.running, sidecar.set_aside_count, sidecar.state());
+        if told != Some(books) {
+            told = Some(books);
             screen.line(&awaited(&sidecar, &there(client, id).await));
         }
     }
@@ -190,6 +212,8 @@ fn named(tasks: &[Task]) -> String {
 /// `waiting for 2 on box: web (service, ID), film (transcode, ID); a service goes on until ...`.
 fn awaited(sidecar: &Sidecar, there: &[Task]) -> String {
     let mut line = match sidecar.running {
+        0 if sidecar.state() == SidecarState::Suspect => format!("waiting for {} to be heard again", sidecar.host),
+        0 if has_set_aside(sidecar) => format!("waiting for {}", sidecar.host),
         0 => format!("waiting for what is on its way to {}", sidecar.host),
         running => format!("waiting for {running} on {}", sidecar.host),
     };
@@ -201,7 +225,25 @@ fn awaited(sidecar: &Sidecar, there: &[Task]) -> String {
             "; a service has no end of its own: `informer cancel` it, or drain with --stop to have it go elsewhere",
         );
     }
+    if has_set_aside(sidecar) {
+        line.push_str(&aside(sidecar));
+    }
     line
+}
+
+/// `; 2 run there that this informer does not know (set aside: ID.1, ID.1) ...`.
+fn aside(sidecar: &Sidecar) -> String {
+    let count = match sidecar.set_aside_count {
+        0 => "some".to_owned(),
+        count => count.to_string(),
+    };
+    let named = sidecar.set_aside_attempts.iter().take(NAMED).cloned().collect::<Vec<_>>().join(", ");
+    let named = if named.is_empty() { "set aside".to_owned() } else { format!("set aside: {named}") };
+    let remedy = match sidecar.drain() {
+        DrainMode::Stop => "they are being stopped",
+        _ => "they end by themselves, or by --stop",
+    };
+    format!("; {count} run there that this informer does not know ({named}); {remedy}")
 }
 
 /// The sidecar that a person means: by its whole id, by its host, or by the beginning of its id.
@@ -287,6 +329,29 @@ mod tests {
         assert!(service.contains("n (service, i); a service has no end"), "{service}");
         let many = awaited(&one, &[task("script"), task("script"), task("script"), task("script")]);
         assert!(many.ends_with("n (script, i), ..."), "{many}");
+    }
+
+    #[test]
+    fn what_is_set_aside_is_waited_for_and_told() {
+        let mut one = sidecar("a", "box", SidecarState::Draining);
+        one.set_drain(DrainMode::Finish);
+        one.set_aside_count = 2;
+        one.set_aside_attempts = vec!["x.1".into(), "y.3".into()];
+        assert!(!is_empty(&one));
+        let said = awaited(&one, &[]);
+        let expected = "waiting for box; 2 run there that this informer does not know (set aside: x.1, y.3); they end by themselves, \
+                        or by --stop";
+        assert_eq!(said, expected);
+        one.set_drain(DrainMode::Stop);
+        assert!(awaited(&one, &[]).ends_with("they are being stopped"));
+        let older = Sidecar {
+            set_aside_count: 0,
+            set_aside: Some(proto::v1::Resources { cpu_millis: 100, memory_bytes: 0 }),
+            ..one.clone()
+        };
+        assert!(!is_empty(&older), "of one that does not tell how many they are");
+        let silent = Sidecar { set_aside_count: 0, state: SidecarState::Suspect.into(), ..one };
+        assert!(!is_empty(&silent), "nobody can say so");
     }
 
     #[test]

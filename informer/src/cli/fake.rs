@@ -32,6 +32,8 @@ pub(crate) struct Script {
     pub(crate) manys: Mutex<VecDeque<Result<v1::ManyResponse, Status>>>,
     pub(crate) many: Mutex<Vec<v1::ManyRequest>>,
     pub(crate) retried: Mutex<Vec<v1::RetryRequest>>,
+    /// Who it says it is; nobody who can be asked, without.
+    pub(crate) identity: Mutex<Option<v1::IdentityResponse>>,
     /// Ids that are in no state to be retried.
     pub(crate) refused: Mutex<Vec<String>>,
 }
@@ -183,6 +185,6 @@ impl informer_server::Informer for Fake {
     }
 
     async fn identity(&self, _: Request<v1::IdentityRequest>) -> Result<Response<v1::IdentityResponse>, Status> {
-        unscripted()
+        self.0.identity.lock().expect("a lock").clone().map_or_else(unscripted, |identity| Ok(Response::new(identity)))
     }
 }

@@ -28,7 +28,7 @@ pub(crate) struct Filter {
     /// With this label (repeat for more: all must match)
     #[arg(long = "label", value_name = "K=V", value_parser = units::pair)]
     pub(crate) labels: Vec<(String, String)>,
-    /// Of this kind: command, script, service, transcode, container or type:NAME
+    /// Of this kind: command, script, service, transcode, container, http or type:NAME
     #[arg(long, default_value = "", hide_default_value = true)]
     pub(crate) kind: String,
     /// With an attempt that is, or was, on this sidecar: its id, the beginning of it, or its host

@@ -162,6 +162,29 @@ async fn a_submit_is_repeated_with_its_key_until_there_is_an_answer() {
     assert_eq!(keys, ["k", "k", "k"]);
 }
 
+#[tokio::test]
+async fn a_delay_is_told_as_a_time_to_an_informer_that_does_not_count_delays() {
+    use proto::v1::{IdentityResponse, TaskSpec};
+    let counts = IdentityResponse { counts_delays: true, ..IdentityResponse::default() };
+    for (identity, counted) in [(None, false), (Some(IdentityResponse::default()), false), (Some(counts), true)] {
+        let script = Arc::new(Script::default());
+        *script.submits.lock().expect("a lock") = [Ok(SubmitResponse::default())].into();
+        *script.identity.lock().expect("a lock") = identity;
+        let client = fake::serve(Arc::clone(&script)).await;
+        let spec = TaskSpec { start_after_ms: 3_600_000, ..TaskSpec::default() };
+        let request = SubmitRequest { key: "k".into(), spec: Some(spec) };
+        let before = crate::cli::text::now_unix_ms();
+        submit::submit(&client, Order { request, array: None }).await.expect("an id");
+        let sent = script.submitted.lock().expect("a lock")[0].spec.clone().expect("a task");
+        if counted {
+            assert_eq!((sent.start_after_ms, sent.start_after_unix_ms), (3_600_000, 0));
+        } else {
+            assert_eq!(sent.start_after_ms, 0);
+            assert!(sent.start_after_unix_ms >= before + 3_600_000);
+        }
+    }
+}
+
 #[test]
 fn overlaps_are_skipped_and_gaps_are_counted() {
     let mut reached = Reached::default();

@@ -46,6 +46,9 @@ pub(crate) fn task(task: &Task) -> Value {
         "eta_unix_ms": time(task.eta_unix_ms),
         "array": task.array.as_ref().map(array),
         "item": (!task.item.is_empty()).then_some(&task.item),
+        "run": (!task.run.is_empty()).then_some(&task.run),
+        "reference": (!task.reference.is_empty()).then_some(&task.reference),
+        "retried_from": (!task.retried_from.is_empty()).then_some(&task.retried_from),
     })
 }
 
@@ -126,6 +129,11 @@ pub(crate) fn sidecar(sidecar: &Sidecar) -> Value {
         "window": sidecar.window,
         "total": resources(sidecar.total.as_ref()),
         "allocated": resources(sidecar.allocated.as_ref()),
+        "set_aside": {
+            "count": sidecar.set_aside_count,
+            "attempts": sidecar.set_aside_attempts,
+            "taken": resources(sidecar.set_aside.as_ref()),
+        },
         "load": {
             "cpu_permille": load.cpu_permille,
             "memory_used_bytes": load.memory_used_bytes,

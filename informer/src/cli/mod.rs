@@ -16,6 +16,7 @@
 
 mod access;
 mod array;
+mod backup;
 mod books;
 mod cancel;
 mod certificate;
@@ -108,6 +109,8 @@ enum Verb {
     Dev(dev::Args),
     /// Start an informer
     Serve(serve::Args),
+    /// Copy the data of an informer on this machine, also while it runs
+    Backup(backup::Args),
     /// Make what an informer needs to be reached from other machines: a CA, a certificate, a token
     Certificate(certificate::Args),
     /// Submit a task, follow its output, exit as it exits
@@ -227,6 +230,7 @@ fn dispatch(cli: Cli) -> Result<u8, Error> {
     match cli.verb {
         Verb::Dev(args) => server_runtime(dev::run(args)),
         Verb::Serve(args) => server_runtime(serve::run(args, context.files)),
+        Verb::Backup(args) => backup::run(args),
         Verb::Certificate(args) => certificate::run(&args),
         Verb::Run(args) => client_runtime(run::run(args, &context)),
         Verb::Submit(args) => client_runtime(submit::run(args, &context)),

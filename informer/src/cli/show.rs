@@ -86,6 +86,7 @@ fn described(task: &Task, now_unix_ms: u64) -> String {
         ("members", task.array.as_ref().map(members).unwrap_or_default()),
         ("", task.array.as_ref().map(tally::bar).unwrap_or_default()),
         ("item", task.item.clone()),
+        ("workflow", of_run(task)),
         ("health", health.unwrap_or_default()),
         ("progress", text::progress(far.as_ref())),
         ("note", task.progress.as_ref().map(|progress| progress.note.clone()).unwrap_or_default()),
@@ -101,6 +102,15 @@ fn described(task: &Task, now_unix_ms: u64) -> String {
         rows.extend(asked_for(spec));
     }
     lines(&rows)
+}
+
+/// `greet of run 0192…; tried before as 0192…`.
+fn of_run(task: &Task) -> String {
+    match (task.run.as_str(), task.retried_from.as_str()) {
+        ("", _) => String::new(),
+        (run, "") => format!("{} of run {run}", task.reference),
+        (run, before) => format!("{} of run {run}; tried before as {before}", task.reference),
+    }
 }
 
 /// `37/100 done, 2 failed, 8 running; 1 to 100, with items; more than 3 failures cancel the rest`.

@@ -24,7 +24,8 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<u8, Error> {
         return Ok(0);
     }
     let rows: Vec<_> = sidecars.iter().map(row).collect();
-    let header = ["ID", "STATE", "HOST", "RUNNING", "WINDOW", "CPU", "MEMORY", "LOAD", "BEAT", "FENCING", "LABELS"];
+    let header =
+        ["ID", "STATE", "HOST", "RUNNING", "ASIDE", "WINDOW", "CPU", "MEMORY", "LOAD", "BEAT", "FENCING", "LABELS"];
     super::print(&text::table(&header, &rows))?;
     Ok(0)
 }
@@ -39,6 +40,7 @@ fn row(sidecar: &Sidecar) -> Vec<String> {
         drain::state(sidecar),
         text::or_dash(&sidecar.host),
         format!("{}/{}", sidecar.running, sidecar.slots),
+        aside(sidecar),
         sidecar.window.to_string(),
         format!("{}/{}m", allocated.cpu_millis, total.cpu_millis),
         format!("{}/{}", text::size(allocated.memory_bytes), text::size(total.memory_bytes)),
@@ -47,6 +49,20 @@ fn row(sidecar: &Sidecar) -> Vec<String> {
         text::or_dash(&sidecar.fencing),
         text::or_dash(&labels.join(",")),
     ]
+}
+
+/// How many attempts run there that the informer does not know, and what they take.
+fn aside(sidecar: &Sidecar) -> String {
+    if !drain::has_set_aside(sidecar) {
+        return "-".to_owned();
+    }
+    let taken = sidecar.set_aside.unwrap_or_default();
+    let count = match sidecar.set_aside_count {
+        // A sidecar of an earlier version tells only what they take.
+        0 => "?".to_owned(),
+        count => count.to_string(),
+    };
+    format!("{count} ({}m, {})", taken.cpu_millis, text::size(taken.memory_bytes))
 }
 
 #[cfg(test)]
@@ -70,8 +86,11 @@ mod tests {
             fencing: "strong".into(),
             ..Sidecar::default()
         };
-        let expected =
-            ["s1", "suspect", "box", "1/2", "4", "1000/2000m", "0B/1.0GiB", "0%", "1s ago", "strong", "gpu=yes"];
-        assert_eq!(row(&sidecar), expected);
+        let books = ["4", "1000/2000m", "0B/1.0GiB", "0%", "1s ago", "strong", "gpu=yes"];
+        assert_eq!(row(&sidecar), [&["s1", "suspect", "box", "1/2", "-"][..], &books].concat());
+        let set_aside = Some(Resources { cpu_millis: 500, memory_bytes: 1 << 20 });
+        let sidecar = Sidecar { set_aside, set_aside_count: 3, ..sidecar };
+        assert_eq!(row(&sidecar)[4], "3 (500m, 1.0MiB)");
+        assert_eq!(row(&Sidecar { set_aside_count: 0, ..sidecar })[4], "? (500m, 1.0MiB)");
     }
 }

@@ -1,7 +1,8 @@
 //! `informer submit`: stores a task, or an array of them, and prints its id.
 
-use proto::v1::SubmitResponse;
+use proto::v1::{IdentityRequest, SubmitResponse};
 use serde_json::json;
+use tonic::Code;
 
 use super::{
     Context, array,
@@ -9,6 +10,7 @@ use super::{
     error::Error,
     options::{Order, TaskOptions},
     screen::{Form, Screen},
+    text,
 };
 
 /// Arguments of `submit`.
@@ -42,9 +44,26 @@ pub(crate) fn existed(what: &str, id: &str) -> String {
     format!("already submitted with this key as {what} {id}; nothing new is started")
 }
 
+/// Whether the informer starts a task so long after it took it, by its own clock. Earlier versions know a time only.
+async fn counts_delays(client: &Client) -> Result<bool, Error> {
+    let attempted = "ask for the informer's version";
+    match client.persist(attempted, async |mut grpc| grpc.identity(IdentityRequest {}).await).await {
+        Ok(identity) => Ok(identity.counts_delays),
+        Err(Error::Refused { code: Code::Unimplemented, .. }) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
 /// Stores a task or an array. The request carries a key, so asking again after a lost answer makes no second one.
 pub(crate) async fn submit(client: &Client, order: Order) -> Result<SubmitResponse, Error> {
-    let Order { request, array } = order;
+    let Order { mut request, array } = order;
+    if let Some(spec) = request.spec.as_mut().filter(|spec| spec.start_after_ms > 0)
+        && !counts_delays(client).await?
+    {
+        // An informer that does not know the field would start it at once, without a word. A time by this machine's clock is next best.
+        let delay_ms = std::mem::take(&mut spec.start_after_ms);
+        spec.start_after_unix_ms = text::now_unix_ms().saturating_add(delay_ms);
+    }
     match array {
         Some(array) => array::submit(client, request, &array).await,
         None => client.persist("submit the task", async |mut grpc| grpc.submit(request.clone()).await).await,

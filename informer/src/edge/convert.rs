@@ -128,6 +128,7 @@ pub(super) fn hello(sidecar: SidecarId, wire: v1::Hello) -> Hello {
         sidecar,
         incarnation: wire.incarnation,
         start: wire.start,
+        yields: wire.yields,
         host: check::line(&wire.host),
         version: check::line(&wire.version),
         labels: wire.labels,
@@ -157,7 +158,8 @@ pub fn held(mut wire: v1::HeldAttempt) -> Result<Held, Faults> {
         v1::HeldState::Published => HeldState::Published(ending),
         v1::HeldState::SetAside => HeldState::SetAside,
     };
-    Ok(Held { attempt, fence: wire.fence.unwrap_or_default().into(), state })
+    let fence = wire.fence.unwrap_or_default().into();
+    Ok(Held { attempt, fence, state, asked: wire.asked, over: wire.over })
 }
 
 /// What a sidecar says on an open link.
@@ -177,6 +179,7 @@ pub fn event(session: SessionId, wire: v1::SidecarMessage) -> Result<Option<Even
 
 fn beat(session: SessionId, mut wire: v1::Beat) -> Result<Event, Faults> {
     let attempts = check::beat(&mut wire)?;
+    let aside = check::aside(&wire)?;
     let progress = wire.progress.into_iter().map(|entry| entry.progress.unwrap_or_default());
     Ok(Event::BeatReceived {
         session,
@@ -185,6 +188,7 @@ fn beat(session: SessionId, mut wire: v1::Beat) -> Result<Event, Faults> {
         credit: wire.credit,
         held: wire.held,
         apart: wire.apart.unwrap_or_default(),
+        aside,
         closed: wire.closed,
         progress: attempts.into_iter().zip(progress).collect(),
     })

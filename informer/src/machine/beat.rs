@@ -17,6 +17,8 @@ pub(super) struct Beat {
     pub limit: u32,
     /// What is taken there that is not in these books.
     pub apart: v1::Resources,
+    /// Which attempts take that, if it tells.
+    pub aside: Option<Vec<AttemptId>>,
     pub progress: Vec<(AttemptId, v1::Progress)>,
 }
 
@@ -30,6 +32,9 @@ impl Machine {
         sidecar.load = beat.load;
         sidecar.limit = beat.limit;
         sidecar.apart = beat.apart;
+        // A beat that was sent before the verdicts had come counts what is known here, too.
+        let unknown = |attempt: &&AttemptId| !sidecar.taken.contains_key(attempt);
+        sidecar.unknown = beat.aside.as_ref().map(|aside| aside.iter().filter(unknown).copied().collect());
         for (attempt_id, progress) in beat.progress {
             let attempt = self.tasks.get_mut(&attempt_id.task).and_then(|task| task.attempt_mut(attempt_id.number));
             if let Some(attempt) = attempt.filter(|attempt| attempt.sidecar == id && attempt.occupies()) {
@@ -38,6 +43,9 @@ impl Machine {
                     sidecar.preparing.insert(attempt_id);
                 }
             }
+        }
+        if let Some(aside) = beat.aside {
+            self.on_aside_told(cx, id, &aside.into_iter().collect());
         }
         let ack = v1::BeatAck {
             seq,
@@ -110,8 +118,13 @@ impl Machine {
         self.timers.cancel(Timer::Silence(id));
         self.touch_sidecar(id);
         self.refresh(id);
+        let Some(sidecar) = self.sidecars.get(&id) else { return };
+        let aside: Vec<AttemptId> = sidecar.aside.iter().copied().collect();
         for attempt in held {
             self.presume_lost(cx, attempt);
+        }
+        for attempt in aside {
+            self.on_old_copy_gone(cx, attempt.task);
         }
     }
 

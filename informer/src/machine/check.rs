@@ -44,11 +44,14 @@ impl Machine {
         match &task.state {
             State::Ended { .. } if may_win => Err("it has ended and an attempt may still win".to_owned()),
             State::Ended { .. } => Ok(()),
-            State::Waiting { until_ms: u64::MAX, .. } if !task.old_copy_runs() => Err("it waits for nobody".to_owned()),
+            State::Waiting { until_ms: u64::MAX, .. } if !self.old_copy_runs(task) => {
+                Err("it waits for nobody".to_owned())
+            }
             State::Waiting { until_ms: u64::MAX, .. } => Ok(()),
             State::Waiting { .. } if !self.timers.is_armed(Timer::Due(id)) => {
                 Err("it waits without a timer".to_owned())
             }
+            State::Ready { .. } if self.old_copy_runs(task) => Err("it may start beside a copy".to_owned()),
             State::Waiting { .. } | State::Ready { .. } if !occupying.is_empty() => {
                 Err("it waits although an attempt is wanted".to_owned())
             }
@@ -90,6 +93,13 @@ impl Machine {
         }
         if sidecar.link == Link::Lost && sidecar.taken.keys().any(|a| !self.timers.is_armed(Timer::Replace(*a))) {
             return Err("it is lost and still occupied".to_owned());
+        }
+        let aside = |(task_id, task): (&TaskId, &Box<Task>)| {
+            let here = task.aside.iter().filter(|aside| aside.sidecar == id).map(|aside| aside.number);
+            here.map(|number| AttemptId { task: *task_id, number }).collect::<Vec<_>>()
+        };
+        if sidecar.aside != self.tasks.iter().flat_map(aside).collect::<BTreeSet<_>>() {
+            return Err("what is set aside there is not what its tasks wait for".to_owned());
         }
         if !sidecar.preparing.iter().all(|attempt| booked.contains(attempt)) {
             return Err("it prepares what it does not hold".to_owned());

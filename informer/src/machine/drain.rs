@@ -9,6 +9,9 @@
 //! What a drain stops is marked as `moved` before it is told to stop, durably, so that its end is known as the operator's wish
 //! however it is told: by its sidecar, by an informer that was restarted in between, or by the silence of a machine that was switched
 //! off before it could tell. Only a task that is never to be tried after a loss (`no_infrastructure_retry`) fails then.
+//!
+//! `stop` ends what is set aside there, too, and only when it is ordered of a linked sidecar: a backup that was made during a drain
+//! remembers the drain, and ends nothing that it does not know when it is restored.
 
 use super::effect::{Effect, Rejection, Reply};
 use super::event::{Now, SessionId, Ticket};
@@ -40,16 +43,17 @@ impl Machine {
             self.touch_sidecar(id);
         }
         if let Some(session) = self.sidecars.get(&id).and_then(super::Sidecar::session) {
-            self.tell_drain(cx, id, session);
+            self.tell_drain(cx, id, session, mode == DrainMode::Stop);
         }
         self.refresh(id);
         self.empty(cx, id);
     }
 
-    /// Its sidecar says `closed` from its next beat on, until it is told otherwise or welcomed anew.
-    pub(super) fn tell_drain(&mut self, cx: &mut Cx<'_>, id: SidecarId, session: SessionId) {
+    /// Its sidecar says `closed` from its next beat on, until it is told otherwise or welcomed anew. Whatever runs there is to end if an
+    /// operator has just said so; each attempt that is known here gets an order of its own besides, which follows.
+    pub(super) fn tell_drain(&mut self, cx: &mut Cx<'_>, id: SidecarId, session: SessionId, stop_running: bool) {
         let on = self.sidecars.get(&id).is_some_and(super::Sidecar::is_draining);
-        self.send(cx, session, Message::Drain(v1::Drain { on, stop_running: false }));
+        self.send(cx, session, Message::Drain(v1::Drain { on, stop_running }));
     }
 
     /// Takes from a draining sidecar what its mode says; also after it came back, since it may have been told in vain.

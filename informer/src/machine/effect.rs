@@ -35,7 +35,7 @@ pub enum Effect {
         /// Of a workflow's task: its input. The shell fetches it.
         input: Option<PayloadHandle>,
     },
-    /// Answer a run's question by [`super::Event::Evaluated`].
+    /// Answer a run's question by [`super::FlowEvent::Evaluated`].
     Evaluate {
         /// The run.
         run: RunId,
@@ -44,7 +44,7 @@ pub enum Effect {
         /// The plan that the question's node is of.
         plan: Arc<Plan>,
     },
-    /// Read what is needed to start a run, and answer by [`super::Event::RunPrepared`].
+    /// Read what is needed to start a run, and answer by [`super::FlowEvent::RunPrepared`].
     Prepare {
         /// The run that wants it.
         by: RunId,

@@ -115,6 +115,8 @@ pub enum Event {
         held: u32,
         /// What those take that it does not know of: they were set aside.
         apart: v1::Resources,
+        /// Which those are; `None`: it is too old to tell.
+        aside: Option<Vec<AttemptId>>,
         /// It takes nothing new, whatever ends there.
         closed: bool,
         /// What advanced since the last beat.
@@ -151,6 +153,17 @@ pub enum Event {
         /// The session.
         session: SessionId,
     },
+    /// Something about workflows.
+    Flow(FlowEvent),
+    /// An operator confirms that this restored informer may start `exclusive` tasks at once.
+    RestoreAccepted,
+    /// The time named by `next_wakeup` has come. A repeated or early one is harmless.
+    TimePassed,
+}
+
+/// What happened about workflows.
+#[derive(Debug, Clone, PartialEq)]
+pub enum FlowEvent {
     /// A client started a run.
     RunStarted(Box<NewRun>),
     /// What [`super::Effect::Prepare`] asked for is there, or cannot be had.
@@ -252,10 +265,12 @@ pub enum Event {
         /// What it says.
         update: WorkUpdate,
     },
-    /// An operator confirms that this restored informer may start `exclusive` tasks at once.
-    RestoreAccepted,
-    /// The time named by `next_wakeup` has come. A repeated or early one is harmless.
-    TimePassed,
+}
+
+impl From<FlowEvent> for Event {
+    fn from(event: FlowEvent) -> Self {
+        Self::Flow(event)
+    }
 }
 
 /// A new task, checked and named by the edge.
@@ -315,6 +330,8 @@ pub struct Hello {
     pub incarnation: u64,
     /// Drawn at each start of the agent, so that two copies of one incarnation are told apart; 0: it is too old to tell.
     pub start: u64,
+    /// It lost its id to another process lately, and does not take it from one that is linked.
+    pub yields: bool,
     /// Host name, for people.
     pub host: String,
     /// Version of the sidecar, for people.
@@ -346,6 +363,10 @@ pub struct Held {
     pub fence: Fence,
     /// Where it stands there.
     pub state: HeldState,
+    /// What it takes there; `None`: its sidecar is too old to tell, nor will it tell which of what is set aside has ended.
+    pub asked: Option<v1::Resources>,
+    /// Of one that was set aside: no process of it is left, nor will there be one.
+    pub over: bool,
 }
 
 /// Where a held attempt stands on its sidecar.

@@ -2,9 +2,11 @@
 //!
 //! | held there ↓, here → | open | presumed lost | fenced, or task ended | unknown |
 //! |---|---|---|---|---|
-//! | accepted, running | keep | keep the one further on, stop the other | stop | set aside |
-//! | ended | take the result | take it, if nobody else's was | store as late | set aside |
+//! | accepted, running | keep | keep the one further on, stop the other | stop | adopt, or set aside |
+//! | ended | take the result | take it, if nobody else's was | store as late | likewise |
 //! | set aside | keep | as one accepted | stop | set aside |
+//!
+//! What is unknown here is adopted if its task is known and waits (see `aside`).
 //!
 //! What the machine believes to be there and is not: an assignment that never arrived is sent again; anything else is lost.
 
@@ -27,6 +29,9 @@ impl Machine {
         if let Some(refuse) = self.refusal(hello) {
             return cx.effects.push(Effect::CloseLink { session, refuse });
         }
+        for held in &held {
+            self.single_out_told(cx, held.attempt.task);
+        }
         self.check_lineage(cx, hello, &held);
         self.supersede(cx, hello);
         self.introduce(cx, session, hello);
@@ -38,15 +43,30 @@ impl Machine {
         if let Some(sidecar) = self.sidecars.get_mut(&id) {
             sidecar.on_found(held.iter().filter(|held| matches!(held.state, HeldState::Running { .. })).count());
         }
+        let unfinished = held.iter().filter(|held| held.is_unfinished()).map(|held| held.attempt).collect();
+        let mut unknown = Vec::new();
         for held in held {
             let attempt = held.attempt;
-            let (decision, why) = self.answer(cx, id, held);
+            let apart = held.is_unfinished().then_some((held.state == HeldState::Accepted, held.asked));
+            let answer = self.answer(cx, id, held, &told);
+            let (decision, why) = match apart {
+                Some((waits, asked)) if answer.0 == Decision::SetAside => self.set_aside(cx, id, attempt, waits, asked),
+                _ => answer,
+            };
+            if decision == Decision::SetAside && apart.is_some() {
+                unknown.push(attempt);
+            }
             let verdict = v1::Verdict { attempt: Some(attempt.to_wire()), decision: decision.into(), why: why.into() };
             self.send(cx, session, Message::Verdict(verdict));
         }
+        self.on_aside_told(cx, id, &unfinished);
+        if let Some(sidecar) = self.sidecars.get_mut(&id) {
+            // Its first beat tells better; until then nobody shall believe that there are none.
+            sidecar.unknown = Some(unknown);
+        }
         self.look_for_missing(cx, session, id, &told);
         if self.sidecars.get(&id).is_some_and(Sidecar::is_draining) {
-            self.tell_drain(cx, id, session);
+            self.tell_drain(cx, id, session, false);
             self.empty(cx, id);
         }
         self.refresh(id);
@@ -54,6 +74,16 @@ impl Machine {
 
     fn refusal(&self, hello: &Hello) -> Option<v1::Refuse> {
         let known = self.sidecars.get(&hello.sidecar);
+        // Before incarnations are compared: whoever is always started again would have the greater one sooner or later.
+        let other = known.filter(|sidecar| sidecar.session().is_some() && sidecar.start != hello.start);
+        if let Some(first) = other.filter(|_| hello.yields) {
+            let message = format!(
+                "sidecar {} is linked as another process, on {}, to which this one has lost it before; only one of them may run: stop \
+                 one, and remove ledger.db from its data directory if it shall be a sidecar of its own",
+                hello.sidecar, first.host
+            );
+            return Some(v1::Refuse { code: "copy".to_owned(), message, r#final: true });
+        }
         if let Some(newer) = known.filter(|sidecar| sidecar.incarnation > hello.incarnation) {
             let message = format!(
                 "sidecar {} runs in a newer incarnation ({} on {}); stop this one, or give it a data directory of its own",
@@ -64,7 +94,8 @@ impl Machine {
         if let Some(first) = known.filter(|sidecar| sidecar.is_copy(hello)) {
             let message = format!(
                 "sidecar {} was linked before by another process, on {}, that was started as often as this one: one of their data \
-                 directories is a copy; stop this sidecar, and remove ledger.db from its directory if it shall be one of its own",
+                 directories is a copy; stop this sidecar, and remove sidecar.id and ledger.db (with what begins with its name) from its \
+                 directory if it shall be one of its own",
                 hello.sidecar, first.host
             );
             return Some(v1::Refuse { code: "copy".to_owned(), message, r#final: true });
@@ -109,6 +140,9 @@ impl Machine {
         self.sessions.insert(session, id);
         self.arm_silence(id);
         self.touch_sidecar(id);
+        if self.unheard.remove(&id) && self.unheard.is_empty() {
+            self.on_all_heard();
+        }
     }
 
     fn welcome(&mut self, cx: &mut Cx<'_>, session: SessionId) {
@@ -137,15 +171,21 @@ impl Machine {
     }
 
     /// The answer to one held attempt, and why if it is to stop.
-    fn answer(&mut self, cx: &mut Cx<'_>, sidecar: SidecarId, held: Held) -> (Decision, v1::Reason) {
+    fn answer(
+        &mut self,
+        cx: &mut Cx<'_>,
+        sidecar: SidecarId,
+        held: Held,
+        told: &BTreeSet<AttemptId>,
+    ) -> (Decision, v1::Reason) {
         let id = held.attempt;
         #[cfg(feature = "seeded-bugs")]
         if self.bug(super::Bug::StopUnknown) && !self.tasks.contains_key(&id.task) {
             return (Decision::Stop, v1::Reason::Revoked);
         }
-        let Some(task) = self.tasks.get_mut(&id.task) else { return (Decision::SetAside, v1::Reason::Unspecified) };
+        let Some(task) = self.tasks.get(&id.task) else { return (Decision::SetAside, v1::Reason::Unspecified) };
         let known = task.attempt(id.number).filter(|attempt| attempt.sidecar == sidecar && attempt.fence == held.fence);
-        if known.is_none() {
+        if known.is_none() && !self.adopt(cx, sidecar, &held, told) {
             return self.answer_unlisted(&held);
         }
         match held.state {
@@ -315,11 +355,16 @@ impl Machine {
         for attempt_id in missing {
             let Some(task) = self.tasks.get_mut(&attempt_id.task) else { continue };
             let wanted = unwanted(task).is_none();
+            let overbooked = self.sidecars.get(&id).is_some_and(Sidecar::is_overbooked);
             let Some(attempt) = task.attempt(attempt_id.number) else { continue };
             match attempt.phase {
-                Phase::Assigned if wanted && !attempt.fenced => {
+                Phase::Assigned if wanted && !attempt.fenced && !overbooked => {
                     let fence = attempt.fence;
                     cx.effects.extend(self.send_assign(session, attempt_id, fence));
+                }
+                Phase::Assigned if wanted && !attempt.fenced => {
+                    let lost = "it never arrived, and what its sidecar holds from after the backup has its room";
+                    self.on_end(cx, attempt_id, ending(v1::Reason::Lost, lost));
                 }
                 Phase::Committing => {
                     task.state = State::Running;

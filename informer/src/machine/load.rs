@@ -1,12 +1,13 @@
 //! Coming back: rows become state. Restart is not special: what was due while nobody looked is found by the same timers.
 
 use super::array::Members;
+use super::aside::Aside;
 use super::event::{Now, PayloadHandle};
 use super::sidecar::{Link, Sidecar};
 use super::task::{Attempt, OfRun, State, Task, Terminal, WaitsFor};
 use super::timer::Timer;
 use super::{Config, Machine};
-use proto::id::{SidecarId, TaskId};
+use proto::id::{AttemptId, SidecarId, TaskId};
 use proto::{store, v1};
 use std::collections::BTreeMap;
 
@@ -42,18 +43,32 @@ impl Machine {
             opened_epoch: config.epoch,
             restored_until_ms: None,
             restored: false,
+            unheard: std::collections::BTreeSet::new(),
             config,
         };
         for row in sidecars {
             let Ok(id) = row.id.parse::<SidecarId>() else { continue };
             let sidecar = Sidecar::from_row(row, now.mono_ms);
             machine.timers.arm(Timer::Silence(id), sidecar.lease_ends_ms());
+            if sidecar.link != Link::Lost && !machine.config.accept_restored {
+                machine.unheard.insert(id);
+            }
             machine.sidecars.insert(id, sidecar);
         }
+        machine.wait_for_unheard(now);
         for row in tasks {
             machine.load_task(now, row);
         }
         machine
+    }
+
+    /// This store may be an older copy, and nobody has said so yet. Whoever was linked may run what it calls unassigned: no second copy
+    /// starts before it has told what it holds, or must have ended it.
+    fn wait_for_unheard(&mut self, now: Now) {
+        let unheard = self.unheard.iter().filter_map(|id| self.sidecars.get(id));
+        if let Some(longest_ms) = unheard.map(|sidecar| sidecar.longest_lease_ms).max() {
+            self.timers.arm(Timer::Unheard, now.mono_ms + self.config.copies_end_ms(longest_ms));
+        }
     }
 
     fn load_task(&mut self, now: Now, row: store::TaskRow) {
@@ -74,11 +89,11 @@ impl Machine {
         let Some(task) = self.tasks.get(&id) else { return };
         let gone_ms = self.old_copies_gone_ms(now, task);
         match task.state {
-            State::Waiting { .. } | State::Ready { .. } if task.old_copy_runs() => {
-                self.set_state(id, State::Waiting { until_ms: u64::MAX, why: WaitsFor::OldCopy });
-            }
             State::Waiting { why: WaitsFor::StartTime, .. } => {
                 self.rewait(id, on_mono(now, task.not_before_unix_ms).max(gone_ms), WaitsFor::StartTime);
+            }
+            State::Waiting { .. } | State::Ready { .. } if self.old_copy_runs(task) => {
+                self.set_state(id, State::Waiting { until_ms: u64::MAX, why: WaitsFor::OldCopy });
             }
             State::Waiting { why, .. } => {
                 // A clock that was set back since must not make it wait longer than it ever would have.
@@ -146,7 +161,11 @@ impl Machine {
         let longest = task.attempts.iter().filter(|attempt| attempt.may_win()).map(|attempt| {
             self.sidecars.get(&attempt.sidecar).map_or(self.config.lease_ms, |sidecar| sidecar.longest_lease_ms)
         });
-        longest.max().map_or(0, |lease_ms| now.mono_ms + self.config.copies_end_ms(lease_ms))
+        let aside = self.copies_aside(task).filter_map(|(aside, _)| self.sidecars.get(&aside.sidecar));
+        longest
+            .chain(aside.map(|sidecar| sidecar.longest_lease_ms))
+            .max()
+            .map_or(0, |lease_ms| now.mono_ms + self.config.copies_end_ms(lease_ms))
     }
 
     pub(super) fn hydrate_all(&mut self, stored: Vec<store::TaskRow>) {
@@ -183,6 +202,11 @@ impl Machine {
                 sidecar.missing.insert(attempt.id(id));
             }
         }
+        for aside in &task.aside {
+            if let Some(sidecar) = self.sidecars.get_mut(&aside.sidecar) {
+                sidecar.aside.insert(AttemptId { task: id, number: aside.number });
+            }
+        }
         self.tasks.insert(id, Box::new(task));
     }
 
@@ -198,6 +222,7 @@ impl Machine {
             members: row.array.as_ref().map(|array| Box::new(Members::from_row(array))),
             attempts: row.attempts.into_iter().filter_map(Attempt::from_row).collect(),
             attempts_dropped: row.attempts_dropped,
+            aside: row.aside.iter().filter_map(Aside::from_row).collect(),
             next_attempt: row.next_attempt.max(1),
             created_unix_ms: row.created_unix_ms,
             ended_unix_ms: row.ended_unix_ms,

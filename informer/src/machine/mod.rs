@@ -11,7 +11,7 @@
 //! |---|---|
 //! | `request` | submit, cancel, retry |
 //! | `link`, `beat` | who is linked, suspect, lost; what each held attempt is told |
-//! | `lineage` | whether the store was restored from a backup, and what is held back then |
+//! | `lineage`, `aside` | whether the store was restored from a backup, what is held back then, and what becomes of copies it does not know |
 //! | `report`, `outcome` | what an attempt's end means, whose result is accepted |
 //! | `placement`, `ready`, `owners`, `estimate` | which task goes to which sidecar, in which order, and how long it should take |
 //! | `array`, `runs` | arrays and their members |
@@ -32,6 +32,7 @@
 //! | `sight` | what the simulation counts |
 
 mod array;
+mod aside;
 mod beat;
 mod check;
 mod drain;
@@ -66,8 +67,8 @@ mod stories;
 pub use self::workflow::{kin, wire_status, work_id};
 pub use effect::{Batch, Effect, HistoryEvent, PolledWork, Rejection, Reply, RunChange, TaskChange};
 pub use event::{
-    EmittedChild, Event, Held, HeldState, Hello, KeyHit, NewArray, NewRun, Now, Operation, PayloadHandle, Prepared,
-    Report, RunId, RunKeyHit, SessionId, StoredRun, Submit, Template, Templates, Ticket, WorkUpdate,
+    EmittedChild, Event, FlowEvent, Held, HeldState, Hello, KeyHit, NewArray, NewRun, Now, Operation, PayloadHandle,
+    Prepared, Report, RunId, RunKeyHit, SessionId, StoredRun, Submit, Template, Templates, Ticket, WorkUpdate,
 };
 pub use shared::Own;
 
@@ -180,9 +181,11 @@ pub struct Machine {
     fence_n: u64,
     /// The epoch under which the store was opened; the one of `config` may have been raised since.
     opened_epoch: u64,
-    /// Until then `exclusive` tasks are held back: this store is older than what sidecars have seen.
+    /// Until then tasks of which no two copies may run are held back: this store is older than what sidecars have seen.
     restored_until_ms: Option<u64>,
     restored: bool,
+    /// Linked as this store last knew them, and not heard since the start: until they are, no second copy of what they may run starts.
+    unheard: BTreeSet<SidecarId>,
     pending: Pending,
 }
 
@@ -239,9 +242,9 @@ impl Machine {
                 self.on_link_opened(cx, session, &hello, held);
             }
             Event::LinkClosed { session } => self.on_link_closed(session),
-            Event::BeatReceived { session, seq, load, credit, held, apart, closed, progress } => {
+            Event::BeatReceived { session, seq, load, credit, held, apart, aside, closed, progress } => {
                 let limit = if closed { 0 } else { held.saturating_add(credit) };
-                self.on_beat(cx, session, seq, beat::Beat { load, limit, apart, progress });
+                self.on_beat(cx, session, seq, beat::Beat { load, limit, apart, aside, progress });
             }
             Event::Reported { session, seq, attempt, fence, report, stored } => {
                 self.hydrate_all(stored);
@@ -252,31 +255,7 @@ impl Machine {
             Event::DrainRequested { ticket, sidecar, mode } => self.on_drain_requested(cx, ticket, sidecar, mode),
             Event::ExecutorPut { ticket, executor, replace } => self.on_executor_put(cx, ticket, *executor, replace),
             Event::ExecutorDeleted { ticket, r#type } => self.on_executor_deleted(cx, ticket, &r#type),
-            Event::RunStarted(new) => self.on_run_started(cx, *new),
-            Event::RunPrepared { by, step, child, waits, exists, outcome } => {
-                let answer = workflow::Answered { by, step, child, waits, exists, outcome };
-                self.on_run_prepared(cx, answer);
-            }
-            Event::Evaluated { run, step, ticket, answer, templates } => {
-                self.on_evaluated(cx, &run, (step, ticket), *answer, templates);
-            }
-            Event::RunOperated { ticket, run, stored, operation, key } => {
-                self.on_run_operated(cx, ticket, (run, stored), operation, key);
-            }
-            Event::DefinitionPut { ticket, definition, replace } => {
-                self.on_definition_put(cx, ticket, *definition, replace);
-            }
-            Event::DefinitionDeleted { ticket, name, version } => {
-                self.on_definition_deleted(cx, ticket, &name, version);
-            }
-            Event::TaskDefinitionPut { ticket, definition } => self.on_task_definition_put(cx, ticket, *definition),
-            Event::TaskDefinitionDeleted { ticket, name } => self.on_task_definition_deleted(cx, ticket, &name),
-            Event::Polled { ticket, names, worker, count, wait_ms } => {
-                self.on_polled(cx, ticket, names, worker, (count, wait_ms));
-            }
-            Event::WorkUpdated { ticket, run, step, stored, update } => {
-                self.on_work_updated(cx, ticket, (run, step), stored, update);
-            }
+            Event::Flow(event) => self.on_flow(cx, event),
             Event::RestoreAccepted => self.on_restore_accepted(),
             Event::TimePassed => {}
         }
@@ -294,6 +273,11 @@ impl Machine {
         // It may have been asked to run again since, or be changed in a later batch.
         let done = self.tasks.get(&id).is_some_and(|task| task.is_settled()) && !self.pending.tasks.contains(&id);
         if done && let Some(task) = self.tasks.remove(&id) {
+            for aside in &task.aside {
+                if let Some(sidecar) = self.sidecars.get_mut(&aside.sidecar) {
+                    sidecar.aside.remove(&AttemptId { task: id, number: aside.number });
+                }
+            }
             self.shared.release(task.alike);
         }
     }
@@ -306,12 +290,14 @@ impl Machine {
                 Timer::TotalTimeout(task) => self.on_total_timeout(cx, task),
                 Timer::Silence(sidecar) => self.on_silence(cx, sidecar),
                 Timer::Quarantine(sidecar) => self.on_quarantine_over(sidecar),
+                Timer::Pause(sidecar) => self.on_pause_over(sidecar),
                 Timer::Replace(attempt) => self.on_replace_due(cx, attempt),
                 Timer::Run(run, step) => self.on_run_due(cx, run, step),
                 Timer::Work(run, step) => self.on_work_due(cx, (run, step)),
                 Timer::Admit(run, step) => self.on_admission_due(run, step),
                 Timer::Poll(ticket) => self.on_poll_over(cx, ticket),
                 Timer::Restored => self.on_restore_accepted(),
+                Timer::Unheard => self.on_all_heard(),
             }
         }
     }

@@ -95,7 +95,9 @@ impl Machine {
         {
             sidecar.on_ran();
         }
-        self.note(cx, id, "ended", describe(&ending));
+        // What was never there has not ended.
+        let kind = if ending.reason() == v1::Reason::Spawn { "spawn_failed" } else { "ended" };
+        self.note(cx, id, kind, describe(&ending));
         self.keep_result(id.task, result, ending.exit_code);
         let staged = !ending.outputs.is_empty();
         if (verdict != Verdict::Success || staged) && self.tasks.get(&id.task).is_some_and(|task| task.is_stopping()) {
@@ -252,7 +254,7 @@ impl Machine {
             cx,
             id.task,
             "retry",
-            format!("infrastructure failure {failures} of {allowed}, next try in {next}"),
+            format!("infrastructure failure {failures} of {allowed} ({}), next try in {next}", reason_word(&ending)),
         );
         self.try_again(cx, id.task, delay_ms);
     }
@@ -405,7 +407,11 @@ impl Machine {
             let sidecar = self.sidecars.get(&attempt.sidecar)?;
             Some(sidecar.heard_ms + self.config.copies_end_ms(sidecar.lease_ms))
         });
-        gone.max().unwrap_or(0).max(cx.now.mono_ms)
+        let aside = self.copies_aside(task).filter_map(|(aside, _)| {
+            let sidecar = self.sidecars.get(&aside.sidecar)?;
+            Some(sidecar.heard_ms + self.config.copies_end_ms(sidecar.lease_ms))
+        });
+        gone.chain(aside).max().unwrap_or(0).max(cx.now.mono_ms)
     }
 
     /// What a finished run teaches about its name and its sidecar's speed.
@@ -424,7 +430,7 @@ pub(super) fn describe(ending: &v1::Ending) -> String {
     let what = match (ending.exit_code, ending.signal) {
         (Some(code), _) => format!("exit code {code}"),
         (None, Some(signal)) => format!("signal {signal}"),
-        (None, None) => ending.reason().as_str_name().trim_start_matches("REASON_").to_lowercase(),
+        (None, None) => reason_word(ending),
     };
     match ending.message.as_str() {
         "" => what,
@@ -432,4 +438,9 @@ pub(super) fn describe(ending: &v1::Ending) -> String {
         message if message.starts_with(&what) => message.to_owned(),
         message => format!("{what}: {message}"),
     }
+}
+
+/// The reason of an ending in one word.
+pub(super) fn reason_word(ending: &v1::Ending) -> String {
+    ending.reason().as_str_name().trim_start_matches("REASON_").to_lowercase()
 }

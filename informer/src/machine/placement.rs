@@ -35,8 +35,12 @@ pub(super) enum Unfit<'a> {
     Kind(&'a str),
     #[error("fences weakly, which this exclusive task does not accept")]
     WeakFencing,
-    #[error("may not start exclusive tasks yet: the informer was restored from a backup")]
+    #[error("may not start tasks of which no two copies may run yet: the informer was restored from a backup")]
     HeldBack,
+    #[error(
+        "may not start tasks of which no two copies may run yet: {0} sidecars have not been heard since the informer's start"
+    )]
+    Unheard(usize),
     #[error("has {free} of {all} {what} free, {asked} are asked for")]
     Full { what: &'static str, free: u64, all: u64, asked: u64 },
 }
@@ -48,8 +52,8 @@ impl Machine {
         if let Some(why) = self.unsuited_because(sidecar, class) {
             return Some(why);
         }
-        if class.exclusive && self.restored_until_ms.is_some() {
-            return Some(Unfit::HeldBack);
+        if let Some(held) = self.held_back(class) {
+            return Some(held);
         }
         let full = |what, all: u64, taken: u64, asked| {
             let free = all.saturating_sub(taken);
@@ -60,6 +64,15 @@ impl Machine {
         let taken_memory_bytes = sidecar.taken_memory_bytes.saturating_add(apart.memory_bytes);
         full("millicpu", sidecar.cpu_millis, taken_cpu_millis, class.cpu_millis)
             .or_else(|| full("bytes", sidecar.memory_bytes, taken_memory_bytes, class.memory_bytes))
+    }
+
+    /// Why no sidecar at all may start a class yet: copies may run that this informer has not heard of.
+    pub(super) fn held_back(&self, class: &Class) -> Option<Unfit<'static>> {
+        match (class.one_copy, self.restored_until_ms, self.unheard.len()) {
+            (false, ..) | (true, None, 0) => None,
+            (true, Some(_), _) => Some(Unfit::HeldBack),
+            (true, None, unheard) => Some(Unfit::Unheard(unheard)),
+        }
     }
 
     /// Why a class does not fit this sidecar, whatever runs there.
@@ -283,8 +296,9 @@ impl Machine {
 
     /// Lets a task wait until a time on the monotonic clock; a time not in the future makes it ready at once.
     pub(super) fn make_waiting(&mut self, cx: &mut Cx<'_>, id: TaskId, until_ms: u64, why: WaitsFor) {
+        let held = self.tasks.get(&id).is_some_and(|task| self.old_copy_runs(task));
         let Some(task) = self.tasks.get_mut(&id) else { return };
-        if task.old_copy_runs() {
+        if held {
             task.state = State::Waiting { until_ms: u64::MAX, why: WaitsFor::OldCopy };
             return self.touch_task(id);
         }
@@ -314,7 +328,8 @@ impl Machine {
     /// A copy of a `stop` task ended or went out of reach: its replacement may have waited for that.
     pub(super) fn on_old_copy_gone(&mut self, cx: &mut Cx<'_>, id: TaskId) {
         let Some(task) = self.tasks.get(&id) else { return };
-        if matches!(task.state, State::Waiting { until_ms: u64::MAX, why: WaitsFor::OldCopy }) && !task.old_copy_runs()
+        if matches!(task.state, State::Waiting { until_ms: u64::MAX, why: WaitsFor::OldCopy })
+            && !self.old_copy_runs(task)
         {
             let until_ms = self.copies_gone_ms(cx, id);
             self.make_waiting(cx, id, until_ms, WaitsFor::OldCopy);

@@ -3,10 +3,12 @@
 use super::effect::Effect;
 use super::event::{EmittedChild, Report, SessionId};
 use super::outcome::ending;
+use super::sidecar::{PAUSE_BEATS, QUARANTINE_BEATS};
 use super::task::{Phase, State};
 use super::timer::Timer;
 use super::{Cx, Machine};
 use proto::id::{AttemptId, Fence};
+use proto::time::span;
 use proto::v1;
 use v1::informer_message::Message;
 
@@ -33,6 +35,8 @@ impl Machine {
             let known = self.tasks.get(&id.task).and_then(|task| task.attempt(id.number));
             if known.is_some_and(|attempt| attempt.sidecar == sidecar_id && attempt.fence == fence) {
                 self.on_report(cx, id, report);
+            } else if matches!(report, Report::Ended(_) | Report::Refused(_)) {
+                self.on_aside_over(cx, sidecar_id, id);
             }
         }
         let seq = self.sidecars.get(&sidecar_id).map_or(seq, |sidecar| sidecar.reported_seq);
@@ -101,7 +105,7 @@ impl Machine {
         self.refresh(sidecar_id);
     }
 
-    /// The sidecar of an attempt that it refused, drained or could not spawn takes no more until its next beat says otherwise: without this
+    /// The sidecar of an attempt that it refused or drained takes no more until its next beat says otherwise: without this
     /// the retry, which waits for nothing, would go right back to it.
     fn give_no_more(&mut self, id: AttemptId) {
         let attempt = self.tasks.get(&id.task).and_then(|task| task.attempt(id.number));
@@ -119,20 +123,39 @@ impl Machine {
         self.on_end(cx, id, ending(v1::Reason::Refused, why));
     }
 
-    /// The machine could spawn nothing: the sidecar starts slowly again, and after three different tasks within one rest it rests. Whose
-    /// budget pays for it makes no difference here.
+    /// The machine could spawn nothing: the sidecar pauses and starts slowly again, and after three different tasks within one rest it
+    /// rests. The task's history says so, since that is why its next attempt is elsewhere, or later.
     pub(super) fn on_spawn_failed(&mut self, cx: &mut Cx<'_>, id: AttemptId) {
-        self.give_no_more(id);
         let Some(sidecar_id) = self.tasks.get(&id.task).and_then(|task| task.attempt(id.number)).map(|a| a.sidecar)
         else {
             return;
         };
         let Some(sidecar) = self.sidecars.get_mut(&sidecar_id) else { return };
-        let rest_ms = super::sidecar::QUARANTINE_BEATS * self.config.beat_ms;
-        if sidecar.on_spawn_failed(cx.now.mono_ms, rest_ms, id) {
+        let (rest_ms, pause_ms) = (QUARANTINE_BEATS * self.config.beat_ms, PAUSE_BEATS * self.config.beat_ms);
+        let rests = sidecar.on_spawn_failed(cx.now.mono_ms, rest_ms, id);
+        let name = format!("sidecar {} ({sidecar_id})", sidecar.host);
+        let (kind, detail) = if rests {
             self.timers.arm(Timer::Quarantine(sidecar_id), cx.now.mono_ms + rest_ms);
-        }
+            (
+                "quarantined",
+                format!("{name} rests for {}: it could not start this one, nor others before", span(rest_ms)),
+            )
+        } else if sidecar.quarantined {
+            ("quarantined", format!("{name} could not start it, and rests already"))
+        } else {
+            sidecar.paused = true;
+            self.timers.arm(Timer::Pause(sidecar_id), cx.now.mono_ms + pause_ms);
+            ("paused", format!("{name} could not start it and is given nothing for {}", span(pause_ms)))
+        };
+        self.note(cx, id, kind, detail);
         self.refresh(sidecar_id);
+    }
+
+    pub(super) fn on_pause_over(&mut self, id: proto::id::SidecarId) {
+        if let Some(sidecar) = self.sidecars.get_mut(&id) {
+            sidecar.paused = false;
+        }
+        self.refresh(id);
     }
 
     pub(super) fn on_quarantine_over(&mut self, id: proto::id::SidecarId) {

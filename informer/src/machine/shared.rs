@@ -24,8 +24,8 @@ pub(super) struct Class {
     pub memory_bytes: u64,
     /// An exclusive task that does not accept weak fencing.
     pub strong_fencing: bool,
-    /// Held back while a restored informer waits for copies it does not know of.
-    pub exclusive: bool,
+    /// No two copies may run: held back while there may be one that this informer does not know of.
+    pub one_copy: bool,
 }
 
 impl Class {
@@ -36,7 +36,7 @@ impl Class {
             cpu_millis: facts.cpu_millis,
             memory_bytes: facts.memory_bytes,
             strong_fencing: facts.exclusive && !facts.accept_weak_fencing,
-            exclusive: facts.exclusive,
+            one_copy: facts.stop_on_disconnect,
         }
     }
 }

@@ -21,6 +21,10 @@ pub(super) const SPAWN_FAILURES: usize = 3;
 /// outlive a full disk's first clean-up, short enough that a mended sidecar is back before anybody asks. Twice as long, it would leave a
 /// machine idle that lacked something for a moment; a task that is tried once in a rest outlives several of them.
 pub(super) const QUARANTINE_BEATS: u64 = 12;
+/// How long a sidecar is given nothing after it could start nothing, in beats. Whoever has room takes the task meanwhile, and a machine
+/// that lacked something for a moment has it back. Without it the next beat, which may come at once, would bring the first retry right
+/// back; much longer, and a task of a lone sidecar would stand still for what passes by itself.
+pub(super) const PAUSE_BEATS: u64 = 1;
 /// Weight of one finished task in a sidecar's learned speed: 1/8, so that about ten tasks decide.
 const SPEED_WEIGHT: u64 = 8;
 
@@ -74,6 +78,10 @@ pub(super) struct Sidecar {
     pub limit: u32,
     /// What attempts take there that were set aside. Their slots are in `limit`.
     pub apart: v1::Resources,
+    /// Which of those are copies that no other may run beside, of tasks that are held here.
+    pub aside: BTreeSet<AttemptId>,
+    /// Those attempts, for people; `None`: it is too old to tell, or has not told yet.
+    pub unknown: Option<Vec<AttemptId>>,
     /// Slow start: most attempts it may hold now.
     pub window: u32,
     /// Of what is taken, attempts that tell how their inputs come in. They stand outside the window: it is there for a machine on
@@ -84,6 +92,8 @@ pub(super) struct Sidecar {
     /// When and for which task nothing could be spawned; emptied by a proper run.
     pub spawn_failures: VecDeque<(u64, AttemptId)>,
     pub quarantined: bool,
+    /// It could start nothing a moment ago.
+    pub paused: bool,
     /// It has rested and shown nothing since: one more failure and it rests again.
     pub on_trial: bool,
     /// The informer's own books: what occupies it.
@@ -109,6 +119,8 @@ pub(super) enum Closed {
     Draining,
     #[error("is quarantined after spawn failures")]
     Quarantined,
+    #[error("pauses for a beat, since it could start nothing")]
+    Paused,
     #[error("has no free slot")]
     Slots,
     #[error("grants no credit")]
@@ -139,6 +151,7 @@ impl Sidecar {
         self.slots = hello.slots;
         self.weak_fencing = hello.weak_fencing;
         self.limit = 0;
+        self.apart = v1::Resources::default();
     }
 
     /// Whether this is another process of the same incarnation: its data directory was copied before its last start.
@@ -176,11 +189,14 @@ impl Sidecar {
             load: v1::Load::default(),
             limit: 0,
             apart: v1::Resources::default(),
+            aside: BTreeSet::new(),
+            unknown: None,
             window: 1,
             preparing: BTreeSet::new(),
             speed_permille: 1000,
             spawn_failures: VecDeque::new(),
             quarantined: false,
+            paused: false,
             on_trial: false,
             taken: BTreeMap::new(),
             taken_cpu_millis: 0,
@@ -235,6 +251,7 @@ impl Sidecar {
             Link::Up { suspect: true, .. } => Some(Closed::Suspect),
             Link::Up { .. } if self.is_draining() => Some(Closed::Draining),
             Link::Up { .. } if self.quarantined => Some(Closed::Quarantined),
+            Link::Up { .. } if self.paused => Some(Closed::Paused),
             Link::Up { .. } if held >= self.slots => Some(Closed::Slots),
             Link::Up { .. } if held >= self.limit => Some(Closed::Credit),
             Link::Up { .. } if starting >= self.window => Some(Closed::Window),
@@ -247,6 +264,21 @@ impl Sidecar {
         self.taken.len() < self.slots as usize
             && self.taken_cpu_millis.saturating_add(taken.cpu_millis) <= self.cpu_millis
             && self.taken_memory_bytes.saturating_add(taken.memory_bytes) <= self.memory_bytes
+    }
+
+    /// Whether the books have room for this once what its inventory does not name is gone from them.
+    pub(super) fn has_room_beside(&self, told: &BTreeSet<AttemptId>, taken: Taken) -> bool {
+        let there = self.taken.iter().filter(|(attempt, _)| told.contains(attempt)).map(|(_, taken)| taken);
+        let (cpu_millis, memory_bytes) = there.fold((taken.cpu_millis, taken.memory_bytes), |(cpu, memory), taken| {
+            (cpu.saturating_add(taken.cpu_millis), memory.saturating_add(taken.memory_bytes))
+        });
+        cpu_millis <= self.cpu_millis && memory_bytes <= self.memory_bytes
+    }
+
+    /// What is taken and what is set aside are together more than there is.
+    pub(super) fn is_overbooked(&self) -> bool {
+        self.taken_cpu_millis.saturating_add(self.apart.cpu_millis) > self.cpu_millis
+            || self.taken_memory_bytes.saturating_add(self.apart.memory_bytes) > self.memory_bytes
     }
 
     pub(super) fn take(&mut self, attempt: AttemptId, taken: Taken) {

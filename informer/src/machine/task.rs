@@ -15,6 +15,7 @@
 //! ```
 
 use super::array::Members;
+use super::aside::Aside;
 use super::event::{PayloadHandle, RunId};
 use super::ready::Spot;
 use super::shared::{Alike, Own};
@@ -105,6 +106,8 @@ pub(super) struct Task {
     pub members: Option<Box<Members>>,
     pub attempts: Vec<Attempt>,
     pub attempts_dropped: u32,
+    /// Copies that may run and are not among its attempts; nothing else of it starts meanwhile.
+    pub aside: Vec<Aside>,
     pub next_attempt: u32,
     pub created_unix_ms: u64,
     pub ended_unix_ms: u64,
@@ -178,6 +181,7 @@ impl Task {
             members: None,
             attempts: Vec::new(),
             attempts_dropped: 0,
+            aside: Vec::new(),
             next_attempt: 1,
             created_unix_ms: now_unix_ms,
             ended_unix_ms: 0,
@@ -326,6 +330,7 @@ impl Task {
             key_digest: self.key_digest.as_ref().map_or_else(Vec::new, |digest| digest.to_vec()),
             history: self.history,
             of_run: self.of_run.as_deref().map(OfRun::to_row),
+            aside: self.aside.iter().map(|aside| aside.to_row()).collect(),
         }
     }
 }

@@ -19,6 +19,8 @@ pub(super) enum Timer {
     Silence(SidecarId),
     /// A quarantined sidecar may try again.
     Quarantine(SidecarId),
+    /// A sidecar at which something could not be started is given work again.
+    Pause(SidecarId),
     /// A silent attempt that runs on is replaced (`replace_after`), or a silent winner yields.
     Replace(AttemptId),
     /// What a run named has come: of a step of it, or of the whole.
@@ -31,6 +33,8 @@ pub(super) enum Timer {
     Poll(Ticket),
     /// A restored informer has waited long enough for copies it does not know of.
     Restored,
+    /// Sidecars that were linked before this informer's start had the time to come back, or to end what must not run twice.
+    Unheard,
 }
 
 /// The set of armed timers; arming one again moves it.
@@ -67,6 +71,11 @@ impl Timers {
         }
         self.cancel(timer);
         Some(timer)
+    }
+
+    /// When it fires, if it is armed.
+    pub(super) fn due(&self, timer: Timer) -> Option<u64> {
+        self.at.get(&timer).copied()
     }
 
     pub(super) fn is_armed(&self, timer: Timer) -> bool {

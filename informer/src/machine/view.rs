@@ -5,7 +5,7 @@ use super::event::{Now, SessionId};
 use super::sidecar::{Link, Sidecar};
 use super::task::Attempt;
 use proto::id::{SidecarId, TaskId};
-use proto::v1;
+use proto::{bounds, v1};
 
 impl Machine {
     /// Every sidecar, for people, in the order of ids; `all` includes lost ones. At most [`proto::bounds::SIDECARS`].
@@ -70,6 +70,8 @@ fn state(sidecar: &Sidecar) -> v1::SidecarState {
 }
 
 fn describe(id: SidecarId, sidecar: &Sidecar, now: Now) -> v1::Sidecar {
+    let tells_nothing = sidecar.unknown.is_none();
+    let unknown = sidecar.unknown.as_deref().unwrap_or_default();
     v1::Sidecar {
         id: id.to_string(),
         state: state(sidecar).into(),
@@ -89,6 +91,9 @@ fn describe(id: SidecarId, sidecar: &Sidecar, now: Now) -> v1::Sidecar {
         version: sidecar.version.clone(),
         fencing: if sidecar.weak_fencing { "weak" } else { "strong" }.to_owned(),
         drain: sidecar.drain.into(),
+        set_aside: Some(sidecar.apart).filter(|_| tells_nothing || !unknown.is_empty()),
+        set_aside_count: u32::try_from(unknown.len()).unwrap_or(u32::MAX),
+        set_aside_attempts: unknown.iter().take(bounds::ASIDE_NAMED).map(ToString::to_string).collect(),
     }
 }
 

@@ -2,9 +2,12 @@
 
 use super::array::Members;
 use super::event::Now;
+use super::outcome::reason_word;
+use super::placement::Unfit;
 use super::shared::ClassId;
 use super::sidecar::{Link, Sidecar};
 use super::task::{Attempt, Phase, State, Task, WaitsFor};
+use super::timer::Timer;
 use super::{Machine, view};
 use proto::id::TaskId;
 use proto::time::span;
@@ -20,8 +23,11 @@ impl Machine {
     pub fn why(&self, now: Now, id: TaskId) -> Option<v1::WhyResponse> {
         let Some(task) = self.tasks.get(&id) else { return self.why_unstarted(now, id) };
         let (summary, mut details) = match &task.state {
+            State::Waiting { until_ms: u64::MAX, .. } if self.copies_aside(task).any(|(_, lost)| !lost) => {
+                self.why_held_for(task)
+            }
             State::Waiting { until_ms, why } => (why_waiting(task, now, *until_ms, *why), Vec::new()),
-            State::Ready { .. } => self.why_ready(task),
+            State::Ready { .. } => self.why_held_back(now, task).unwrap_or_else(|| self.why_ready(task)),
             State::Assigned => (self.where_it_is(task, "is on its way to"), why_preparing(task)),
             State::Running if task.members.is_some() => {
                 ("all of its members have started, and some have not ended".to_owned(), Vec::new())
@@ -55,6 +61,49 @@ impl Machine {
         let why = self.why(now, array)?;
         let summary = format!("it has not started; of its array: {}", why.summary);
         Some(v1::WhyResponse { summary, state: v1::TaskState::Ready.into(), ..why })
+    }
+
+    /// Copies from after the backup that this store was restored from keep it from starting.
+    fn why_held_for(&self, task: &Task) -> (String, Vec<String>) {
+        let copies = self.copies_aside(task).map(|(aside, lost)| {
+            let host = self.sidecars.get(&aside.sidecar).map_or("an unknown host", |sidecar| sidecar.host.as_str());
+            let ends = if lost { ", which is lost" } else { "" };
+            format!("attempt {} runs on sidecar {host} ({}){ends}", aside.number, aside.sidecar)
+        });
+        let mut copies: Vec<String> = copies.collect();
+        let more = copies.len().saturating_sub(NAMED);
+        let mut named = copies[..copies.len().min(NAMED)].join(", ");
+        if more > 0 {
+            named.push_str(&format!(", and {more} more"));
+        }
+        copies.push("it goes on when they have ended there, or their sidecar is lost and their lease is over; `informer cancel` ends it".to_owned());
+        let summary = format!(
+            "{named}, set aside: the informer was restored from a backup that does not know of it, and no two copies may run at once"
+        );
+        (summary, copies)
+    }
+
+    /// No sidecar may start it yet, since a copy may run that this informer has not heard of.
+    fn why_held_back(&self, now: Now, task: &Task) -> Option<(String, Vec<String>)> {
+        let held = self.held_back(self.shared.class(task.alike.lane.class))?;
+        let (until_ms, because, more) = match held {
+            Unfit::HeldBack => (
+                self.timers.due(Timer::Restored),
+                "the informer was restored from a backup".to_owned(),
+                "an operator who knows that no copy of it runs starts the informer with `serve --accept-restored`"
+                    .to_owned(),
+            ),
+            Unfit::Unheard(count) => (
+                self.timers.due(Timer::Unheard),
+                format!("{count} sidecars that were linked have not told since the informer's start what they run"),
+                "it goes on as soon as they have linked".to_owned(),
+            ),
+            Unfit::Label(..) | Unfit::Kind(_) | Unfit::WeakFencing | Unfit::Full { .. } => return None,
+        };
+        let left = span(until_ms.unwrap_or(now.mono_ms).saturating_sub(now.mono_ms));
+        let summary =
+            format!("it is ready, and a copy of it may run unknown to the informer for another {left}: {because}");
+        Some((summary, vec![more]))
     }
 
     fn why_ready(&self, task: &Task) -> (String, Vec<String>) {
@@ -137,9 +186,18 @@ impl Machine {
         format!("it {verb} sidecar {host} ({}), attempt {}{link}", attempt.sidecar, attempt.number)
     }
 
-    /// Copies that may overlap with the current attempt.
+    /// Copies that may overlap with the current attempt, or with the one that is to come: while a task waits for its next attempt, the
+    /// newest one is such a copy too.
     fn copies(&self, task: &Task) -> Vec<String> {
-        let current = view::current(&task.attempts).map(|attempt| attempt.number);
+        let current = match task.state {
+            State::Waiting { .. } | State::Ready { .. } => None,
+            _ => view::current(&task.attempts).map(|attempt| attempt.number),
+        };
+        let accepted = match (current, task.alike.facts.stop_on_disconnect) {
+            (Some(_), _) => "whichever copy ends first is accepted",
+            (None, false) => "if it ends before its replacement does, its result is accepted",
+            (None, true) => "until its replacement starts, its result is accepted",
+        };
         let others = task.attempts.iter().filter(|attempt| Some(attempt.number) != current);
         others
             .filter_map(|attempt| match attempt.phase {
@@ -148,7 +206,7 @@ impl Machine {
                     attempt.number, attempt.sidecar
                 )),
                 Phase::PresumedLost => Some(format!(
-                    "attempt {} may still run on lost sidecar {}; whichever copy ends first is accepted",
+                    "attempt {} may still run on lost sidecar {}; {accepted}",
                     attempt.number, attempt.sidecar
                 )),
                 Phase::Assigned | Phase::Running => {
@@ -214,7 +272,7 @@ fn why_tried_again(task: &Task) -> Vec<String> {
 fn told(ending: &v1::Ending) -> String {
     let reason = match ending.reason() {
         v1::Reason::Unspecified => "succeeded".to_owned(),
-        reason => reason.as_str_name().trim_start_matches("REASON_").to_lowercase(),
+        _ => reason_word(ending),
     };
     let shown = match (ending.message.as_str(), ending.exit_code, ending.signal) {
         ("", Some(code), _) => format!("exit code {code}"),

@@ -174,11 +174,6 @@ impl Hosts {
             let _ = thread.join();
         }
     }
-
-    #[cfg(test)]
-    fn idle(&self) -> usize {
-        self.shared.lock().idle.len()
-    }
 }
 
 impl Drop for Hosts {

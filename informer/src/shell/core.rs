@@ -417,11 +417,17 @@ impl Core {
         self.epoch = commit.batch.epoch.unwrap_or(self.epoch).max(self.epoch);
         self.machine.committed(self.seq);
         let (epoch, seq, restored) = (self.epoch, self.seq, self.machine.restored());
+        let accepted = self.machine.config().accept_restored;
         self.published.set_identity(|identity| {
             if restored && !identity.restored {
+                let starts = if accepted {
+                    "exclusive tasks start at once, for which --accept-restored vouches, but for those of which a sidecar tells a copy"
+                } else {
+                    "exclusive tasks wait for the longest lease (start with --accept-restored if no copy of one can run)"
+                };
                 tracing::warn!(
                     "the store was restored from an older state: a sidecar has seen a later one; nothing is stopped, what is unknown here runs \
-                     on, and exclusive tasks wait for the longest lease (start with --accept-restored if no copy of one can run)"
+                     on, and {starts}"
                 );
             }
             identity.epoch = epoch;

@@ -2,7 +2,7 @@
 
 use super::core::Core;
 use super::flows::{self, Bodies, FlowCall, Job, RunCall, What};
-use crate::machine::{Effect, Event, Rejection, Reply, RunId, StoredRun};
+use crate::machine::{Effect, FlowEvent, Rejection, Reply, RunId, StoredRun};
 use crate::store::Error;
 use tokio::sync::oneshot;
 
@@ -15,30 +15,30 @@ impl Core {
                 new.known = new.key.as_deref().map(|key| self.reader.run_key(key)).transpose()?.flatten();
                 new.known = new.known.filter(|hit| !self.is_run_going(&hit.run));
                 new.ticket = self.outside.ticket(reply);
-                Event::RunStarted(new)
+                FlowEvent::RunStarted(new)
             }
             What::Operate { run, operation, key } => {
                 let Some(stored) = self.family(&run)? else { return self.too_many(run, reply) };
-                Event::RunOperated { ticket: self.outside.ticket(reply), run, stored, operation, key }
+                FlowEvent::RunOperated { ticket: self.outside.ticket(reply), run, stored, operation, key }
             }
             What::PutDefinition { definition, replace } => {
-                Event::DefinitionPut { ticket: self.outside.ticket(reply), definition, replace }
+                FlowEvent::DefinitionPut { ticket: self.outside.ticket(reply), definition, replace }
             }
             What::DeleteDefinition { name, version } => {
-                Event::DefinitionDeleted { ticket: self.outside.ticket(reply), name, version }
+                FlowEvent::DefinitionDeleted { ticket: self.outside.ticket(reply), name, version }
             }
             What::PutTaskDefinition { definition } => {
-                Event::TaskDefinitionPut { ticket: self.outside.ticket(reply), definition }
+                FlowEvent::TaskDefinitionPut { ticket: self.outside.ticket(reply), definition }
             }
             What::DeleteTaskDefinition { name } => {
-                Event::TaskDefinitionDeleted { ticket: self.outside.ticket(reply), name }
+                FlowEvent::TaskDefinitionDeleted { ticket: self.outside.ticket(reply), name }
             }
             What::Poll { names, worker, count, wait_ms } => {
-                Event::Polled { ticket: self.outside.ticket(reply), names, worker, count, wait_ms }
+                FlowEvent::Polled { ticket: self.outside.ticket(reply), names, worker, count, wait_ms }
             }
             What::Update { run, step, update } => {
                 let Some(stored) = self.family(&run)? else { return self.too_many(run, reply) };
-                Event::WorkUpdated { ticket: self.outside.ticket(reply), run, step, stored, update }
+                FlowEvent::WorkUpdated { ticket: self.outside.ticket(reply), run, step, stored, update }
             }
         };
         self.apply_with(event, bodies);
@@ -57,10 +57,10 @@ impl Core {
         self.filling.answers += 1;
         match call {
             FlowCall::Evaluated { run, step, ticket, answer, templates, bodies } => {
-                self.apply_with(Event::Evaluated { run, step, ticket, answer, templates }, bodies);
+                self.apply_with(FlowEvent::Evaluated { run, step, ticket, answer, templates }, bodies);
             }
             FlowCall::Prepared { by, step, child, waits, exists, outcome, bodies } => {
-                self.apply_with(Event::RunPrepared { by, step, child, waits, exists, outcome }, bodies);
+                self.apply_with(FlowEvent::RunPrepared { by, step, child, waits, exists, outcome }, bodies);
             }
             FlowCall::Failed(error) => return Err(error),
         }
@@ -68,8 +68,8 @@ impl Core {
     }
 
     /// Bodies of an event that changes nothing are left behind.
-    fn apply_with(&mut self, event: Event, bodies: Bodies) {
-        if self.apply(event) {
+    fn apply_with(&mut self, event: FlowEvent, bodies: Bodies) {
+        if self.apply(event.into()) {
             for (handle, body) in bodies {
                 self.outside.bodies.keep(handle, body.clone());
                 self.filling.payloads.push((handle, body));

@@ -1,7 +1,7 @@
 //! What edges hold of the shell: a cheap clone whose calls become messages to the loop, or reads that never pass it.
 
 use super::error::Error;
-use super::flows::Plans;
+use super::flows::{Engines, Plans};
 use super::members;
 use super::message::{ClientCall, Inbox, ItemCall, LinkCall};
 use super::numbers::Numbers;
@@ -23,6 +23,7 @@ pub struct Handle {
     pub(super) reads: Arc<Reads>,
     pub(super) published: Arc<Published>,
     pub(super) plans: Arc<Plans>,
+    pub(super) scripts: Engines,
     pub(super) stopped: watch::Receiver<Option<String>>,
 }
 

@@ -16,7 +16,18 @@ pub const COMMIT_BUCKETS_US: [u64; 12] =
     [250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 1_000_000, 5_000_000];
 
 /// What commits write to, in the order of [`Numbers::rows`].
-pub const TABLES: [&str; 7] = ["tasks", "sidecars", "history", "payloads", "item_chunks", "executors", "pruned"];
+pub const TABLES: [&str; 10] = [
+    "tasks",
+    "sidecars",
+    "history",
+    "payloads",
+    "item_chunks",
+    "executors",
+    "pruned",
+    "runs",
+    "run_steps",
+    "run_events",
+];
 
 /// All numbers at one moment. Counters count since the start.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -83,15 +94,18 @@ impl Counters {
             batch.tasks.len(),
             batch.sidecars.len(),
             batch.history.len(),
-            commit.payloads.len(),
+            commit.payloads.len() + batch.bodies.len(),
             commit.items.len(),
             batch.executors.len(),
-            commit.prune.len(),
+            commit.prune.len() + commit.prune_runs.len(),
+            batch.runs.len(),
+            batch.runs.iter().map(|run| run.steps.len()).sum(),
+            batch.run_events.len(),
         ];
         for (counter, rows) in self.rows.iter().zip(rows) {
             counter.fetch_add(rows as u64, Relaxed);
         }
-        let payloads: usize = commit.payloads.iter().map(|(_, body)| body.len()).sum();
+        let payloads: usize = commit.payloads.iter().chain(&batch.bodies).map(|(_, body)| body.len()).sum();
         let items: usize = commit.items.iter().flat_map(|chunk| &chunk.items).map(String::len).sum();
         self.body_bytes.fetch_add((payloads + items) as u64, Relaxed);
     }

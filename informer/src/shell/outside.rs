@@ -7,7 +7,7 @@ use crate::machine::{Effect, PayloadHandle, Reply, SessionId, Ticket};
 use crate::store::{Error, Read};
 use bytes::Bytes;
 use prost::Message as _;
-use proto::id::{AttemptId, Fence};
+use proto::id::{AttemptId, Fence, TaskId};
 use proto::v1::informer_message::Message;
 use proto::v1::task_spec::Kind;
 use proto::v1::{self, InformerMessage};
@@ -93,7 +93,8 @@ impl Outside {
                     let missing =
                         |handle: &PayloadHandle| self.bodies.get(handle).is_none() && !fetched.contains_key(handle);
                     if missing(&payload) || input.as_ref().is_some_and(missing) {
-                        fetched = self.fetch((payload, input), left.as_slice(), reader)?;
+                        let read = self.fetch((payload, input), left.as_slice(), reader);
+                        fetched = read.map_err(|source| of_task(attempt.task, source))?;
                     }
                     let body = |handle: &PayloadHandle| self.bodies.get(handle).or_else(|| fetched.get(handle));
                     let mut spec = spec(attempt, payload, body(&payload))?;
@@ -148,9 +149,22 @@ impl Outside {
             Effect::SendAssign { payload, .. } if self.bodies.get(payload).is_none() => Some(*payload),
             _ => None,
         });
-        let own = [Some(first), input].into_iter().flatten();
-        let handles: Vec<PayloadHandle> = own.chain(needed).take(FETCHED).collect();
-        reader.payloads(&handles)
+        let own = 1 + usize::from(input.is_some());
+        let handles = [Some(first), input].into_iter().flatten();
+        let handles: Vec<PayloadHandle> = handles.chain(needed).take(FETCHED).collect();
+        match reader.payloads(&handles) {
+            // One of the others may be damaged: each is named with the task that needs it.
+            Err(Error::Corrupt { .. }) if handles.len() > own => reader.payloads(&handles[..own]),
+            read => read,
+        }
+    }
+}
+
+/// A damaged body costs the informer its start of that task: whoever reads of it learns which one to give up.
+fn of_task(task: TaskId, source: Error) -> Error {
+    match source {
+        Error::Corrupt { .. } => Error::Unstartable { task, source: Box::new(source) },
+        source => source,
     }
 }
 

@@ -40,7 +40,7 @@ impl Shell {
     /// # Errors
     /// [`Error::Store`] if the store cannot be read, [`Error::Thread`].
     pub fn start(store: Box<dyn Store>, options: Options) -> Result<(Handle, Self), Error> {
-        Self::start_with(store, options, Arc::new(NoScripts))
+        Self::start_with(store, options, Engines::new(NoScripts))
     }
 
     /// The same with engines for users' scripts.
@@ -62,6 +62,7 @@ impl Shell {
             commit_seq: machine.config().commit_seq,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             restored: machine.restored(),
+            counts_delays: true,
         }));
         let readers = (0..READERS).map(|_| store.reader()).collect::<Result<Vec<_>, _>>()?;
         let reads = Arc::new(Reads::new(readers));
@@ -91,7 +92,7 @@ impl Shell {
             .name("shell".to_owned())
             .spawn(work)
             .map_err(|why| Error::Thread { name: "shell", why: why.to_string() })?;
-        let handle = Handle { inbox: inbox.clone(), reads, published, plans, stopped };
+        let handle = Handle { inbox: inbox.clone(), reads, published, plans, scripts, stopped };
         Ok((handle, Self { stop, ended, thread: Some(thread), _inbox: inbox }))
     }
 
@@ -100,7 +101,10 @@ impl Shell {
         let mut ended = self.ended.clone();
         match ended.wait_for(Option::is_some).await {
             Ok(why) => why.clone().unwrap_or_default(),
-            Err(_) => "its loop has panicked; this is a bug".to_owned(),
+            Err(_) => {
+                "its loop has panicked; this is a bug. What was acknowledged is kept: start it again, and report this"
+                    .to_owned()
+            }
         }
     }
 
@@ -310,5 +314,5 @@ async fn told(stopping: &mut watch::Receiver<bool>) {
 }
 
 fn writer_gone() -> store::Error {
-    store::Error::Poisoned("the writer thread has panicked; this is a bug".to_owned())
+    store::Error::Poisoned("the writer thread has panicked; this is a bug. What was acknowledged is kept: start the informer again, and report this".to_owned())
 }

@@ -104,6 +104,7 @@ pub(super) fn hello(slots: u32) -> Hello {
         sidecar: SidecarId::from_u128(1),
         incarnation: 1,
         start: 0,
+        yields: false,
         host: "box".into(),
         version: "1".into(),
         labels: BTreeMap::new(),
@@ -150,6 +151,7 @@ pub(super) fn beat(session: SessionId, seq: u64, credit: u32) -> Event {
         credit,
         held: 0,
         apart: v1::Resources::default(),
+        aside: Some(vec![]),
         closed: false,
         progress: Vec::new(),
     }

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a suite of tests: a failure is a panic that names the line")]
 
 mod array;
+mod flow;
 mod retention;
 
 use super::{Commit, Error, Filter, Identity, Live, Read, Store};
@@ -42,7 +43,7 @@ pub fn suite(mut fresh: impl FnMut() -> Open) {
         filters_look_into_rows,
         histories_are_bounded,
     ];
-    for part in parts.into_iter().chain(array::PARTS).chain(retention::PARTS) {
+    for part in parts.into_iter().chain(array::PARTS).chain(retention::PARTS).chain(flow::PARTS) {
         part(fresh());
     }
 }

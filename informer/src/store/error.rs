@@ -3,6 +3,7 @@
 use super::Reached;
 use crate::machine::PayloadHandle;
 use proto::id::TaskId;
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
 /// What went wrong with the store.
@@ -16,23 +17,34 @@ pub enum Error {
         /// The owner, if it left its pid.
         owner: Option<u32>,
     },
-    /// The data directory cannot be made or written.
-    #[error("cannot use the data directory {}: {source}; make it writable for this user, or choose another with --data", path.display())]
+    /// The data directory cannot be made.
+    #[error("cannot make the data directory {}: {}; name another with --data", path.display(), no_directory(source))]
     Directory {
-        /// The directory or the file in it.
+        /// The directory.
         path: PathBuf,
         /// Why.
         #[source]
-        source: std::io::Error,
+        source: io::Error,
+    },
+    /// A file in the data directory cannot be made, read or written.
+    #[error("cannot {doing} {}: {}; {}", path.display(), plain(source), remedy(source))]
+    File {
+        /// What was attempted.
+        doing: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
     },
     /// The file is there and is no SQLite database.
-    #[error("{} is not a database; it was left as it is: move it away, or restore a backup", path.display())]
+    #[error("{} is not a database; nothing was changed: keep a copy of it, and restore a backup, or name another data directory with --data", path.display())]
     NotADatabase {
         /// The file.
         path: PathBuf,
     },
     /// A database of another program.
-    #[error("{} is a database, but not an informer's (application id {found:#010x}); choose another --data", path.display())]
+    #[error("{} is a database, but not an informer's (application id {found:#010x}); name another data directory with --data", path.display())]
     Foreign {
         /// The file.
         path: PathBuf,
@@ -50,7 +62,7 @@ pub enum Error {
         known: u32,
     },
     /// Damaged.
-    #[error("{} is damaged: {detail}; nothing was changed: keep a copy, and restore a backup", path.display())]
+    #[error("{} is damaged: {detail}; nothing was repaired or removed: keep a copy of its directory, and restore a backup", path.display())]
     Corrupt {
         /// The file.
         path: PathBuf,
@@ -69,8 +81,28 @@ pub enum Error {
         /// What it had.
         acknowledged: Reached,
     },
+    /// The database and its log are of two times, or of two databases.
+    #[error("{} and its log {} do not belong together: {why}; nothing was changed: put the file back that belongs to the other, or restore a whole backup into an emptied directory", path.display(), log.display())]
+    Mixed {
+        /// The database.
+        path: PathBuf,
+        /// Its log.
+        log: PathBuf,
+        /// How that was seen.
+        why: String,
+    },
+    /// The database was copied or left without the log that it had.
+    #[error("{} was in use when it was copied, or its informer was killed, and its log {} is not there: whatever came after {found} is missing; nothing was changed: put the log back, or restore a backup. If this file alone is meant, start it once with `serve --accept-restored` if no copy of an exclusive task can run that it does not know", path.display(), log.display())]
+    NoLog {
+        /// The database.
+        path: PathBuf,
+        /// Its log.
+        log: PathBuf,
+        /// What the database has.
+        found: Reached,
+    },
     /// No space left.
-    #[error("no space left for {} while trying to {doing}; free some and start again", path.display())]
+    #[error("cannot {doing} {}: no space is left on its disk; make room and start the informer again, what was acknowledged is kept", path.display())]
     Full {
         /// The file.
         path: PathBuf,
@@ -78,7 +110,7 @@ pub enum Error {
         doing: &'static str,
     },
     /// Any other failure of SQLite.
-    #[error("cannot {doing} {}: {source}", path.display())]
+    #[error("cannot {doing} {}: {source}; look at its disk and start the informer again, what was acknowledged is kept", path.display())]
     Sqlite {
         /// What was attempted.
         doing: &'static str,
@@ -110,8 +142,19 @@ pub enum Error {
         /// The task that was to be written.
         task: String,
     },
+    /// What a task needs to start is damaged.
+    #[error(
+        "task {task} cannot be started: {source}. To give only this task up, start the informer while no sidecar runs, and `informer cancel {task}`"
+    )]
+    Unstartable {
+        /// The task.
+        task: TaskId,
+        /// The damage.
+        #[source]
+        source: Box<Self>,
+    },
     /// The payload of a committed task is missing or unreadable.
-    #[error("the payload {} of task {task} is {}; keep a copy of the store, and restore a backup", hex(hash), if *found { "damaged" } else { "missing" })]
+    #[error("what task {task} is to run is {} in the store (payload {}), and is not run; restore a backup, or give the task up: start the informer while no sidecar runs, and `informer cancel {task}`", if *found { "damaged" } else { "missing" }, hex(hash))]
     Payload {
         /// The task.
         task: TaskId,
@@ -121,7 +164,9 @@ pub enum Error {
         found: bool,
     },
     /// The item of a committed array's member is missing.
-    #[error("item {position} of task {task} is missing; keep a copy of the store, and restore a backup")]
+    #[error(
+        "item {position} of task {task} is missing in the store; restore a backup, or give the task up: start the informer while no sidecar runs, and `informer cancel {task}`"
+    )]
     Item {
         /// The member.
         task: TaskId,
@@ -129,11 +174,37 @@ pub enum Error {
         position: u32,
     },
     /// A commit failed before; nothing is written any more.
-    #[error("the store takes nothing since a commit failed ({0}); restart the informer")]
+    #[error("nothing is written since a commit failed: {0}")]
     Poisoned(String),
     /// A fault that a test injected.
     #[error("injected: {0}")]
     Injected(&'static str),
+}
+
+/// What the system says, without its number.
+fn plain(source: &io::Error) -> String {
+    let said = source.to_string();
+    let said = said.split(" (os error").next().unwrap_or_default();
+    let mut letters = said.chars();
+    letters.next().map(|first| first.to_lowercase().chain(letters).collect()).unwrap_or_default()
+}
+
+fn no_directory(source: &io::Error) -> String {
+    match source.kind() {
+        ErrorKind::AlreadyExists => "a file has this name".to_owned(),
+        ErrorKind::NotADirectory => "what should hold it is a file".to_owned(),
+        _ => plain(source),
+    }
+}
+
+fn remedy(source: &io::Error) -> &'static str {
+    match source.kind() {
+        ErrorKind::PermissionDenied => {
+            "start the informer as the user who owns its data directory, or name another with --data"
+        }
+        ErrorKind::ReadOnlyFilesystem => "mount it writable, or name another data directory with --data",
+        _ => "start the informer again when the cause is gone, or name another data directory with --data",
+    }
 }
 
 /// What is missing.

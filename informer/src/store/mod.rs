@@ -60,6 +60,15 @@ pub struct Reached {
     pub commit_seq: u64,
 }
 
+impl Reached {
+    /// Whether one who has come this far lacks something that `other` has: an epoch is claimed by a commit that has no number, so either
+    /// alone counts.
+    #[must_use]
+    pub const fn lacks(self, other: Self) -> bool {
+        self.epoch < other.epoch || self.commit_seq < other.commit_seq
+    }
+}
+
 impl std::fmt::Display for Reached {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "commit {} of epoch {}", self.commit_seq, self.epoch)
@@ -83,6 +92,14 @@ pub struct Commit {
     pub prune: Vec<TaskId>,
     /// Ended runs to remove with all that belongs to them, likewise.
     pub prune_runs: Vec<RunId>,
+}
+
+impl Commit {
+    /// The epoch after it, under `epoch`: a batch may raise it.
+    #[must_use]
+    pub fn epoch(&self, epoch: u64) -> u64 {
+        self.batch.epoch.unwrap_or(epoch).max(epoch)
+    }
 }
 
 /// Consecutive items of one array.

@@ -95,7 +95,7 @@ pub fn held(held: &mut v1::HeldAttempt) -> Result<(AttemptId, HeldState), Faults
     Ok((attempt, state))
 }
 
-/// A beat: answers whose progress it carries, in its order.
+/// A beat: answers whose progress it carries, in its order. What it sets aside is checked by [`aside`].
 ///
 /// # Errors
 /// Too many entries, an id that is none, a number of 0.
@@ -112,6 +112,18 @@ pub fn beat(beat: &mut v1::Beat) -> Result<Vec<AttemptId>, Faults> {
             attempt("beat.progress.attempt", entry.attempt.as_ref())
         })
         .collect()
+}
+
+/// The attempts that a beat tells are set aside; `None`: its sidecar is too old to tell.
+///
+/// # Errors
+/// More than a sidecar can hold, an id that is none, a number of 0.
+pub fn aside(beat: &v1::Beat) -> Result<Option<Vec<AttemptId>>, Faults> {
+    let Some(aside) = &beat.aside else { return Ok(None) };
+    let mut faults = Faults::default();
+    faults.count("beat.aside", aside.attempts.len(), bounds::HELD_ATTEMPTS);
+    faults.into_result()?;
+    aside.attempts.iter().map(|id| attempt("beat.aside.attempt", Some(id))).collect::<Result<_, _>>().map(Some)
 }
 
 /// A report: answers about which attempt it is.

@@ -9,6 +9,9 @@
 //!
 //! A reader takes the whole slot with the highest sequence. So an agent killed in the middle of a store costs only that store:
 //! with one slot (or a seqlock) it would leave no lease at all and end every `stop` attempt at once.
+//!
+//! Behind the slots stands a seal: whose lease it is. A deadline guards what one informer has given to one sidecar, and the next agent
+//! may be another sidecar's or speak to another informer: it must not prolong what runs for the one by what it has earned from the other.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -20,6 +23,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crate::sys::SharedWords;
 
 const SLOT_WORDS: usize = 5;
+/// Place of the seal. Builds that do not know it leave it as it is; it then names another incarnation than their slots.
+const SEAL: usize = 2 * SLOT_WORDS;
 const PAGE_BYTES: u64 = 4096;
 
 /// Name of the page inside the data directory.
@@ -36,6 +41,28 @@ struct Entry {
 impl Entry {
     fn checksum(&self) -> u64 {
         hash([self.sequence, self.boot, self.incarnation, self.deadline_ns].map(u64::to_le_bytes).as_flattened())
+    }
+}
+
+/// Whose lease a page holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Seal {
+    incarnation: u64,
+    word: u64,
+}
+
+impl Seal {
+    /// Of a lease that this sidecar's incarnation has earned from the informer of this lineage.
+    #[must_use]
+    pub fn of(sidecar: &[u8], lineage: &str, incarnation: u64) -> Self {
+        let bytes = [sidecar, lineage.as_bytes(), &incarnation.to_le_bytes()].concat();
+        Self { incarnation, word: hash(&bytes) }
+    }
+
+    /// Whether the same sidecar has earned both from the same informer.
+    #[must_use]
+    pub fn is_of(self, sidecar: &[u8], lineage: &str) -> bool {
+        self == Self::of(sidecar, lineage, self.incarnation)
     }
 }
 
@@ -70,7 +97,7 @@ impl LeasePage {
         if file.metadata()?.len() < PAGE_BYTES {
             file.set_len(PAGE_BYTES)?;
         }
-        Ok(Self { words: SharedWords::map(file.as_fd(), 2 * SLOT_WORDS)?, boot: hash(boot_id.as_bytes()) })
+        Ok(Self { words: SharedWords::map(file.as_fd(), SEAL + 1)?, boot: hash(boot_id.as_bytes()) })
     }
 
     /// Publishes the lease's deadline in nanoseconds of `CLOCK_BOOTTIME`; 0 gives the lease up.
@@ -86,6 +113,19 @@ impl LeasePage {
         slot[2].store(entry.incarnation, Ordering::SeqCst);
         slot[3].store(entry.deadline_ns, Ordering::SeqCst);
         slot[4].store(entry.checksum(), Ordering::SeqCst);
+    }
+
+    /// Says whose the deadlines are that are published from now on. An agent killed before the next of them leaves a seal that fits
+    /// none, which is nobody's.
+    pub fn seal(&self, seal: Seal) {
+        self.words.words()[SEAL].store(seal.word, Ordering::SeqCst);
+    }
+
+    /// Whose the deadline last published in this boot is; `None` if there is none.
+    #[must_use]
+    pub fn sealed(&self) -> Option<Seal> {
+        let newest = self.newest().filter(|entry| entry.boot == self.boot && entry.deadline_ns != 0)?;
+        Some(Seal { incarnation: newest.incarnation, word: self.words.words()[SEAL].load(Ordering::SeqCst) })
     }
 
     /// The deadline last published in this boot, in nanoseconds of `CLOCK_BOOTTIME`; it may have passed. None if there is none.
@@ -152,6 +192,27 @@ mod tests {
         page.publish(20, 1);
         page.slot(2)[3].store(99, Ordering::SeqCst);
         assert_eq!(page.deadline(), Some(10));
+        std::fs::remove_dir_all(dir).unwrap();
+    }
+
+    #[test]
+    fn a_lease_is_its_sidecars_and_its_informers() {
+        let dir = directory("seal");
+        let page = LeasePage::open(&dir).unwrap();
+        assert_eq!(page.sealed(), None, "no lease is nobody's");
+        page.publish(10, 1);
+        assert!(page.sealed().is_some_and(|seal| !seal.is_of(b"box", "x")), "an earlier build's");
+        page.seal(Seal::of(b"box", "x", 2));
+        assert!(page.sealed().is_some_and(|seal| !seal.is_of(b"box", "x")), "nothing was published under it");
+        page.publish(20, 2);
+        let seal = LeasePage::open(&dir).unwrap().sealed().unwrap();
+        assert!(seal.is_of(b"box", "x") && !seal.is_of(b"box", "y") && !seal.is_of(b"fox", "x"));
+        page.publish(30, 3);
+        assert!(
+            page.sealed().is_some_and(|seal| !seal.is_of(b"box", "x")),
+            "a later incarnation's, of an earlier build"
+        );
+        assert_eq!(page.deadline(), Some(30));
         std::fs::remove_dir_all(dir).unwrap();
     }
 

@@ -276,7 +276,8 @@ fn apply(record: &mut Record, kind: u8, body: &[u8]) -> Result<(), codec::Error>
 }
 
 /// CRC-32 (IEEE 802.3), a byte at a time: records are short.
-fn crc32(bytes: &[u8]) -> u32 {
+#[must_use]
+pub fn crc32(bytes: &[u8]) -> u32 {
     const TABLE: [u32; 256] = table();
     !bytes.iter().fold(!0u32, |crc, byte| (crc >> 8) ^ TABLE[((crc ^ u32::from(*byte)) & 0xff) as usize])
 }

@@ -6,7 +6,8 @@
 //! of inputs `before-prepare`, `after-prepare`; of outputs
 //! `before-stage`, `mid-copy` (a copy to another file system has begun), `mid-stage` (one is staged), `after-stage` (all are, and there
 //! is no manifest), `after-manifest`, `before-publish` (the fences are recorded), `mid-publish` (one is renamed), `after-publish`,
-//! `before-retire`. Of the ledger, before anything else: `mid-migration` (before the commit), `after-migration`.
+//! `before-retire`. Of the ledger, before anything else: `mid-migration` (before the commit), `after-migration`; of the sidecar's id
+//! `before-identity` (the file is written beside), `after-identity` (before the ledger counts the start).
 //!
 //! `after-accept` and `after-report` mean that the informer has the report: they are armed when it is handed to the link, and fire
 //! with the next acknowledgement, before that is applied.
@@ -62,6 +63,6 @@ pub(crate) fn bug() -> Option<crate::machine::Bug> {
     use crate::machine::Bug as B;
     let name = std::env::var("SIDECAR_BUG").ok()?;
     let of_link = [B::AckBeforeLedger, B::ForgetOutbox, B::IgnoreLease, B::PurgeBeforeAck, B::PurgeBeforeStored];
-    let of_processes = [B::ForgetRunning, B::IgnoreStop, B::PublishUnasked, B::StartTwice];
+    let of_processes = [B::ForgetRunning, B::IgnoreStop, B::LeaseToStrangers, B::PublishUnasked, B::StartTwice];
     of_link.into_iter().chain(of_processes).find(|bug| format!("{bug:?}") == name)
 }

@@ -41,6 +41,7 @@ mod cache;
 pub(crate) mod clock;
 #[cfg(feature = "decoders")]
 pub(crate) mod decoders;
+mod duel;
 mod embedded;
 mod emitters;
 pub(crate) mod failpoint;
@@ -71,11 +72,12 @@ use crate::load;
 use crate::machine::{Config, Event, Machine, Row, RowState};
 use crate::metrics::{self, Metrics};
 use assignments::Assignments;
+use duel::Duel;
 use embedded::Embedded;
 use emitters::Emitters;
 use files::Job;
 use inputs::Inputs;
-use keeper::wire::Request;
+use keeper::wire::{MAX_WARM, Request};
 use lease::LeasePublisher;
 use place::Place;
 use proto::bounds;
@@ -89,6 +91,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
@@ -219,7 +222,7 @@ pub enum Error {
     Refused(String),
     /// Another process has the id: started again, this one would take it away from that one, and be superseded in turn.
     #[error(
-        "the informer will not have this sidecar: {0}; its tasks are left alone. If its data directory was copied, remove the copy's ledger.db"
+        "the informer will not have this sidecar: {0}; its tasks are left alone. If its data directory was copied, remove sidecar.id from the copy, and ledger.db with what begins with its name"
     )]
     Superseded(String),
 }
@@ -280,6 +283,11 @@ pub(crate) async fn serve(
     let dirs = dirs(&options, within.keeperless)?;
     let (ledger, meta, entries) = Ledger::open(&dirs.data, &options.informer, fresh_id()?)?;
     tracing::info!(id = %meta.sidecar, incarnation = meta.incarnation, data = %dirs.data.display(), "sidecar");
+    let duel = Duel::open(&dirs.data, meta.sidecar);
+    tokio::pin!(told);
+    if !duel.waited(told.as_mut()).await {
+        return Ok(());
+    }
     let (inbox, mut arrivals) = mpsc::channel(bounds::INBOX);
     let assignments = Assignments::default();
     let jobs = files::start(dirs.clone(), assignments.clone(), inbox.clone()).map_err(system("start a thread"))?;
@@ -304,16 +312,16 @@ pub(crate) async fn serve(
         .map_err(system("listen for the tasks of this sidecar"))?;
     let sources = Sources { said: news, orders: ordered, uploads: to_upload, scrapes, alone: within.alone };
     start_work(work, socket, sources)?;
-    let warm = options.slots.min(keeper::wire::MAX_WARM);
     let place = Arc::new(Place::pin(&dirs.data).map_err(system("look into the data directory"))?);
     // Owned by this future: they end with it.
     let mut tasks = tokio::task::JoinSet::new();
     match within.keeperless {
         true => tasks.spawn(keeperless::keep(dirs.clone(), said)),
-        false => tasks.spawn(keeping::keep(dirs.clone(), place.clone(), warm, said)),
+        false => tasks.spawn(keeping::keep(dirs.clone(), place.clone(), MAX_WARM.min(options.slots), said)),
     };
     tasks.spawn(link::keep(dial, inbox.clone(), silence_ms.clone()));
-    let lease = LeasePublisher::start(&dirs.data, meta.incarnation).map_err(system("write the lease page"))?;
+    let lease =
+        LeasePublisher::start(&dirs.data, meta.sidecar, meta.incarnation).map_err(system("write the lease page"))?;
     let inputs = Inputs::new(dirs.clone(), crun, inbox.clone());
     place::watch(place, inbox.clone()).map_err(system("start a thread"))?;
     let writer = start_ledger(ledger, inbox, metrics.clone())?;
@@ -335,11 +343,12 @@ pub(crate) async fn serve(
         emitters,
         keeperless: within.keeperless,
         start: fresh_start()?,
+        yields: duel.yields(),
     };
     // Nobody may want to know.
     let _begun = begun.send(meta.sidecar);
     let shell = Shell::new(machine, options, meta, outside);
-    let result = turn_until_told(shell, &mut arrivals, told).await;
+    let result = duel.settle(turn_until_told(shell, &mut arrivals, told).await);
     drop(lock);
     result
 }
@@ -383,9 +392,8 @@ struct Signals {
 async fn turn_until_told(
     mut shell: Shell,
     inputs: &mut mpsc::Receiver<Input>,
-    told: impl Future<Output = ()>,
+    mut told: Pin<&mut impl Future<Output = ()>>,
 ) -> Result<(), Error> {
-    tokio::pin!(told);
     loop {
         tokio::select! {
             turned = shell.turn(inputs) => turned?,

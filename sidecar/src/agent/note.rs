@@ -26,6 +26,8 @@ pub(super) fn write(assign: &v1::Assign) -> Vec<u8> {
         exclusive: full.exclusive,
         timeouts: full.timeouts,
         cwd: full.cwd,
+        // While the informer has set it aside, it must not give away what it takes.
+        resources: full.resources,
         outputs: full.outputs,
         kind,
         ..Default::default()
@@ -35,7 +37,12 @@ pub(super) fn write(assign: &v1::Assign) -> Vec<u8> {
     if note.encoded_len() > NOTE_BYTES {
         // Its end is then told without the kind's own words. That there were outputs stays known: without them it is no success.
         let outputs = if has_outputs { vec![v1::Output::default()] } else { Vec::new() };
-        note.spec = Some(v1::TaskSpec { on_disconnect: full.on_disconnect, outputs, ..Default::default() });
+        note.spec = Some(v1::TaskSpec {
+            on_disconnect: full.on_disconnect,
+            resources: full.resources,
+            outputs,
+            ..Default::default()
+        });
     }
     note.encode_to_vec()
 }

@@ -70,6 +70,8 @@ pub(super) struct Outside {
     pub keeperless: bool,
     /// Of this process and no other.
     pub start: u64,
+    /// Another process had the id of late.
+    pub yields: bool,
 }
 
 /// How an attempt is started.
@@ -245,11 +247,12 @@ impl Shell {
                 self.on_assign(&heard, *assign);
                 heard
             }
-            Ok(Word::Welcome(identity, heard)) => {
+            Ok(Word::Welcome { informer, terms, logs, children }) => {
                 tracing::info!(url = self.options.informer, "linked");
                 self.outside.types.on_welcome();
-                self.on_identity(identity);
-                heard
+                self.on_identity(informer);
+                let stranger = self.outside.lease.is_strange_to(&self.meta.seen.lineage);
+                Heard::Welcome { terms, logs, stranger, children }
             }
             Ok(Word::BeatAck(commit_seq, heard)) => {
                 self.outside.metrics.on_beat_ack();
@@ -415,7 +418,7 @@ impl Shell {
             }
             Effect::PublishLease { deadline_ms } => {
                 self.outside.embedded.on_lease(deadline_ms);
-                self.outside.lease.publish(deadline_ms);
+                self.outside.lease.publish(deadline_ms, &self.meta.seen.lineage);
             }
             Effect::StartAttempt { attempt, fence, fence_grace_ms } => {
                 return self.start(now, attempt, fence, fence_grace_ms);
@@ -449,11 +452,14 @@ impl Shell {
 
     /// What attempts ask for that the informer does not count, so that it does not give it away; `None`: there are none.
     fn apart(&self) -> Option<v1::Resources> {
-        let asked = |attempt| self.outside.assignments.get(attempt).and_then(|assign| assign.spec.as_ref()?.resources);
-        self.machine.apart().filter_map(asked).reduce(|sum, more| v1::Resources {
+        self.machine.apart().filter_map(|attempt| self.asked(attempt)).reduce(|sum, more| v1::Resources {
             cpu_millis: sum.cpu_millis.saturating_add(more.cpu_millis),
             memory_bytes: sum.memory_bytes.saturating_add(more.memory_bytes),
         })
+    }
+
+    fn asked(&self, attempt: AttemptId) -> Option<v1::Resources> {
+        self.outside.assignments.get(attempt).and_then(|assign| assign.spec.as_ref()?.resources)
     }
 
     fn store_log(&mut self, now: Now, attempt: AttemptId, fence: Fence) -> Result<(), Error> {
@@ -592,6 +598,8 @@ impl Shell {
         use v1::sidecar_message::Message;
         for attempt in &mut held {
             attempt.boot_id.clone_from(&self.this_machine.boot_id);
+            let id = attempt.attempt.as_ref().and_then(|id| AttemptId::from_wire(id).ok());
+            attempt.asked = Some(id.and_then(|id| self.asked(id)).unwrap_or_default());
         }
         let parts = wire::inventory_parts(held);
         let seen = Some(self.meta.seen.clone()).filter(|seen| !seen.lineage.is_empty());
@@ -601,6 +609,7 @@ impl Shell {
             sidecar: self.meta.sidecar.to_string(),
             incarnation: self.meta.incarnation,
             start: self.outside.start,
+            yields: self.outside.yields,
             host: self.this_machine.host.clone(),
             boot_id: self.this_machine.boot_id.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),

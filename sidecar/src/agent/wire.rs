@@ -36,8 +36,8 @@ pub(super) enum Word {
     Heard(Heard),
     /// For the machine, with its payload.
     Assign(Box<v1::Assign>, Heard),
-    /// The informer introduced itself.
-    Welcome(v1::Identity, Heard),
+    /// The informer introduced itself, and said how to beat, which logs it wants, and whether it takes children.
+    Welcome { informer: v1::Identity, terms: Terms, logs: v1::LogPolicy, children: bool },
     /// A beat was acknowledged at this commit sequence of the informer.
     BeatAck(u64, Heard),
     /// To be answered at once.
@@ -59,7 +59,7 @@ pub(super) fn word(message: v1::InformerMessage) -> Result<Word, Error> {
             }
             let terms = terms(welcome.beat_ms, welcome.lease_ms, welcome.fence_grace_ms)?;
             let (logs, children) = (welcome.log_policy(), welcome.children);
-            Word::Welcome(welcome.informer.unwrap_or_default(), Heard::Welcome { terms, logs, children })
+            Word::Welcome { informer: welcome.informer.unwrap_or_default(), terms, logs, children }
         }
         Message::BeatAck(ack) => {
             let terms = terms(ack.beat_ms, ack.lease_ms, ack.fence_grace_ms)?;

@@ -26,6 +26,7 @@ use proto::id::AttemptId;
 use proto::v1;
 use std::collections::BTreeMap;
 use std::net::TcpListener;
+use std::path::Path;
 use std::sync::Arc;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
@@ -372,7 +373,12 @@ impl Work {
         }
         self.watches.end(attempt, logs::Final::from(&end));
         let dir = self.dirs.attempt(attempt);
-        let ending = Box::new(self.assignments.with_spec(attempt, |spec| exec::ending(&dir, spec, &end)));
+        let mut ending = Box::new(self.assignments.with_spec(attempt, |spec| exec::ending(&dir, spec, &end)));
+        // A keeper whose directory was removed ends what runs there, in the words of a drain: its wire has no others.
+        if ending.reason() == v1::Reason::Drained && is_gone(&dir) {
+            ending.reason = v1::Reason::Lost.into();
+            ending.message = "its directory was removed while it ran, and its keeper ended it".to_owned();
+        }
         self.stagings.begin(attempt, self.assignments.get(attempt), dir, ending)
     }
 
@@ -384,6 +390,11 @@ impl Work {
             None => FoundState::Starting,
         }
     }
+}
+
+/// Nothing is there. An answer that says neither (a sick disk) is no finding.
+fn is_gone(dir: &Path) -> bool {
+    std::fs::symlink_metadata(dir).is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound)
 }
 
 fn started(process: wire::ProcessId) -> v1::Started {

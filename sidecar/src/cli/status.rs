@@ -47,6 +47,8 @@ struct Attempt {
     name: String,
     /// As the ledger has it.
     state: &'static str,
+    /// The informer does not know it: it runs on, and nobody takes its result.
+    set_aside: bool,
     /// As the record has it; it is the newer one while no agent runs.
     #[serde(skip_serializing_if = "Option::is_none")]
     record: Option<&'static str>,
@@ -120,7 +122,8 @@ fn attempt(data: &Path, entry: &Entry) -> Attempt {
         None => (None, None),
     };
     let name = entry.assign.as_ref().map_or(String::new(), |assign| assign.task_name.clone());
-    Attempt { attempt: id.to_string(), task: id.task.to_string(), name, state, record, pid, exit_code }
+    let set_aside = entry.row.set_aside;
+    Attempt { attempt: id.to_string(), task: id.task.to_string(), name, state, set_aside, record, pid, exit_code }
 }
 
 fn print(out: &mut impl std::io::Write, status: &Status, all: bool) -> std::io::Result<()> {
@@ -143,7 +146,12 @@ fn print(out: &mut impl std::io::Write, status: &Status, all: bool) -> std::io::
         let record = attempt.record.map_or("no record", |record| record);
         let code = attempt.exit_code.map_or(String::new(), |code| format!("  exit {code}"));
         let pid = attempt.pid.map_or(String::new(), |pid| format!("  pid {pid}"));
-        writeln!(out, "  {}  {:12}  {record}{pid}{code}  {}", attempt.attempt, attempt.state, attempt.name)?;
+        let aside = if attempt.set_aside { "  set aside" } else { "" };
+        writeln!(out, "  {}  {:12}  {record}{pid}{code}{aside}  {}", attempt.attempt, attempt.state, attempt.name)?;
+    }
+    if status.attempts.iter().any(|attempt| attempt.set_aside && attempt.state != ACKNOWLEDGED) {
+        writeln!(out, "set aside: the informer does not know them; they run on, and nobody takes their result.")?;
+        writeln!(out, "`informer drain {} --stop --wait` ends all that runs here, them too", status.id)?;
     }
     Ok(())
 }

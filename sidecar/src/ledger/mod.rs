@@ -8,21 +8,26 @@
 //!
 //! SQLite with WAL and synchronous=FULL. The record of an attempt is the truth about its process; the ledger is written before an
 //! assignment is acknowledged, so that no accepted attempt is forgotten. It is never repaired or reset: what cannot be read is an error
-//! that names the file. A full disk is survived: a reserve is released for it, and no new work is taken until it is there again.
+//! that names the file. Who this sidecar is stands beside it, too, in a file of its own (`identity`), so that a sidecar whose ledger is
+//! lost stays who it is: then the records tell what runs, and the informer what it knows of that. A full disk is survived: a reserve is
+//! released for it, and no new work is taken until it is there again.
 
 mod emit;
+mod identity;
 mod journal;
 mod lock;
 mod reserve;
 mod schema;
 #[cfg(test)]
 mod tests;
+mod words;
 mod writer;
 
 pub use lock::Lock;
 pub use writer::{Commit, News, Writer};
 
 use crate::machine::{EmitRow, Facts, LogCopy, Row, RowState};
+use identity::Identity;
 use prost::Message as _;
 use proto::id::{AttemptId, Fence, SidecarId};
 use proto::v1;
@@ -61,7 +66,7 @@ pub enum Error {
         owner: u32,
     },
     /// SQLite cannot read or write it.
-    #[error("cannot use the ledger {}: {source}; nothing was changed. If the file is damaged, move it away once no exclusive task runs here: the next agent has a new id, and what runs is set aside", path.display())]
+    #[error("cannot use the ledger {}: {}; {}", path.display(), words::cause(source), words::remedy(source))]
     Database {
         /// The file.
         path: PathBuf,
@@ -69,11 +74,19 @@ pub enum Error {
         source: rusqlite::Error,
     },
     /// SQLite reads it and finds it damaged, or a value in it makes no sense.
-    #[error("the ledger {} is damaged ({what}); nothing was changed. Move it away to start anew, once no exclusive task runs here: the next agent has a new id, and what runs is set aside", path.display())]
+    #[error("the ledger {} is damaged ({what}); nothing was changed. Move it and what begins with its name away: the next agent finds in the records what runs here", path.display())]
     Damaged {
         /// The file.
         path: PathBuf,
         /// What was found.
+        what: String,
+    },
+    /// The file with the sidecar's id cannot be read or is damaged.
+    #[error("cannot use {}, which holds this sidecar's id: {what}; nothing was changed. Put a copy of it back, or move it away: the ledger beside it has the id, too, and only without both the sidecar is a new one", path.display())]
+    Identity {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
         what: String,
     },
     /// A newer sidecar wrote it.
@@ -94,12 +107,23 @@ pub enum Error {
     },
 }
 
+impl Error {
+    /// Want of room is all that is wrong.
+    fn is_full(&self) -> bool {
+        match self {
+            Self::Database { source, .. } => is_full(source),
+            Self::Directory { source, .. } => source.kind() == io::ErrorKind::StorageFull,
+            _ => false,
+        }
+    }
+}
+
 /// What is kept besides attempts.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Meta {
-    /// Made once.
+    /// Made once, and kept beside the ledger as well.
     pub sidecar: SidecarId,
-    /// Grows with each start of the agent, durably before anybody hears of it.
+    /// Grows with each start of the agent, durably before anybody hears of it, also if the ledger is lost or an older one.
     pub incarnation: u64,
     /// URL of the informer that was used last.
     pub informer: String,
@@ -129,8 +153,8 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// Opens or makes the ledger of a data directory whose [`Lock`] the caller holds, and counts one incarnation up. `fresh` is the id
-    /// of this sidecar if it has none yet.
+    /// Opens or makes the ledger of a data directory whose [`Lock`] the caller holds, and counts one incarnation up, in the ledger and
+    /// beside it. `fresh` is the id of this sidecar if it has none yet.
     ///
     /// # Errors
     /// See [`Error`]; the file is left as it was.
@@ -139,12 +163,9 @@ impl Ledger {
         let mut reserve = Reserve::of(data_dir);
         let mut connection =
             Connection::open(&path).map_err(|source| Error::Database { path: path.clone(), source })?;
-        let mut result = set_up(&mut connection, informer, fresh, &path);
-        if let Err(Error::Database { source, .. }) = &result
-            && is_full(source)
-            && reserve.release()
-        {
-            result = set_up(&mut connection, informer, fresh, &path);
+        let mut result = set_up(&mut connection, informer, fresh, data_dir);
+        if result.as_ref().is_err_and(Error::is_full) && reserve.release() {
+            result = set_up(&mut connection, informer, fresh, data_dir);
         }
         let (meta, entries) = result?;
         journal::grow(data_dir);
@@ -240,30 +261,34 @@ fn set_up(
     connection: &mut Connection,
     informer: &str,
     fresh: SidecarId,
-    path: &Path,
+    data_dir: &Path,
 ) -> Result<(Meta, Vec<Entry>), Error> {
-    let unusable = |source| Error::Database { path: path.to_owned(), source };
+    let path = &data_dir.join(FILE);
+    let unusable = |source| Error::Database { path: path.clone(), source };
     connection.busy_timeout(BUSY).map_err(unusable)?;
     // Before anything is written: a damaged or newer file is left exactly as it was.
     schema::version(connection, path)?;
+    let file = Identity::read(data_dir)?;
     let verdict: String = connection.pragma_query_value(None, "quick_check", |row| row.get(0)).map_err(unusable)?;
     if verdict != "ok" {
         // The first line is a heading, each further one a finding; the first finding is enough to act on.
         let what = verdict.lines().find(|line| !line.starts_with("***")).unwrap_or_default().to_owned();
-        return Err(Error::Damaged { path: path.to_owned(), what });
+        return Err(Error::Damaged { path: path.clone(), what });
     }
     connection.pragma_update(None, "journal_mode", "WAL").map_err(unusable)?;
     connection.pragma_update(None, "synchronous", "FULL").map_err(unusable)?;
     schema::migrate(connection, path)?;
+    let next = Identity::next(file, read_meta(connection, path)?.as_ref(), fresh);
+    next.write(data_dir).map_err(|source| Error::Directory { dir: data_dir.to_owned(), source })?;
     connection
         .execute(
-            "INSERT INTO meta VALUES (1, ?1, 1, ?2, '', 0, 0, 0, 0)
-             ON CONFLICT DO UPDATE SET incarnation = incarnation + 1, informer = ?2",
-            params![fresh.to_bytes(), informer],
+            "INSERT INTO meta VALUES (1, ?1, ?2, ?3, '', 0, 0, 0, 0)
+             ON CONFLICT DO UPDATE SET incarnation = ?2, informer = ?3",
+            params![next.sidecar.to_bytes(), stored(next.incarnation), informer],
         )
         .map_err(unusable)?;
     let meta = read_meta(connection, path)?
-        .ok_or_else(|| Error::Damaged { path: path.to_owned(), what: "it names no sidecar".into() })?;
+        .ok_or_else(|| Error::Damaged { path: path.clone(), what: "it names no sidecar".into() })?;
     Ok((meta, read_entries(connection, path)?))
 }
 

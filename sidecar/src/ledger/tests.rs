@@ -223,3 +223,42 @@ fn a_value_of_any_kind_is_read_or_refused() {
     });
     outcome.unwrap_or_else(|found| panic!("{found}"));
 }
+
+#[test]
+fn a_sidecar_whose_ledger_is_lost_or_older_stays_who_it_is_and_counts_on() {
+    let dir = Dir::new("identity");
+    let (path, fresh) = (dir.0.join(FILE), SidecarId::from_u128);
+    let open = |fresh| Ledger::open(&dir.0, "x", fresh).map(|(_, meta, _)| (meta.sidecar.as_u128(), meta.incarnation));
+    assert_eq!(open(fresh(7)).unwrap(), (7, 1));
+    let older = std::fs::read(&path).unwrap();
+    assert_eq!(open(fresh(8)).unwrap(), (7, 2));
+    std::fs::write(&path, older).unwrap();
+    assert_eq!(open(fresh(8)).unwrap(), (7, 3), "an older ledger");
+    std::fs::remove_file(&path).unwrap();
+    assert_eq!(open(fresh(8)).unwrap(), (7, 4), "no ledger");
+    // A young one whose log was cut: a database without tables.
+    std::fs::write(&path, []).unwrap();
+    assert_eq!(open(fresh(8)).unwrap(), (7, 5), "an empty ledger");
+    // As earlier builds leave it.
+    let file = dir.0.join("sidecar.id");
+    std::fs::remove_file(&file).unwrap();
+    assert_eq!(open(fresh(8)).unwrap(), (7, 6), "no file");
+    assert!(file.exists());
+}
+
+#[test]
+fn a_damaged_identity_is_reported_and_nothing_is_changed() {
+    let dir = Dir::new("no-identity");
+    drop(dir.open().unwrap());
+    let (file, path) = (dir.0.join("sidecar.id"), dir.0.join(FILE));
+    let mut bytes = std::fs::read(&file).unwrap();
+    bytes[12] ^= 1;
+    for damaged in [bytes, vec![], vec![0xff; 9000]] {
+        std::fs::write(&file, &damaged).unwrap();
+        let (ledger, error) = (std::fs::read(&path).unwrap(), dir.open().unwrap_err());
+        assert!(matches!(&error, Error::Identity { path, .. } if *path == file), "{error}");
+        assert_eq!((std::fs::read(&file).unwrap(), std::fs::read(&path).unwrap()), (damaged, ledger));
+    }
+    std::fs::remove_file(&file).unwrap();
+    assert_eq!(dir.open().unwrap().1.incarnation, 2, "the ledger has the id, too");
+}

@@ -172,6 +172,14 @@ pub enum Complaint {
         /// Why it cannot be kept.
         why: &'static str,
     },
+    /// The informer does not know an attempt, which hangs on a lease that it has not granted.
+    #[error(
+        "the informer does not know attempt {attempt}, which was given by another one or to another sidecar's id; it ends with the lease under which it was, and until then this sidecar takes no work"
+    )]
+    GivenByAnother {
+        /// The attempt.
+        attempt: AttemptId,
+    },
     /// The informer does not know an attempt.
     #[error("the informer does not know attempt {attempt}; it runs on, and its record is kept")]
     SetAside {

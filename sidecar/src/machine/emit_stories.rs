@@ -85,7 +85,8 @@ fn children_survive_the_agent_and_go_up_again_in_their_order() {
     let effects = world.tell(Event::LinkOpened { link: world.link });
     let [Effect::SendHello { held, .. }] = &effects[..] else { panic!("{effects:?}") };
     assert_eq!(held[0].state(), v1::HeldState::Running, "its end is not told before its children");
-    let effects = world.hear(Heard::Welcome { terms: TERMS, logs: v1::LogPolicy::Never, children: true });
+    let effects =
+        world.hear(Heard::Welcome { terms: TERMS, logs: v1::LogPolicy::Never, stranger: false, children: true });
     assert_eq!(sent(&effects), [""; 0], "nothing is said before the verdict");
     let effects = world.verdict(parent(), Decision::Keep);
     assert_eq!((sent(&effects), ends(&effects)), (vec!["b", "a", ""], 0));
@@ -143,7 +144,8 @@ fn an_informer_that_knows_no_children_holds_up_nothing() {
     world.tell(asked(1, child("a", 1)));
     world.link = LinkId(9);
     world.tell(Event::LinkOpened { link: world.link });
-    let effects = world.hear(Heard::Welcome { terms: TERMS, logs: v1::LogPolicy::Never, children: false });
+    let effects =
+        world.hear(Heard::Welcome { terms: TERMS, logs: v1::LogPolicy::Never, stranger: false, children: false });
     assert!(matches!(&told(&effects)[..], [(1, EmitAnswer::Refused(why))] if why.contains("upgrade")));
     assert!(matches!(&told(&world.tell(asked(2, child("a", 1))))[..], [(2, EmitAnswer::Refused(_))]));
     world.verdict(parent(), Decision::Keep);
@@ -194,6 +196,6 @@ fn an_end_with_a_large_result_is_told_by_its_report() {
         (last.state(), last.progress.as_ref().map(|progress| progress.step)),
         (v1::HeldState::Running, Some(u64::MAX))
     );
-    world.hear(Heard::Welcome { terms: TERMS, logs: v1::LogPolicy::Never, children: true });
+    world.hear(Heard::Welcome { terms: TERMS, logs: v1::LogPolicy::Never, stranger: false, children: true });
     assert_eq!(ends(&world.verdict(attempt(fit as u128 + 1, 1), Decision::Keep)), 1);
 }

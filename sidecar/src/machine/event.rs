@@ -140,6 +140,8 @@ pub enum Heard {
         logs: v1::LogPolicy,
         /// It takes children of running tasks.
         children: bool,
+        /// The lease page guards what another informer has given, or what was given to this box under another sidecar's id.
+        stranger: bool,
     },
     /// It decided about an attempt of the inventory.
     Verdict {

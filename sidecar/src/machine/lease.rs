@@ -32,10 +32,14 @@ pub(super) struct Lease {
 }
 
 impl Lease {
-    /// A new link: numbers start anew, the lease itself runs on.
-    pub(super) fn on_welcome(&mut self, terms: Terms) {
+    /// A new link: numbers start anew, the lease itself runs on, unless it was earned from somebody else: under that one, nothing of this
+    /// informer's may start.
+    pub(super) fn on_welcome(&mut self, terms: Terms, stranger: bool) {
         self.on_link_closed();
         self.terms = Some(terms);
+        if stranger {
+            (self.deadline_ms, self.earned) = (0, (0, 0));
+        }
     }
 
     pub(super) fn on_link_closed(&mut self) {
@@ -103,5 +107,73 @@ impl Lease {
             return Ok(());
         }
         Err(format!("the lease ends at {} although the beat sent at {sent_ms} earned {lease_ms}", self.deadline_ms))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::stories::{TERMS, World, attempt, exit, fence, started};
+    use super::super::{Config, Effect, Event, Facts, Found, FoundState, Heard, LinkId, Note, Notice};
+    use proto::v1;
+    use proto::v1::verdict::Decision;
+
+    /// An agent without a ledger finds these running, and their lease to be somebody else's: attempts, and whether they are of `stop`.
+    fn strangers(running: &[(u128, bool)]) -> World {
+        let mut world = World::new(Config::new(4));
+        let found = |(task, stop_on_disconnect): &(u128, bool)| Found {
+            attempt: attempt(*task, 1),
+            note: Some(Note { fence: fence(1), facts: Facts { stop_on_disconnect: *stop_on_disconnect } }),
+            state: FoundState::Running(started()),
+        };
+        world.tell(Event::KeeperConnected { listing: running.iter().map(found).collect() });
+        meet(&mut world);
+        world
+    }
+
+    fn meet(world: &mut World) {
+        world.link = LinkId(world.link.0 + 1);
+        world.tell(Event::LinkOpened { link: world.link });
+        world.hear(Heard::Welcome { terms: TERMS, logs: v1::LogPolicy::Never, stranger: true, children: true });
+    }
+
+    /// The next beat is acknowledged; whether that earned a deadline for the page.
+    fn earns(world: &mut World) -> bool {
+        world.pass(TERMS.beat_ms);
+        let effects = world.hear(Heard::BeatAck { seq: world.beat, terms: TERMS });
+        effects.iter().any(|effect| matches!(effect, Effect::PublishLease { .. }))
+    }
+
+    #[test]
+    fn what_another_has_given_is_not_prolonged_and_holds_the_lease_up_until_it_has_ended() {
+        let mut world = strangers(&[(1, true), (2, false)]);
+        world.verdict(attempt(1, 1), Decision::SetAside);
+        world.verdict(attempt(2, 1), Decision::SetAside);
+        assert!(!earns(&mut world) && !earns(&mut world), "the page is still the other's");
+        world.notice(attempt(1, 1), Notice::Ended(exit(0)));
+        assert!(earns(&mut world), "what runs on without a lease holds nothing up");
+        assert!(earns(&mut world), "the page is this informer's from then on");
+    }
+
+    #[test]
+    fn what_the_informer_keeps_is_its_own() {
+        let mut world = strangers(&[(1, true)]);
+        assert!(!earns(&mut world), "it has not said so yet");
+        world.verdict(attempt(1, 1), Decision::Keep);
+        assert!(earns(&mut world));
+        world.verdict(attempt(1, 1), Decision::SetAside);
+        assert!(earns(&mut world), "an older backup of the same store ends nothing");
+    }
+
+    #[test]
+    fn nothing_starts_under_the_lease_of_another() {
+        let mut world = World::linked(4);
+        world.assign_stop(attempt(1, 1), 1);
+        world.notice(attempt(1, 1), Notice::Spawned(started()));
+        meet(&mut world);
+        world.verdict(attempt(1, 1), Decision::SetAside);
+        assert_eq!(world.machine.lease_deadline_ms(), 0);
+        assert!(!earns(&mut world));
+        let effects = world.assign(attempt(2, 1), 2);
+        assert!(!effects.iter().any(|effect| matches!(effect, Effect::StartAttempt { .. })), "{effects:?}");
     }
 }

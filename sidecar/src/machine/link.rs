@@ -67,7 +67,13 @@ impl Machine {
             return;
         }
         match heard {
-            Heard::Welcome { terms, logs, children } => self.on_welcome(link, terms, logs, children, effects),
+            Heard::Welcome { terms, logs, stranger, children } => {
+                let first = self.link == LinkState::Introduced(link);
+                self.on_welcome(link, terms, logs, stranger);
+                if first {
+                    self.on_children_welcome(children, effects);
+                }
+            }
             Heard::Verdict { attempt, decision, why } => self.on_verdict(now, attempt, decision, why, effects),
             Heard::BeatAck { seq, terms } => self.on_beat_ack(now, seq, terms, effects),
             Heard::Assign { attempt, fence, facts } => self.on_assign(now, attempt, fence, facts, effects),
@@ -80,23 +86,16 @@ impl Machine {
         }
     }
 
-    fn on_welcome(
-        &mut self,
-        link: LinkId,
-        terms: Terms,
-        logs: v1::LogPolicy,
-        children: bool,
-        effects: &mut Vec<Effect>,
-    ) {
+    fn on_welcome(&mut self, link: LinkId, terms: Terms, logs: v1::LogPolicy, stranger: bool) {
         if self.link == LinkState::Introduced(link) {
             self.link = LinkState::Welcomed(link);
             // The last word about a drain may have been missed: whoever wants one says so after each welcome.
             if self.mode == Mode::Draining {
                 self.mode = Mode::Serving;
             }
-            self.lease.on_welcome(terms);
+            self.stranger = stranger;
+            self.lease.on_welcome(terms, stranger);
             self.uploads.on_welcome(logs);
-            self.on_children_welcome(children, effects);
         }
     }
 
@@ -115,7 +114,10 @@ impl Machine {
         };
         let (was_set_aside, fence) = (attempt.wish == Wish::SetAside, attempt.fence);
         if decision == Decision::SetAside {
-            effects.push(Effect::Complain(Complaint::SetAside { attempt: id }));
+            let hangs = self.stranger && attempt.facts.stop_on_disconnect && attempt.stage.is_unfinished();
+            let complaint =
+                if hangs { Complaint::GivenByAnother { attempt: id } } else { Complaint::SetAside { attempt: id } };
+            effects.push(Effect::Complain(complaint));
             self.amend(id, |attempt| attempt.wish = Wish::SetAside);
             self.dirty.insert(id);
             self.withdraw_reports(id);
@@ -147,10 +149,23 @@ impl Machine {
     }
 
     fn on_beat_ack(&mut self, now: Now, seq: u64, terms: Terms, effects: &mut Vec<Effect>) {
+        if self.is_barred() {
+            return;
+        }
         let from_receipt = self.has(Bug::IgnoreLease).then_some(now.boot_ms);
         if let Some(deadline_ms) = self.lease.on_ack(seq, terms, from_receipt) {
+            self.stranger = false;
             effects.push(Effect::PublishLease { deadline_ms });
         }
+    }
+
+    /// Whether the next deadline would prolong what this informer has not given: there is one page for all that runs here, and whoever
+    /// gave a `stop` attempt counts on its end with the lease it knows of. So that lease is left to end, the monitors end with it what
+    /// hangs on it, and only then the page is this informer's. As nothing starts without a deadline, all `stop` attempts that run here
+    /// are one giver's at any time.
+    fn is_barred(&self) -> bool {
+        let hangs_on_it = |attempt: &Attempt| attempt.facts.stop_on_disconnect && attempt.is_apart();
+        self.stranger && !self.has(Bug::LeaseToStrangers) && self.attempts.values().any(hangs_on_it)
     }
 
     fn on_assign(&mut self, now: Now, id: AttemptId, fence: Fence, facts: Facts, effects: &mut Vec<Effect>) {
@@ -257,6 +272,10 @@ impl Machine {
         };
         if on && stop_running {
             for attempt in self.unfinished_attempts() {
+                // An order that names an attempt says better why.
+                if self.attempts.get(&attempt).is_some_and(|attempt| matches!(attempt.wish, Wish::Stop(_))) {
+                    continue;
+                }
                 self.stop(now, attempt, v1::Reason::Drained, effects);
             }
         }
@@ -314,8 +333,9 @@ impl Machine {
         }
         let seq = self.lease.on_beat(now.boot_ms);
         let closed = !self.open;
+        let aside = Some(v1::Aside { attempts: self.apart().map(AttemptId::to_wire).collect() });
         // What the apart ones take is in their assignments, which the shell has.
-        let beat = v1::Beat { seq, load: Some(self.load), credit, held, closed, progress, apart: None };
+        let beat = v1::Beat { seq, load: Some(self.load), credit, held, closed, progress, apart: None, aside };
         effects.push(Effect::SendBeat { link, beat: Box::new(beat) });
     }
 }

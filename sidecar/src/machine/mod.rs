@@ -14,6 +14,7 @@
 //! - an attempt is acknowledged only after its row is durable, and started once (it may start while the row is being written: its
 //!   record tells the next agent of it, and until it is acknowledged the informer repeats its assignment);
 //! - nothing starts without a live lease, counted from the send time of the last acknowledged beat;
+//! - no `stop` attempt is prolonged by the lease of an informer that has not given it;
 //! - per attempt, reports leave in the order accepted, started, ended, published, and again after each reconnect until acknowledged;
 //! - a child is stored before it goes up, goes up again until it is answered, and goes before the end of its attempt;
 //! - in a fresh link, nothing is said about an attempt (and a waiting one is not started) before the informer's verdict on it;
@@ -131,6 +132,8 @@ pub enum Bug {
     PublishUnasked,
     /// A log that the informer wants is not waited for.
     PurgeBeforeStored,
+    /// What another informer has given is prolonged by the lease of this one.
+    LeaseToStrangers,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -194,6 +197,8 @@ pub struct Machine {
     keeper: KeeperState,
     mode: Mode,
     lease: Lease,
+    /// The lease page is another informer's, or was earned under another sidecar's id.
+    stranger: bool,
     outbox: Outbox,
     load: v1::Load,
     /// The disk is not full.
@@ -237,6 +242,7 @@ impl Machine {
             keeper: KeeperState::Unheard,
             mode: Mode::Serving,
             lease: Lease::default(),
+            stranger: false,
             outbox: Outbox::default(),
             load: v1::Load::default(),
             room: true,

@@ -189,7 +189,10 @@ impl Attempt {
         };
         let state = match &self.stage {
             Stage::Retired(_) | Stage::Purging(_) => return None,
-            _ if self.wish == Wish::SetAside => v1::HeldState::SetAside,
+            stage if self.wish == Wish::SetAside => {
+                held.over = !stage.is_unfinished();
+                v1::HeldState::SetAside
+            }
             Stage::Accepting | Stage::Accepted | Stage::Starting => v1::HeldState::Accepted,
             Stage::Running => {
                 held.progress = Some(self.progress.clone().unwrap_or_default());

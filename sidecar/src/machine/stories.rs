@@ -1,5 +1,7 @@
 //! One world, one event, the effects that follow, and nothing else.
 
+mod aside;
+
 use super::*;
 use proto::id::TaskId;
 use v1::report::What;
@@ -23,7 +25,8 @@ pub(super) struct World {
     pub ledger: std::collections::BTreeMap<AttemptId, Row>,
     pub emits: std::collections::BTreeMap<(AttemptId, String), EmitRow>,
     batch: u64,
-    beat: u64,
+    /// Number of the last one that left.
+    pub beat: u64,
     /// Held and credit of the last beat.
     room: (u32, u32),
 }
@@ -54,7 +57,7 @@ impl World {
         self.link = LinkId(self.link.0 + 1);
         self.beat = 0;
         self.tell(Event::LinkOpened { link: self.link });
-        self.hear(Heard::Welcome { terms: TERMS, logs: v1::LogPolicy::Never, children: true });
+        self.hear(Heard::Welcome { terms: TERMS, logs: v1::LogPolicy::Never, stranger: false, children: true });
         self.beat_acked();
     }
 
@@ -297,7 +300,7 @@ fn the_lease_counts_from_the_sending_of_the_acknowledged_beat() {
     world.tell(Event::KeeperConnected { listing: vec![] });
     world.link = LinkId(1);
     world.tell(Event::LinkOpened { link: world.link });
-    world.hear(Heard::Welcome { terms: TERMS, logs: v1::LogPolicy::Never, children: true });
+    world.hear(Heard::Welcome { terms: TERMS, logs: v1::LogPolicy::Never, stranger: false, children: true });
     let sent = world.now.boot_ms;
     world.now.boot_ms += 900;
     let effects = world.hear(Heard::BeatAck { seq: 1, terms: TERMS });
@@ -319,7 +322,7 @@ fn what_is_repeated_right_after_the_inventory_waits_for_the_first_lease() {
     world.tell(Event::KeeperConnected { listing: vec![] });
     world.link = LinkId(1);
     world.tell(Event::LinkOpened { link: world.link });
-    world.hear(Heard::Welcome { terms: TERMS, logs: v1::LogPolicy::Never, children: true });
+    world.hear(Heard::Welcome { terms: TERMS, logs: v1::LogPolicy::Never, stranger: false, children: true });
     let effects = world.assign(attempt(1, 1), 1);
     assert_eq!((reports(&effects), starts(&effects)), (vec![(1, "accepted")], 0));
     assert_eq!(starts(&world.hear(Heard::BeatAck { seq: 1, terms: TERMS })), 1);
@@ -441,66 +444,6 @@ fn a_stop_verdict_stops_and_then_reports_the_end() {
         (vec![v1::Reason::Revoked], vec![(1, "accepted"), (2, "started")])
     );
     assert_eq!(reports(&world.notice(one, Notice::Ended(exit(0)))), [(3, "ended")]);
-}
-
-#[test]
-fn what_is_set_aside_runs_on_in_silence() {
-    let (mut world, one) = (World::linked(1), attempt(1, 1));
-    world.assign(one, 1);
-    world.notice(one, Notice::Spawned(started()));
-    world.relink();
-    let effects = world.verdict(one, Decision::SetAside);
-    assert_eq!(effects, [Effect::Complain(Complaint::SetAside { attempt: one })]);
-    assert_eq!(world.notice(one, Notice::Ended(exit(0))), []);
-    assert!(world.ledger[&one].set_aside);
-    world.restart_agent(vec![Found { attempt: one, note: None, state: FoundState::Ended(exit(0)) }]);
-    assert!(world.machine.holds(one), "its record is kept");
-    assert_eq!(reports(&world.verdict(one, Decision::Keep)), [(1, "accepted"), (2, "started"), (3, "ended")]);
-}
-
-#[test]
-fn what_is_set_aside_keeps_its_slot() {
-    let (mut world, one, two) = (World::linked(3), attempt(1, 1), attempt(2, 1));
-    for (n, id) in [(1, one), (2, two)] {
-        world.assign(id, n);
-        world.notice(id, Notice::Spawned(started()));
-    }
-    world.relink();
-    assert_eq!(world.room, (0, 1), "until they are judged, only the third slot is free");
-    world.verdict(one, Decision::Keep);
-    world.verdict(two, Decision::SetAside);
-    world.pass(50);
-    assert_eq!(world.room, (1, 1), "told at once: two slots are the informer's");
-    assert_eq!(world.machine.apart().collect::<Vec<_>>(), [two]);
-    world.notice(two, Notice::Ended(exit(0)));
-    world.pass(50);
-    assert_eq!((world.room, world.machine.apart().count()), ((1, 2), 0), "and that the third is, too");
-}
-
-#[test]
-fn what_is_set_aside_before_it_started_gives_its_slot_back() {
-    let (mut world, one, two) = (World::linked(2), attempt(1, 1), attempt(2, 1));
-    world.assign(two, 2);
-    world.tell(Event::KeeperGone);
-    world.assign(one, 1);
-    world.relink();
-    for id in [one, two] {
-        world.verdict(id, Decision::SetAside);
-    }
-    assert!(matches!(world.machine.stage(one), Some(Stage::Refused(_))), "no start was ordered, and none will be");
-    assert_eq!(world.machine.stage(two), Some(&Stage::Starting), "it may run already");
-    world.tell(Event::KeeperConnected { listing: vec![] });
-    assert!(matches!(world.machine.stage(two), Some(Stage::Refused(_))), "it does not, and will not");
-    world.pass(50);
-    assert_eq!((world.room, world.machine.apart().count()), ((0, 2), 0));
-    let effects = world.notice(two, Notice::Spawned(started()));
-    assert_eq!(stops(&effects), [v1::Reason::Revoked], "an older order came through after all");
-    let told = world.verdict(one, Decision::Keep);
-    assert_eq!(
-        reports(&told).last().map(|(_, what)| *what),
-        Some("refused"),
-        "who knows it again may have it run elsewhere"
-    );
 }
 
 #[test]

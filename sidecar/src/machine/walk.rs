@@ -41,7 +41,9 @@ fn words() -> impl Strategy<Value = Heard> {
         Decision::Publish,
     ]);
     prop_oneof![
-        1 => (policies(), any::<bool>()).prop_map(|(logs, children)| Heard::Welcome { terms: TERMS, logs, children }),
+        1 => (policies(), any::<bool>(), any::<bool>()).prop_map(|(logs, stranger, children)| {
+            Heard::Welcome { terms: TERMS, logs, stranger, children }
+        }),
         3 => (ids(), decisions, reasons())
             .prop_map(|(attempt, decision, why)| Heard::Verdict { attempt, decision, why }),
         3 => (1..40_u64).prop_map(|seq| Heard::BeatAck { seq, terms: TERMS }),

@@ -2,7 +2,7 @@
 
 use super::promises::{Promises, attempts, ended, since, started, starts, waiting};
 use super::sys::{Cut, cut_power};
-use super::{Absent, Case, Family, Need, Outcome, Round, damage, now};
+use super::{Absent, Case, Family, Need, Outcome, Round, damage, identity, now};
 use crate::world::life::Watched;
 use crate::world::place::Place;
 use crate::world::{World, wait_for};
@@ -24,6 +24,9 @@ pub static CASES: &[&Case] = &[
     &damage::STORE_LOG_CUT,
     &damage::LEDGER_PAGE,
     &damage::LEDGER_LOG_CUT,
+    &identity::LEDGER_LOST,
+    &identity::IDENTITY_LOST,
+    &identity::OTHER_INFORMER,
     &damage::OLD_BACKUP,
     &damage::OLD_BACKUP_ACCEPTED,
 ];

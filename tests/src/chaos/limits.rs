@@ -2,7 +2,7 @@
 
 use super::flow::BEAT;
 use super::pressure::{self, listen};
-use super::promises::{Promises, ended, since, started, starts, waiting};
+use super::promises::{Promises, ended, since, started, starts, waiting, waiting_among};
 use super::{Absent, Case, Family, Need, Outcome, now};
 use crate::world::life::Watched;
 use crate::world::{World, processes_with, wait_for};
@@ -263,7 +263,8 @@ fn keeper_files() -> Result<Outcome> {
     let fault = now();
     let mut ids = Vec::new();
     for _ in 0..SLOTS {
-        ids.push(promises.submit(&world, &["--tries", "1", "--", "sh", "-c", &waiting(&world, "runs")])?);
+        let script = waiting_among(&world, "runs", SLOTS);
+        ids.push(promises.submit(&world, &["--tries", "1", "--", "sh", "-c", &script])?);
     }
     started(&world, "runs")?;
     let states = listen(&world, BEATS)?;

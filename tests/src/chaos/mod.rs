@@ -19,6 +19,7 @@ pub mod disks;
 pub mod floods;
 pub mod flow;
 mod group;
+pub mod identity;
 pub mod job;
 pub mod kills;
 pub mod limits;

@@ -11,6 +11,9 @@ use serde_json::Value;
 use std::fmt::Display;
 use std::time::Duration;
 
+/// Between two looks of a script that waits for a file, seconds.
+const LOOK_SECONDS: f64 = 0.03;
+
 struct Promise {
     key: String,
     args: Vec<String>,
@@ -151,8 +154,15 @@ pub(super) fn ended(world: &World, id: &str) -> Result<Value> {
 
 /// A script that writes its process id and attempt into `starts-NAME` below the world, and runs until there is a file `go-NAME`.
 pub(super) fn waiting(world: &World, name: &str) -> String {
+    waiting_among(world, name, 1)
+}
+
+/// The same for one of so many: all together look for the file as often as one alone would, or they would take the machine.
+pub(super) fn waiting_among(world: &World, name: &str, count: usize) -> String {
     let dir = world.dir().display();
-    format!("echo $$ $INFORMER_ATTEMPT >> {dir}/starts-{name}; while [ ! -e {dir}/go-{name} ]; do sleep 0.03; done")
+    let seconds = LOOK_SECONDS * f64::from(u32::try_from(count).unwrap_or(u32::MAX));
+    let wait = format!("while [ ! -e {dir}/go-{name} ]; do sleep {seconds:.2}; done");
+    format!("echo $$ $INFORMER_ATTEMPT >> {dir}/starts-{name}; {wait}")
 }
 
 /// The process id of the first start of a [`waiting`] script.

@@ -299,6 +299,9 @@ impl World {
                 }
                 Effect::Send { session, message } => {
                     self.truth.on_order(&self.center.store, &message)?;
+                    if matches!(message.message, Some(Message::Welcome(_))) {
+                        self.truth.on_welcomed(self.net.workbox_of(session.0));
+                    }
                     if let Some(message) = super::wire::from_informer(*message, self.center.older) {
                         self.send_to_box(session.0, message);
                     }

@@ -116,9 +116,9 @@ impl World {
     fn drain(&mut self, n: usize, mode: v1::DrainMode) -> Result<(), Wrong> {
         let ticket = self.new_ticket();
         if mode == v1::DrainMode::Stop {
-            self.center.drained.insert(self.boxes[n].id);
+            self.center.drained.insert(self.boxes[n].sidecar);
         }
-        self.tell_center(Event::DrainRequested { ticket, sidecar: self.boxes[n].id, mode })
+        self.tell_center(Event::DrainRequested { ticket, sidecar: self.boxes[n].sidecar, mode })
     }
 
     fn put(&mut self, embedded: bool, replace: bool) -> Result<(), Wrong> {

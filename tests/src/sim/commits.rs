@@ -166,7 +166,7 @@ impl Truth {
             let old = before.tasks.get(&id).and_then(|old| old.attempts.iter().find(|old| old.number == known.number));
             let fresh = old.is_none_or(|old| old.ending.is_none());
             let excused = self.restores > 0 || self.unrecorded.contains(&attempt);
-            let holder = boxes.iter().find(|it| it.id.to_string() == known.sidecar);
+            let holder = boxes.iter().find(|it| it.sidecar.to_string() == known.sidecar);
             let here = holder.is_some_and(|it| it.has_end_or_process(attempt));
             if fresh && !excused && here && ending.reason() == v1::Reason::Lost {
                 return wrong(Check::AdoptedWithItsEnd, format!("{attempt} is called lost, and its record is whole"));

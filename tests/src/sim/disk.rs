@@ -1,6 +1,7 @@
 //! Disks: what survives a crash, and what goes wrong with writing. A commit counts from its flush on; before that a crash may lose
 //! it or keep it.
 
+use super::identity::Identity;
 use informer::machine::{Batch, KeyHit};
 use proto::id::{Fence, TaskId};
 use proto::{store, v1};
@@ -80,7 +81,8 @@ impl Store {
 #[derive(Debug, Default, Clone)]
 pub(super) struct Ledger {
     pub rows: BTreeMap<proto::id::AttemptId, Row>,
-    pub incarnation: u64,
+    /// Whose it is, once an agent has opened it.
+    pub whose: Option<Identity>,
     pub seen: Option<v1::Identity>,
     pub highest_fence: Fence,
 }

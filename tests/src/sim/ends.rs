@@ -96,7 +96,7 @@ impl World {
                 return left(format!("a process of {attempt} runs on"));
             }
             if !it.is_settled() {
-                return left(format!("sidecar {} still holds what it should have been told about", it.id));
+                return left(format!("sidecar {} still holds what it should have been told about", it.sidecar));
             }
         }
         match self.booked() {

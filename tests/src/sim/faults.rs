@@ -73,6 +73,10 @@ pub enum Kind {
     DamageLedger,
     /// The ledger is replaced by an older copy.
     RestoreLedger,
+    /// The ledger is moved away.
+    LoseLedger,
+    /// The ledger is, and what says who the sidecar is.
+    LoseIdentity,
     /// The box's wall clock jumps.
     JumpClock,
     /// The agent is replaced by one whose protocol is too new, and back again.
@@ -81,7 +85,7 @@ pub enum Kind {
 
 impl Kind {
     /// All.
-    pub const ALL: [Self; 32] = [
+    pub const ALL: [Self; 34] = [
         Self::Cut,
         Self::CutUp,
         Self::CutDown,
@@ -112,6 +116,8 @@ impl Kind {
         Self::FailLedger,
         Self::DamageLedger,
         Self::RestoreLedger,
+        Self::LoseLedger,
+        Self::LoseIdentity,
         Self::JumpClock,
         Self::NewerAgent,
     ];
@@ -279,6 +285,10 @@ impl World {
                 self.crash_agent(n, down_ms);
                 self.restore_ledger(n);
             }
+            Kind::LoseLedger | Kind::LoseIdentity => {
+                self.crash_agent(n, down_ms);
+                self.boxes[n].lose_ledger(strike.kind == Kind::LoseIdentity);
+            }
             Kind::JumpClock => self.boxes[n].wall_offset_ms = jump(luck),
             Kind::NewerAgent => {
                 self.boxes[n].too_new_until_ms = until_ms;
@@ -334,7 +344,7 @@ impl World {
 
     /// What is under way on a box, or anywhere.
     fn what_is_there(&self, workbox: Option<usize>) -> Vec<What> {
-        let sidecar = workbox.map(|n| self.boxes[n].id.to_string());
+        let sidecar = workbox.map(|n| self.boxes[n].sidecar.to_string());
         let mut found = Vec::new();
         for row in self.center.store.tasks.values() {
             found.extend(super::coverage::seen(row, sidecar.as_deref()));

@@ -406,7 +406,7 @@ impl World {
         record.alive = true;
         let fence = record.note.fence;
         let (life, sidecar) = (it.life, it.id);
-        self.judge_room(n, fence)?;
+        self.judge_room(n)?;
         self.coverage.processes += 1;
         self.truth.on_spawned(sidecar, attempt, fence)?;
         self.notice(n, attempt, Notice::Spawned(started));
@@ -425,17 +425,15 @@ impl World {
     }
 
     /// What runs here has room here, whether the informer knows of it or has set it aside.
-    fn judge_room(&self, n: usize, fence: Fence) -> Result<(), Wrong> {
+    fn judge_room(&self, n: usize) -> Result<(), Wrong> {
         let it = &self.boxes[n];
         let (busy, slots) = (it.alive().count(), it.plan.slots);
         if busy > slots as usize {
             return wrong(Check::BooksAgree, format!("box {n} runs {busy} processes in {slots} slots"));
         }
         let (asked, has) = (self.truth.asked_by(it.alive()), (it.plan.cpu_millis(), it.plan.memory_bytes()));
-        // An old agent cannot tell what it holds apart. And an informer that was restored repeats what its backup calls assigned and the
-        // box does not name, right after the inventory, when nobody has told it yet how much of the room is taken by what it has just
-        // set aside.
-        let excused = it.plan.old || self.truth.was_placed_before(fence);
+        // An old agent cannot tell what it holds apart.
+        let excused = it.plan.old;
         if !excused && (asked.cpu_millis > has.0 || asked.memory_bytes > has.1) {
             let running: Vec<String> = it.alive().map(|attempt| attempt.to_string()).collect();
             let what = format!("box {n} has {has:?} and runs {} that ask for {asked:?}", running.join(", "));

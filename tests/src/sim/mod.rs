@@ -12,6 +12,7 @@
 //! | `clients` | who submits, cancels, retries, drains, prunes |
 //! | `center` | the informer's shell: batches, commits that may hang, fail or be lost, effects after commits |
 //! | `workbox` | a machine with an agent (the sidecar machine under a model of shell and ledger) |
+//! | `identity` | who its sidecar is |
 //! | `uplink` | its agent's end of the link |
 //! | `keeper` | its keeper, monitors, records and processes |
 //! | `disk` | databases, their faults and their backups |
@@ -30,7 +31,7 @@
 //! | 2 one key is one task | `OneKeyOneTask` | informer `ForgetKey`, `IgnoreDigest` |
 //! | 3 one result is accepted, its outputs are published once and whole | `OneResult`, `OutputsAreTheWinners`, `EndsStay` | informer `AcceptTwice`, sidecar `PublishUnasked` |
 //! | 4 everything ends once faults stop | `EverythingEnds` | informer `NeverReplace`, sidecar `ForgetOutbox` |
-//! | 5 a second `stop` copy waits for the first | `SecondCopyWaits`, `LeaseEndsFirst` | informer `NoFenceWait`, sidecar `IgnoreLease` |
+//! | 5 a second `stop` copy waits for the first | `SecondCopyWaits`, `LeaseEndsFirst` | informer `NoFenceWait`, sidecar `IgnoreLease`, `LeaseToStrangers` |
 //! | 6 what is told to stop stops in time | `StoppedInTime` | sidecar `IgnoreStop` |
 //! | 7 restarts and restored backups end nothing; ends are kept | `NothingStoppedUnasked`, `AdoptedWithItsEnd`, `LedgerFirst` | informer `StopUnknown`, sidecar `ForgetRunning`, `StartTwice`, `AckBeforeLedger` |
 //! | 8 a wanted log is stored before it goes | `LogBeforePurge` (bytes and offsets: on real processes) | sidecar `PurgeBeforeStored` |
@@ -49,6 +50,7 @@ mod coverage;
 mod disk;
 mod ends;
 mod faults;
+mod identity;
 mod judge;
 mod keeper;
 mod net;

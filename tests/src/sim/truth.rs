@@ -87,10 +87,10 @@ pub(super) struct Truth {
     /// Sidecars that were told to stop their tasks in the batch whose effects leave.
     pub drained: BTreeSet<SidecarId>,
     copies_before: BTreeSet<(SidecarId, AttemptId)>,
-    /// What had been assigned when the last of them was made good: the restored informer may repeat it.
-    placed_before: BTreeSet<Fence>,
-    /// What the last of them does not know to be assigned.
+    /// What the last of them does not know to be assigned, on boxes that it does not know to be linked: nobody can wait for those.
     assigned_before: BTreeSet<(SidecarId, AttemptId, Fence)>,
+    /// Boxes whose inventory the informer that was restored last has answered.
+    told: BTreeSet<SidecarId>,
 }
 
 /// Whether a row's state is final.
@@ -212,8 +212,9 @@ impl Truth {
         }
         let terminal = backup.tasks.iter().filter(|(_, row)| is_terminal(row));
         self.terminal = terminal.map(|(id, row)| (*id, (row.state, row.ending.clone()))).collect();
-        // What was assigned after the backup may start yet; the store cannot know of it.
+        // What was assigned after the backup runs, and the store cannot know of it before its box has told.
         self.copies_before.extend(self.alive.iter().copied());
+        self.told.clear();
         let known = |attempt: &AttemptId| {
             let row = backup.tasks.get(&attempt.task);
             row.is_some_and(|row| row.attempts.iter().any(|known| known.number == attempt.number))
@@ -221,8 +222,8 @@ impl Truth {
         let unknown = self.fences.iter().filter(|(_, (_, attempt))| !known(attempt));
         let unknown =
             unknown.filter_map(|(fence, (workbox, attempt))| Some((super::sidecar_id((*workbox)?), *attempt, *fence)));
-        self.assigned_before = unknown.collect();
-        self.placed_before = self.fences.keys().copied().collect();
+        let linked = |sidecar: &SidecarId| backup.sidecars.get(&sidecar.to_string()).is_some_and(|row| !row.lost);
+        self.assigned_before = unknown.filter(|(sidecar, ..)| !linked(sidecar)).collect();
         // Numbers that this store has not given yet may be given again. A clock that was set back meanwhile may put what follows below
         // what nobody has told it of yet.
         self.spawned.clear();
@@ -251,11 +252,6 @@ impl Truth {
             sum.memory_bytes += facts.memory_bytes;
         }
         sum
-    }
-
-    /// It had been assigned before the last backup was restored.
-    pub(super) fn was_placed_before(&self, fence: Fence) -> bool {
-        self.placed_before.contains(&fence)
     }
 
     pub(super) fn needs_inputs(&self, task: TaskId) -> bool {
@@ -294,6 +290,16 @@ impl Truth {
         attempt: AttemptId,
         fence: Fence,
     ) -> Result<(), Wrong> {
+        // What runs from before a restored backup is no secret any more once its box has told it.
+        let stops = self.plan_of(attempt.task).is_some_and(|plan| plan.facts.stop_on_disconnect);
+        let other = |(sidecar, copy): &&(SidecarId, AttemptId)| {
+            let same = workbox.is_some_and(|n| super::sidecar_id(n) == *sidecar) && *copy == attempt;
+            copy.task == attempt.task && !same && self.told.contains(sidecar)
+        };
+        if let Some((sidecar, copy)) = self.copies_before.iter().find(other).filter(|_| stops) {
+            let what = format!("{attempt} is assigned while {copy} runs on {sidecar}, which has told so");
+            return wrong(Check::SecondCopyWaits, what);
+        }
         let known = *self.fences.entry(fence).or_insert((workbox, attempt));
         if known != (workbox, attempt) {
             let what = format!("{fence:?} is given to {attempt} at {workbox:?}, and was to {known:?}");
@@ -307,6 +313,11 @@ impl Truth {
             *latest = (attempt.number, fence);
         }
         Ok(())
+    }
+
+    /// The informer has taken this box's inventory.
+    pub(super) fn on_welcomed(&mut self, workbox: Option<usize>) {
+        self.told.extend(workbox.map(super::sidecar_id));
     }
 
     pub(super) fn on_start_ordered(&self, sidecar: SidecarId, attempt: AttemptId) -> Result<(), Wrong> {
@@ -398,6 +409,10 @@ impl Truth {
         };
         let Some(row) = store.tasks.get(&attempt.task) else { return fail("its task is unknown") };
         let Some(known) = row.attempts.iter().find(|known| known.number == attempt.number) else {
+            if row.aside.iter().any(|aside| aside.number == attempt.number) {
+                // It was assigned after the backup, beside which another copy runs, and must not start any more.
+                return Ok(());
+            }
             // It is so old that it was dropped from the list.
             return if row.attempts_dropped > 0 { Ok(()) } else { fail("the store does not know it") };
         };

@@ -4,7 +4,7 @@ use super::judge::{Check, Wrong, wrong};
 use super::net::{Delivery, Introduction, Side};
 use super::workbox::{Inside, Workbox};
 use super::{Step, World};
-use proto::id::Fence;
+use proto::id::{AttemptId, Fence};
 use proto::v1;
 use sidecar::machine::{Event, LinkId, Machine};
 use v1::informer_message::Message;
@@ -12,7 +12,13 @@ use v1::sidecar_message::Message as Up;
 
 impl World {
     pub(super) fn send_hello(&mut self, n: usize, link: LinkId, held: Vec<v1::HeldAttempt>) -> Result<(), Wrong> {
-        let held = match held.into_iter().map(informer::edge::convert::held).collect() {
+        let old = self.boxes[n].plan.old;
+        let whole = |held: v1::HeldAttempt| {
+            let attempt = held.attempt.as_ref().and_then(|id| AttemptId::from_wire(id).ok());
+            let held = v1::HeldAttempt { asked: Some(self.truth.asked_by(attempt)), ..held };
+            if old { super::wire::old_held(held) } else { held }
+        };
+        let held = match held.into_iter().map(whole).map(informer::edge::convert::held).collect() {
             Ok(held) => held,
             Err(faults) => {
                 return wrong(Check::EdgeTakesIt, format!("an inventory does not pass the edge: {faults}"));
@@ -51,7 +57,7 @@ impl World {
             let what = format!("sidecar {n} believes in a lease until {ends_ms}, the informer until {granted_ms}");
             return wrong(Check::LeaseEndsFirst, what);
         }
-        it.lease_deadline_ms = deadline_ms;
+        (it.lease_deadline_ms, it.lease_of) = (deadline_ms, Some(it.sidecar));
         Ok(())
     }
 
@@ -135,7 +141,8 @@ impl World {
             }
             self.watch_stop(n, attempt);
         }
-        match super::wire::heard(message, &self.truth, old) {
+        let stranger = self.boxes[n].is_stranger();
+        match super::wire::heard(message, &self.truth, old, stranger) {
             Some(heard) => self.tell_agent(n, Event::Heard { link, heard }),
             None => Ok(()),
         }

@@ -22,17 +22,27 @@ pub(super) fn from_informer(message: v1::InformerMessage, older: bool) -> Option
 
 /// A beat as the first protocol had it.
 pub(super) fn old_beat(beat: v1::Beat) -> v1::Beat {
-    v1::Beat { held: 0, closed: false, apart: None, ..beat }
+    v1::Beat { held: 0, closed: false, apart: None, aside: None, ..beat }
+}
+
+/// An entry of an inventory as the first protocol had it.
+pub(super) fn old_held(held: v1::HeldAttempt) -> v1::HeldAttempt {
+    v1::HeldAttempt { asked: None, over: false, ..held }
 }
 
 /// What an agent makes of a message; `None`: it has no place in its machine, or the agent is too old for it.
-pub(super) fn heard(message: v1::InformerMessage, truth: &Truth, old: bool) -> Option<Heard> {
+pub(super) fn heard(message: v1::InformerMessage, truth: &Truth, old: bool, stranger: bool) -> Option<Heard> {
     let terms = |beat_ms, lease_ms, fence_grace_ms| Terms { beat_ms, lease_ms, fence_grace_ms };
     let id = |wire: Option<v1::AttemptId>| AttemptId::from_wire(&wire.unwrap_or_default()).expect("ids are whole");
     Some(match message.message? {
         Message::Welcome(m) => {
             let logs = if old { v1::LogPolicy::Unspecified } else { m.log_policy() };
-            Heard::Welcome { terms: terms(m.beat_ms, m.lease_ms, m.fence_grace_ms), logs, children: m.children && !old }
+            Heard::Welcome {
+                terms: terms(m.beat_ms, m.lease_ms, m.fence_grace_ms),
+                logs,
+                stranger,
+                children: m.children && !old,
+            }
         }
         Message::Verdict(m) => Heard::Verdict { decision: m.decision(), why: m.why(), attempt: id(m.attempt) },
         Message::BeatAck(m) => Heard::BeatAck { seq: m.seq, terms: terms(m.beat_ms, m.lease_ms, m.fence_grace_ms) },

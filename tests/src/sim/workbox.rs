@@ -1,6 +1,7 @@
 //! A machine with an agent (the sidecar machine under a model of shell and ledger), a keeper and processes.
 
 use super::disk::{Disk, Ledger};
+use super::identity::Identity;
 use super::judge::{Check, Wrong, wrong};
 use super::keeper::Record;
 use super::net::Side;
@@ -55,7 +56,13 @@ struct InFlight {
 
 /// One box.
 pub(super) struct Workbox {
+    /// Of the box, whoever its sidecar is.
     pub id: SidecarId,
+    /// Who the agent is; the file beside the ledger says so, too, unless it is lost.
+    pub sidecar: SidecarId,
+    pub file: Option<Identity>,
+    /// Sidecars that this box has been.
+    pub lives: u128,
     pub plan: BoxPlan,
     pub wall_offset_ms: i64,
     pub agent: Option<Machine>,
@@ -64,8 +71,6 @@ pub(super) struct Workbox {
     pub ledger: Ledger,
     /// What somebody might put in its place.
     pub ledger_copy: Ledger,
-    /// An older ledger counts fewer starts than the informer has seen.
-    outdated: bool,
     /// An agent that starts until then is of a version that the informer refuses.
     pub too_new_until_ms: u64,
     /// The present one is.
@@ -92,6 +97,8 @@ pub(super) struct Workbox {
     pub prepared: BTreeSet<AttemptId>,
     /// The lease page, on the box's clock.
     pub lease_deadline_ms: u64,
+    /// Who earned it.
+    pub lease_of: Option<SidecarId>,
     pub next_token: u64,
 }
 
@@ -99,6 +106,9 @@ impl Workbox {
     pub(super) fn new(n: usize, plan: BoxPlan) -> Self {
         Self {
             id: super::sidecar_id(n),
+            sidecar: super::sidecar_id(n),
+            file: None,
+            lives: 0,
             plan,
             wall_offset_ms: 0,
             agent: None,
@@ -106,7 +116,6 @@ impl Workbox {
             disk: Disk::default(),
             ledger: Ledger::default(),
             ledger_copy: Ledger::default(),
-            outdated: false,
             too_new_until_ms: 0,
             too_new: false,
             seen: None,
@@ -126,6 +135,7 @@ impl Workbox {
             records: BTreeMap::new(),
             prepared: BTreeSet::new(),
             lease_deadline_ms: 0,
+            lease_of: None,
             next_token: 0,
         }
     }
@@ -154,9 +164,10 @@ impl Workbox {
 
     pub(super) fn hello(&self) -> Hello {
         Hello {
-            sidecar: self.id,
-            incarnation: self.ledger.incarnation,
-            start: if self.plan.old { 0 } else { self.ledger.incarnation },
+            sidecar: self.sidecar,
+            incarnation: self.incarnation(),
+            start: if self.plan.old { 0 } else { self.incarnation() },
+            yields: false,
             host: format!("box{}", self.id.as_u128()),
             version: "simulated".to_owned(),
             labels: [("zone".to_owned(), self.plan.zone.to_owned())].into(),
@@ -216,7 +227,7 @@ impl World {
         let now_ms = self.agenda.now_ms;
         let it = &mut self.boxes[n];
         it.life += 1;
-        it.ledger.incarnation += 1;
+        it.introduce();
         (it.seen, it.highest_fence) = (it.ledger.seen.clone(), it.ledger.highest_fence);
         it.disturb(now_ms);
         it.too_new = it.too_new_until_ms > now_ms;
@@ -271,7 +282,6 @@ impl World {
     pub(super) fn restore_ledger(&mut self, n: usize) {
         let it = &mut self.boxes[n];
         it.ledger = it.ledger_copy.clone();
-        it.outdated = true;
         it.disk.damaged = false;
     }
 
@@ -583,11 +593,10 @@ impl World {
         Ok(())
     }
 
-    /// The informer will not have this agent: it is too new, or counts fewer starts than one before it. Whoever supervises it starts
-    /// it again.
+    /// The informer will not have this agent: it is too new. Whoever supervises it starts it again.
     fn on_given_up(&mut self, n: usize, message: &str) -> Result<(), Wrong> {
         let it = &self.boxes[n];
-        if !it.outdated && !it.too_new {
+        if !it.too_new {
             return wrong(Check::EverythingEnds, format!("sidecar {n} gave up: {message}"));
         }
         self.crash_agent(n, 500);

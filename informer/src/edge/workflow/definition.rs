@@ -15,6 +15,7 @@ impl From<PutError> for Error {
     fn from(error: PutError) -> Self {
         match error {
             PutError::Refused(refused) => Self::Definition(refused.to_string()),
+            PutError::Script(why) => Self::Definition(why),
             PutError::Shell(error) => Self::Shell(error),
         }
     }

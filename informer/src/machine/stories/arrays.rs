@@ -161,6 +161,7 @@ fn a_failed_member_is_tried_again_by_itself_and_then_counted() {
                 credit: 4,
                 held: 0,
                 apart: v1::Resources::default(),
+                aside: Some(vec![]),
                 closed: false,
                 progress: vec![],
             };

@@ -126,6 +126,7 @@ fn who_fetches_inputs_does_not_hold_the_window_of_a_fresh_sidecar() {
         credit: 7,
         held: 1,
         apart: v1::Resources::default(),
+        aside: Some(vec![]),
         closed: false,
         progress,
     });
@@ -253,6 +254,7 @@ fn a_failed_spawn_does_not_shut_a_sidecar_whose_other_task_runs_on() {
     let spawn = v1::Ending { reason: v1::Reason::Spawn.into(), machine_fault: true, ..Default::default() };
     world.report(session, fails, Report::Ended(Box::new(spawn)));
     world.submit(facts());
+    world.pass(BEAT);
     world.beat(session, 4);
     assert_eq!(world.assigned().len(), 1, "beside the one that runs, one more may be tried");
 }
@@ -444,4 +446,16 @@ fn a_cancel_that_crosses_a_staged_success_wins_and_charges_nobody() {
     assert_eq!(world.stops(), 1, "its sidecar hears that nobody wants what it staged");
     let row = world.row(task);
     assert_eq!((row.state(), row.own_failures), (v1::TaskState::Cancelled, 0));
+}
+
+#[test]
+fn an_end_that_is_the_first_news_tells_the_start_too() {
+    let mut world = World::new();
+    let session = world.link(1, 1, 1, vec![]);
+    let task = world.submit(facts());
+    let attempt = world.one_assigned();
+    world.tell(Event::LinkClosed { session });
+    let ending = v1::Ending { started_unix_ms: 5, ..exit(0) };
+    world.link(1, 2, 1, vec![held(attempt, HeldState::Ended(Box::new(ending)))]);
+    assert_eq!(world.row(task).attempts[0].started_unix_ms, 5);
 }

@@ -105,6 +105,7 @@ fn of_two_running_copies_the_one_further_on_is_kept() {
             credit: 0,
             held: 1,
             apart: v1::Resources::default(),
+            aside: Some(vec![]),
             closed: false,
             progress,
         });
@@ -237,20 +238,6 @@ fn what_a_restored_store_does_not_list_is_set_aside_each_time_it_is_told() {
 }
 
 #[test]
-fn the_newer_incarnation_wins() {
-    let mut world = World::new();
-    let newer = Hello { incarnation: 2, ..World::hello(1, 1) };
-    let session = world.link_as(newer, 1, vec![]);
-    world.effects.clear();
-    world.link(1, 2, 1, vec![]);
-    let [Effect::CloseLink { session: SessionId(2), refuse }] = world.effects.as_slice() else {
-        panic!("the older incarnation is refused: {:?}", world.effects)
-    };
-    assert!(refuse.r#final);
-    assert_eq!(world.machine.session_of(&SidecarId::from_u128(1).to_string()), Some(session));
-}
-
-#[test]
 fn what_is_set_aside_takes_room() {
     let mut world = World::new();
     let session = world.link(1, 1, 4, vec![]);
@@ -261,6 +248,7 @@ fn what_is_set_aside_takes_room() {
         credit: limit,
         held: 0,
         apart: v1::Resources { cpu_millis, memory_bytes: 0 },
+        aside: Some(vec![]),
         closed: false,
         progress: vec![],
     };
@@ -274,40 +262,6 @@ fn what_is_set_aside_takes_room() {
     assert_eq!(world.state(second), v1::TaskState::Ready);
     world.tell(beat(3, 1000));
     assert_eq!(world.one_assigned().0.task, second);
-}
-
-#[test]
-fn of_two_copies_of_a_sidecar_the_first_has_the_id() {
-    let mut world = World::new();
-    let copy = |start| Hello { start, ..World::hello(1, 1) };
-    world.link_as(copy(7), 1, vec![]);
-    world.effects.clear();
-    world.link_as(copy(8), 2, vec![]);
-    let [Effect::CloseLink { session: SessionId(2), refuse }] = world.effects.as_slice() else {
-        panic!("the second is refused: {:?}", world.effects)
-    };
-    assert_eq!((&refuse.code[..], refuse.r#final), ("copy", true));
-    // The same process again, one that is too old to tell, and one that was started since.
-    for (session, hello) in [(3, copy(7)), (4, copy(0)), (5, Hello { incarnation: 2, ..copy(9) })] {
-        let session = world.link_as(hello, session, vec![]);
-        assert_eq!(world.machine.session_of(&SidecarId::from_u128(1).to_string()), Some(session));
-    }
-}
-
-#[test]
-fn a_copy_is_told_apart_after_a_restart_of_the_informer_too() {
-    let mut world = World::new();
-    let copy = |start| Hello { start, ..World::hello(1, 1) };
-    world.link_as(copy(7), 1, vec![]);
-    let batch = world.commit();
-    world.machine = Machine::new(Config { epoch: 2, ..config() }, world.now, [], batch.sidecars, []);
-    world.effects.clear();
-    world.link_as(copy(8), 2, vec![]);
-    assert!(
-        matches!(&world.effects[..], [Effect::CloseLink { refuse, .. }] if refuse.code == "copy"),
-        "{:?}",
-        world.effects
-    );
 }
 
 #[test]
@@ -588,32 +542,6 @@ fn an_operator_may_vouch_for_a_restored_store() {
 }
 
 #[test]
-fn a_sidecar_that_drains_gets_nothing_back_before_its_next_beat() {
-    let mut world = World::new();
-    let session = world.link(1, 1, 1, vec![]);
-    world.submit(facts());
-    let first = world.one_assigned();
-    world.started(session, first);
-    let drained = v1::Ending { reason: v1::Reason::Drained.into(), ..exit(143) };
-    world.report(session, first, Report::Ended(Box::new(drained)));
-    assert_eq!(world.assigned(), [], "it went right back");
-    world.beat(session, 1);
-    world.one_assigned();
-}
-
-#[test]
-fn an_end_that_is_the_first_news_tells_the_start_too() {
-    let mut world = World::new();
-    let session = world.link(1, 1, 1, vec![]);
-    let task = world.submit(facts());
-    let attempt = world.one_assigned();
-    world.tell(Event::LinkClosed { session });
-    let ending = v1::Ending { started_unix_ms: 5, ..exit(0) };
-    world.link(1, 2, 1, vec![held(attempt, HeldState::Ended(Box::new(ending)))]);
-    assert_eq!(world.row(task).attempts[0].started_unix_ms, 5);
-}
-
-#[test]
 fn a_sidecar_that_is_closed_gets_nothing_whatever_ends_there() {
     let mut world = World::new();
     let session = world.link(1, 1, 1, vec![]);
@@ -628,6 +556,7 @@ fn a_sidecar_that_is_closed_gets_nothing_whatever_ends_there() {
         credit: 0,
         held: 1,
         apart: v1::Resources::default(),
+        aside: Some(vec![]),
         closed: true,
         progress,
     });

@@ -2,10 +2,13 @@
 //! checks all invariants.
 
 mod arrays;
+mod copies;
 mod lifecycle;
 mod losses;
 mod operations;
 mod queue;
+mod restored;
+mod shown;
 mod workflows;
 
 use super::*;
@@ -130,6 +133,7 @@ impl World {
             sidecar: SidecarId::from_u128(n),
             incarnation: 1,
             start: 0,
+            yields: false,
             host: format!("box{n}"),
             version: "1".into(),
             labels: BTreeMap::new(),
@@ -166,6 +170,7 @@ impl World {
             credit: limit,
             held: 0,
             apart: v1::Resources::default(),
+            aside: Some(vec![]),
             closed: false,
             progress: Vec::new(),
         });
@@ -222,7 +227,7 @@ impl World {
 }
 
 fn held(attempt: (AttemptId, Fence), state: HeldState) -> Held {
-    Held { attempt: attempt.0, fence: attempt.1, state }
+    Held { attempt: attempt.0, fence: attempt.1, state, asked: Some(v1::Resources::default()), over: false }
 }
 
 fn running(step: u64) -> HeldState {

@@ -198,3 +198,17 @@ fn an_embedded_executor_registers_itself_and_gets_its_tasks_only() {
     let mode = batch.executors[0].executor.as_ref().and_then(|executor| executor.mode.clone());
     assert!(matches!(mode, Some(v1::executor::Mode::Embedded(_))));
 }
+
+#[test]
+fn a_sidecar_that_drains_gets_nothing_back_before_its_next_beat() {
+    let mut world = World::new();
+    let session = world.link(1, 1, 1, vec![]);
+    world.submit(facts());
+    let first = world.one_assigned();
+    world.started(session, first);
+    let drained = v1::Ending { reason: v1::Reason::Drained.into(), ..exit(143) };
+    world.report(session, first, Report::Ended(Box::new(drained)));
+    assert_eq!(world.assigned(), [], "it went right back");
+    world.beat(session, 1);
+    world.one_assigned();
+}

@@ -36,7 +36,8 @@ pub use rows::wire_status;
 pub(super) use start::Answered;
 pub use work::work_id;
 
-use super::event::{Now, PayloadHandle, RunId, RunKeyHit, Templates};
+use super::event::{FlowEvent, Now, PayloadHandle, RunId, RunKeyHit, Templates};
+use super::{Cx, Machine};
 use admission::Admission;
 use bytes::Bytes;
 use definition::Definitions;
@@ -172,4 +173,36 @@ impl Held {
 /// How a run sees the present.
 fn moment(now: Now) -> Moment {
     Moment { ms: now.wall_ms, jitter: now.entropy }
+}
+
+impl Machine {
+    pub(super) fn on_flow(&mut self, cx: &mut Cx<'_>, event: FlowEvent) {
+        match event {
+            FlowEvent::RunStarted(new) => self.on_run_started(cx, *new),
+            FlowEvent::RunPrepared { by, step, child, waits, exists, outcome } => {
+                let answer = Answered { by, step, child, waits, exists, outcome };
+                self.on_run_prepared(cx, answer);
+            }
+            FlowEvent::Evaluated { run, step, ticket, answer, templates } => {
+                self.on_evaluated(cx, &run, (step, ticket), *answer, templates);
+            }
+            FlowEvent::RunOperated { ticket, run, stored, operation, key } => {
+                self.on_run_operated(cx, ticket, (run, stored), operation, key);
+            }
+            FlowEvent::DefinitionPut { ticket, definition, replace } => {
+                self.on_definition_put(cx, ticket, *definition, replace);
+            }
+            FlowEvent::DefinitionDeleted { ticket, name, version } => {
+                self.on_definition_deleted(cx, ticket, &name, version);
+            }
+            FlowEvent::TaskDefinitionPut { ticket, definition } => self.on_task_definition_put(cx, ticket, *definition),
+            FlowEvent::TaskDefinitionDeleted { ticket, name } => self.on_task_definition_deleted(cx, ticket, &name),
+            FlowEvent::Polled { ticket, names, worker, count, wait_ms } => {
+                self.on_polled(cx, ticket, names, worker, (count, wait_ms));
+            }
+            FlowEvent::WorkUpdated { ticket, run, step, stored, update } => {
+                self.on_work_updated(cx, ticket, (run, step), stored, update);
+            }
+        }
+    }
 }

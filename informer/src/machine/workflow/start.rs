@@ -183,7 +183,7 @@ pub(super) struct Want {
     pub start: ChildStart,
 }
 
-/// The fields of [`super::super::Event::RunPrepared`].
+/// The fields of [`super::super::FlowEvent::RunPrepared`].
 pub(in super::super) struct Answered {
     pub by: RunId,
     pub step: Option<StepIx>,

@@ -95,14 +95,14 @@ impl Evaluator {
         answers: &mpsc::Sender<FlowCall>,
     ) -> Result<Self, Error> {
         let lanes: [Arc<Lane>; 2] = Default::default();
-        let mut evaluator = Self { lanes, scripts: Arc::clone(scripts), threads: Vec::new() };
+        let mut evaluator = Self { lanes, scripts: scripts.clone(), threads: Vec::new() };
         let places = [(0, PLAIN), (1, SCRIPTED)].into_iter().flat_map(|(lane, count)| (0..count).map(move |_| lane));
         for lane in places {
             let worker = Worker {
                 lane: Arc::clone(&evaluator.lanes[lane]),
                 reader: store.reader()?,
                 plans: Arc::clone(plans),
-                scripts: Arc::clone(scripts),
+                scripts: scripts.clone(),
                 answers: answers.clone(),
             };
             let thread = thread::Builder::new().name("evaluate".to_owned()).spawn(move || worker.work());
@@ -120,7 +120,7 @@ impl Evaluator {
 impl Drop for Evaluator {
     fn drop(&mut self) {
         self.lanes.iter().for_each(|lane| lane.close());
-        self.scripts.close();
+        self.scripts.0.close();
         for thread in self.threads.drain(..) {
             // A panic has been told by the panic hook.
             let _ = thread.join();
@@ -164,7 +164,7 @@ impl Worker {
 
     fn evaluate(&mut self, run: RunId, question: &Question, plan: &Plan) -> Result<FlowCall, store::Error> {
         let stock = Stock::new(&mut *self.reader);
-        let tools = Tools { bodies: &stock, scripts: &*self.scripts, registry: &stock };
+        let tools = Tools { bodies: &stock, scripts: &*self.scripts.0, registry: &stock };
         let mut answer = evaluate::answer(question, plan, tools);
         let mut templates = Arc::new(Templates::new());
         match laid(&answer) {

@@ -83,6 +83,9 @@ pub enum PutError {
     /// It cannot run.
     #[error("{0}")]
     Refused(#[from] Refused),
+    /// One of its scripts cannot be read.
+    #[error("{0}")]
+    Script(String),
     /// The shell refused.
     #[error(transparent)]
     Shell(#[from] Error),
@@ -113,9 +116,10 @@ impl Handle {
     ///
     /// # Errors
     /// [`PutError`].
-    pub async fn put_definition(&self, mut json: Value, replace: bool) -> Result<Put, PutError> {
+    pub async fn put_definition(&self, json: Value, replace: bool) -> Result<Put, PutError> {
         let accepted = Definition::parse_with(&json, check_task)?;
         let (name, notes) = (accepted.value.name, accepted.notes);
+        let mut json = self.scripts_are_read(json).await?;
         // A version that is given is the user's, and what is stored never tells it: versions may have equal contents.
         let given = json.as_object_mut().and_then(|json| json.remove("version")).filter(|version| !version.is_null());
         let version = if given.is_some() { accepted.value.version } else { 0 };
@@ -130,6 +134,17 @@ impl Handle {
         match self.call_flows(What::PutDefinition { definition, replace }, Vec::new()).await? {
             Reply::Definition { version, existed } => Ok(Put { name, version, existed, notes }),
             other => Err(unexpected(other).into()),
+        }
+    }
+
+    /// Gives a definition back whose scripts can be read.
+    async fn scripts_are_read(&self, json: Value) -> Result<Value, PutError> {
+        let scripts = self.scripts.clone();
+        let checked = tokio::task::spawn_blocking(move || scripts.0.check(&json).map(|()| json)).await;
+        match checked {
+            Ok(checked) => checked.map_err(PutError::Script),
+            // The caller's runtime is shutting down.
+            Err(_) => Err(Error::Stopped("it is stopping".to_owned()).into()),
         }
     }
 
@@ -255,10 +270,11 @@ impl Handle {
         let prepared = self.read(move |reader| {
             let stock = Stock::new(reader);
             let prepared = prepare::start(&plans, &stock, wanted);
-            Ok(prepared.map(Ok).unwrap_or_else(Err).map(|prepared| (prepared, stock.finish())))
+            // A store that cannot be read is no fault of the definition.
+            let bodies = stock.finish()?;
+            Ok(prepared.map(|prepared| (prepared, bodies)))
         });
-        let (prepared, bodies) = prepared.await?.map_err(StartError::Definition)?;
-        Ok((prepared, bodies.map_err(Error::from)?))
+        prepared.await?.map_err(StartError::Definition)
     }
 
     /// Does something to a run. `input` is the JSON that the operation brings; its handle is filled into it.

@@ -25,6 +25,8 @@ pub(super) use prepare::Plans;
 pub(super) use stored::{family, live};
 pub use template::check_task;
 
+use crate::scripts::{Pool, scripts_of};
+use serde_json::Value;
 use std::sync::Arc;
 use workflow::evaluate::Scripts;
 
@@ -32,16 +34,49 @@ use workflow::evaluate::Scripts;
 pub trait Engine: Scripts + Send + Sync {
     /// Ends what runs: whoever waits is told so, and nobody looks at the answer any more.
     fn close(&self) {}
+
+    /// Looks at the scripts of a definition that is to be registered; nothing is run.
+    ///
+    /// # Errors
+    /// The first that cannot be read, with its field's path.
+    fn check(&self, _definition: &Value) -> Result<(), String> {
+        Ok(())
+    }
 }
 
-impl Engine for crate::scripts::Pool {
+impl Engine for Pool {
     fn close(&self) {
         Self::close(self);
+    }
+
+    fn check(&self, definition: &Value) -> Result<(), String> {
+        for script in scripts_of(definition) {
+            match script.check(self) {
+                Err(error) if error.is_of_script() => return Err(format!("{}: {error}", script.path)),
+                // Whoever cannot look at it now will not hinder its registration: it fails its task if it is broken.
+                Ok(()) | Err(_) => {}
+            }
+        }
+        Ok(())
     }
 }
 
 /// A shared one.
-pub type Engines = Arc<dyn Engine>;
+#[derive(Clone)]
+pub struct Engines(Arc<dyn Engine>);
+
+impl Engines {
+    /// Shares an engine.
+    pub fn new(engine: impl Engine + 'static) -> Self {
+        Self(Arc::new(engine))
+    }
+}
+
+impl std::fmt::Debug for Engines {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Engines").finish_non_exhaustive()
+    }
+}
 
 /// Runs no scripts: for an informer that has no engine.
 #[derive(Debug, Clone, Copy, Default)]
@@ -53,11 +88,11 @@ const NO_SCRIPTS: &str =
 impl Engine for NoScripts {}
 
 impl Scripts for NoScripts {
-    fn javascript(&self, _: &str, _: &serde_json::Value) -> Result<serde_json::Value, String> {
+    fn javascript(&self, _: &str, _: &Value) -> Result<Value, String> {
         Err(NO_SCRIPTS.to_owned())
     }
 
-    fn jq(&self, _: &str, _: &serde_json::Value) -> Result<Vec<serde_json::Value>, String> {
+    fn jq(&self, _: &str, _: &Value) -> Result<Vec<Value>, String> {
         Err(NO_SCRIPTS.to_owned())
     }
 }

@@ -28,14 +28,44 @@ pub(super) fn is_small(db: &Connection, path: &Path) -> Result<bool, Error> {
     bytes().map(|bytes: i64| bytes <= AT_ONCE_BYTES).map_err(|error| explain("read", path, error))
 }
 
+/// Faults that a message names; the first ones say where it began.
+const NAMED: usize = 3;
+
+/// Letters of each: none of SQLite's is longer, and what a damaged page makes it say need not be.
+const LETTERS: usize = 120;
+
 /// Reads every page.
 pub(super) fn whole(db: &Connection, path: &Path) -> Result<(), Error> {
-    let verdict: String =
-        db.pragma_query_value(None, "quick_check", |row| row.get(0)).map_err(|error| explain("read", path, error))?;
-    if verdict == "ok" {
+    let failed = |error| explain("read", path, error);
+    let mut verdict = Vec::new();
+    db.pragma_query(None, "quick_check", |row| {
+        verdict.push(row.get::<_, String>(0)?);
+        Ok(())
+    })
+    .map_err(failed)?;
+    if verdict == ["ok"] {
         return Ok(());
     }
-    Err(damaged(path, "quick_check", verdict.lines().next().unwrap_or_default()))
+    // A row may have many lines; those with stars only say which database.
+    let faults: Vec<&str> =
+        verdict.iter().flat_map(|row| row.lines()).filter(|line| !line.is_empty() && !line.starts_with('*')).collect();
+    let named: Vec<String> = faults.iter().take(NAMED).map(|fault| name(db, fault)).collect();
+    let more = faults.len() - named.len();
+    let more = if more == 0 { String::new() } else { format!(", and {more} more") };
+    Err(damaged(path, "quick_check", format_args!("{}{more}", named.join(", "))))
+}
+
+/// One fault, with the name of what SQLite calls a tree.
+fn name(db: &Connection, fault: &str) -> String {
+    let tree = fault.strip_prefix("Tree ").and_then(|rest| rest.split_once(' '));
+    let named = tree.and_then(|(root, rest)| {
+        let root: u32 = root.parse().ok()?;
+        let sql = "SELECT name FROM sqlite_schema WHERE rootpage = ?1";
+        let name: String = db.query_row(sql, [root], |row| row.get(0)).ok()?;
+        Some(format!("{name} {rest}"))
+    });
+    let fault = named.unwrap_or_else(|| fault.to_owned());
+    fault.chars().map(|letter| if letter.is_control() { ' ' } else { letter }).take(LETTERS).collect()
 }
 
 /// A check under way, or done. Dropping it ends the thread.

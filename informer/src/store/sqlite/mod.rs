@@ -3,9 +3,12 @@
 //! ```text
 //!   <data>/informer.lock         flock of the one owner, its pid inside
 //!   <data>/informer.db           the database, WAL, synchronous=FULL
+//!   <data>/informer.db-wal       its newest commits, moved into it from time to time
 //!   <data>/informer.db-witness   the last commit that somebody was told of
 //! ```
 
+mod alone;
+mod backup;
 #[cfg(test)]
 mod bench;
 mod body;
@@ -18,7 +21,12 @@ mod flow_read;
 mod item;
 mod list;
 mod lock;
+mod log;
+mod look;
+mod meta;
 mod open;
+#[cfg(test)]
+mod pairs;
 mod prune;
 mod read;
 mod row;
@@ -26,9 +34,11 @@ mod schema;
 #[cfg(test)]
 mod tests;
 mod v2;
-mod v3;
+mod v4;
 mod witness;
 mod write;
+
+pub use backup::backup;
 
 use super::{Commit, Error, Identity, Reached, Read, Store};
 use check::Check;
@@ -43,6 +53,8 @@ use witness::Witness;
 pub struct Sqlite {
     identity: Identity,
     path: PathBuf,
+    /// What the file is known to hold without its log.
+    moved: Reached,
     /// Why nothing is written any more.
     poisoned: Option<String>,
     check: Check,
@@ -59,8 +71,8 @@ impl Sqlite {
     ///
     /// # Errors
     /// [`Error::Locked`] for a second owner; [`Error::Directory`], [`Error::Full`]; [`Error::NotADatabase`], [`Error::Foreign`],
-    /// [`Error::Newer`], [`Error::Corrupt`] for a file that is not a usable store; [`Error::Behind`] for one that lacks commits which
-    /// were acknowledged.
+    /// [`Error::Newer`], [`Error::Corrupt`] for a file that is not a usable store; [`Error::Behind`] and [`Error::NoLog`] for one that
+    /// lacks commits which were acknowledged; [`Error::Mixed`] for one with a log that is not its own.
     pub fn open(data: &Path) -> Result<Self, Error> {
         Self::open_as(data, false)
     }
@@ -77,18 +89,51 @@ impl Sqlite {
         open::directory(data)?;
         let lock = Lock::take(data)?;
         let path = open::find_or_create(data)?;
-        let statement = witness::read(&path);
-        let mut db = open::connect(&path)?;
-        // Whoever is refused leaves everything as it was, the log too.
-        open::leave_the_log(&db).map_err(|error| fault::explain("open", &path, error))?;
-        let whole = open::check(&mut db, &path, statement.filter(|_| !restored))?;
-        open::writer(&db, &path)?;
-        let identity = open::claim(&db, &path)?;
+        let before = look::Before::of(&path);
+        let looked = look::at(&path, restored).and_then(|looked| open::writer(&looked.db, &path).map(|()| looked));
+        let look::Looked { mut db, version, whole, moved } = looked.inspect_err(|_| before.restore())?;
+        schema::migrate(&mut db, &path, version)?;
+        let identity = meta::claim(&db, &path, moved)?;
         let witness = Witness::begin(&path, &identity);
-        open::take_the_log(&db).map_err(|error| fault::explain("open", &path, error))?;
+        log::take(&db).map_err(|error| fault::explain("open", &path, error))?;
         open::sweep(&db, &path)?;
-        let check = if whole { Check::done(&path) } else { Check::start(&path)? };
-        Ok(Self { identity, path, poisoned: None, check, witness, db, _lock: lock })
+        let mut store =
+            Self { identity, moved, poisoned: None, check: Check::done(&path), path, witness, db, _lock: lock };
+        // From here on the file by itself says that it has a log: before anything in that is acknowledged.
+        store.move_log(store.claimed(), 0)?;
+        if !whole {
+            store.check = Check::start(&store.path)?;
+        }
+        Ok(store)
+    }
+
+    /// What was reached when it was opened.
+    fn claimed(&self) -> Reached {
+        Reached { epoch: self.identity.epoch, commit_seq: self.identity.commit_seq }
+    }
+
+    /// Moves the log into the file if it has so many frames; `reached` is its end.
+    fn move_log(&mut self, reached: Reached, least: i64) -> Result<(), Error> {
+        if log::move_into_file(&self.db, &self.path, least)? {
+            self.moved = reached;
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, epoch: u64, commit: &Commit) -> Result<(), Error> {
+        write::commit(&mut self.db, &self.path, epoch, self.moved, commit)?;
+        let reached = Reached { epoch: commit.epoch(epoch), commit_seq: commit.seq };
+        self.witness.note(reached);
+        self.move_log(reached, log::FRAMES)
+    }
+}
+
+impl Drop for Sqlite {
+    /// What was committed goes into the file with the last connection; then the file needs no log. If it cannot be said, the log stays.
+    fn drop(&mut self) {
+        if self.poisoned.is_none() && meta::settle(&self.db).is_err() {
+            let _ = log::leave(&self.db);
+        }
     }
 }
 
@@ -105,7 +150,7 @@ impl Store for Sqlite {
         // dropped. So there is no second try here, nor anything after it.
         let outcome = match self.check.damage() {
             Some(damage) => Err(damage),
-            None => write::commit(&mut self.db, &self.path, epoch, commit),
+            None => self.write(epoch, commit),
         };
         if let Err(error) = &outcome {
             #[cfg(feature = "seeded-bugs")]
@@ -114,10 +159,7 @@ impl Store for Sqlite {
             }
             self.poisoned = Some(error.to_string());
             // If even that fails, the next opening still looks at the file.
-            let _ = open::leave_the_log(&self.db);
-        } else {
-            let epoch = commit.batch.epoch.unwrap_or(epoch).max(epoch);
-            self.witness.note(Reached { epoch, commit_seq: commit.seq });
+            let _ = log::leave(&self.db);
         }
         outcome
     }

@@ -1,7 +1,7 @@
 //! The tables, and how an older file becomes a newer one.
 
 use super::fault::explain;
-use super::{v2, v3};
+use super::{v2, v4};
 use crate::failpoint;
 use crate::store::Error;
 use rusqlite::{Connection, Transaction, TransactionBehavior};
@@ -15,7 +15,10 @@ type Step = fn(&Transaction<'_>, &Path) -> Result<(), Error>;
 
 /// Each entry leads from the version before it to its own, the first from an empty file to 1. An entry is never edited once it has
 /// been released; a change is a new entry.
-const MIGRATIONS: &[Step] = &[v1, v2::run, v3::run];
+const MIGRATIONS: &[Step] = &[v1, v2::run, v3, v4::run];
+
+/// The first version that tells what of the log is in the file.
+pub(super) const WITH_LOG_COLUMNS: u32 = 3;
 
 /// The newest version known here.
 pub(super) fn newest() -> u32 {
@@ -25,6 +28,17 @@ pub(super) fn newest() -> u32 {
 fn v1(tx: &Transaction<'_>, path: &Path) -> Result<(), Error> {
     tx.execute_batch(V1).map_err(|error| explain("create", path, error))
 }
+
+/// What the file is known to hold without its log, and whether it had one; why, is told at [`super::alone`].
+fn v3(tx: &Transaction<'_>, path: &Path) -> Result<(), Error> {
+    tx.execute_batch(V3).map_err(|error| explain("migrate", path, error))
+}
+
+const V3: &str = "
+    ALTER TABLE meta ADD COLUMN moved_epoch INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE meta ADD COLUMN moved_seq   INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE meta ADD COLUMN logged      INTEGER NOT NULL DEFAULT 0;
+";
 
 /// The first tables; what decides where a row lies now is told at [`v2`].
 const V1: &str = "

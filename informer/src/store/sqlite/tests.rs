@@ -22,8 +22,17 @@ impl Data {
         self.0.join("informer.db")
     }
 
+    /// Why it cannot be opened; nothing is left of the attempt.
     fn refused(&self) -> Error {
-        Sqlite::open(&self.0).expect_err("the store was opened")
+        let names = || fs::read_dir(&self.0).map(|dir| dir.map(|entry| entry.unwrap().file_name()).collect());
+        let before: Option<std::collections::BTreeSet<_>> = names().ok();
+        let error = Sqlite::open(&self.0).expect_err("the store was opened");
+        let made: Vec<_> =
+            names().into_iter().flatten().filter(|name| !before.iter().flatten().any(|old| old == name)).collect();
+        assert!(made.iter().all(|name| name == "informer.lock"), "{made:?} was left");
+        let said = error.to_string();
+        assert!(!said.contains('\n') && !said.contains("os error"), "{said}");
+        error
     }
 
     /// A store with one commit, closed.
@@ -119,6 +128,8 @@ fn damage_in_a_large_file_is_found_beside_the_work_and_nothing_is_built_on_it() 
     store.check.finish();
     let error = store.commit(store.identity().epoch, &Commit { seq: 3, ..Commit::default() }).unwrap_err();
     assert!(matches!(&error, Error::Corrupt { path, .. } if *path == data.db()), "{error:?}");
+    let said = error.to_string();
+    assert!(said.contains("tasks_name") && !said.contains(['\n', '*']), "{said}");
     assert!(matches!(
         store.commit(store.identity().epoch, &Commit { seq: 3, ..Commit::default() }),
         Err(Error::Poisoned(_))
@@ -272,14 +283,17 @@ fn a_commit_that_the_disk_refuses_poisons_the_store() {
     assert_eq!(Sqlite::open(&data.0).unwrap().identity().commit_seq, 0);
 }
 
+/// What a directory has, by path.
+pub(super) type Files = std::collections::BTreeMap<PathBuf, Vec<u8>>;
+
 /// Every file of the store but its lock and the memory that connections share.
-fn files(data: &Data) -> std::collections::BTreeMap<PathBuf, Vec<u8>> {
+pub(super) fn files(data: &Data) -> Files {
     let paths = fs::read_dir(&data.0).unwrap().map(|entry| entry.unwrap().path());
     let kept = |path: &PathBuf| !["lock", "shm"].iter().any(|end| path.to_string_lossy().ends_with(end));
     paths.filter(kept).map(|path| (path.clone(), fs::read(&path).unwrap())).collect()
 }
 
-fn put(data: &Data, files: &std::collections::BTreeMap<PathBuf, Vec<u8>>) {
+pub(super) fn put(data: &Data, files: &Files) {
     fs::remove_dir_all(&data.0).unwrap();
     fs::create_dir(&data.0).unwrap();
     for (path, bytes) in files {
@@ -287,7 +301,7 @@ fn put(data: &Data, files: &std::collections::BTreeMap<PathBuf, Vec<u8>>) {
     }
 }
 
-fn commit(store: &mut Sqlite, seq: u64) {
+pub(super) fn commit(store: &mut Sqlite, seq: u64) {
     let tasks = vec![conformance::change(conformance::row(u128::from(seq) << 64, TaskState::Ready))];
     let batch = crate::machine::Batch { tasks, ..Default::default() };
     let epoch = store.identity().epoch;
@@ -295,7 +309,7 @@ fn commit(store: &mut Sqlite, seq: u64) {
 }
 
 /// A store as a kill leaves it after five commits, and what was there after the third.
-fn killed(name: &str) -> (Data, [std::collections::BTreeMap<PathBuf, Vec<u8>>; 2]) {
+fn killed(name: &str) -> (Data, [Files; 2]) {
     let data = Data::new(name);
     let mut store = Sqlite::open(&data.0).unwrap();
     (1..=3).for_each(|seq| commit(&mut store, seq));
@@ -307,7 +321,7 @@ fn killed(name: &str) -> (Data, [std::collections::BTreeMap<PathBuf, Vec<u8>>; 2
 }
 
 /// Positions behind each commit in a log of this generation.
-fn commits(log: &[u8]) -> Vec<usize> {
+pub(super) fn commits(log: &[u8]) -> Vec<usize> {
     const FRAME: usize = 24 + 4096;
     let ends = (32..log.len()).step_by(FRAME).take_while(|at| log.get(at + 8..at + 16) == log.get(16..24));
     ends.filter(|at| log[at + 4..at + 8] != [0; 4]).map(|at| at + FRAME).collect()

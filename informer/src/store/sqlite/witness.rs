@@ -9,8 +9,8 @@
 //! after a power cut it may be older than the database, never newer. So a database below its witness has lost what was acknowledged,
 //! and a witness that is missing, torn or another store's says nothing and stops no start.
 
+use super::meta::Meta;
 use crate::store::{Error, Identity, Reached};
-use rusqlite::{Connection, OptionalExtension as _};
 use sha2::{Digest as _, Sha256};
 use std::fs::File;
 use std::io;
@@ -76,18 +76,19 @@ impl Statement {
     ///
     /// # Errors
     /// [`Error::Behind`].
-    pub(super) fn judge(&self, db: &Connection, path: &Path) -> Result<(), Error> {
-        match found(db) {
-            // Either may have been lost alone: an epoch is claimed by a commit that has no number.
-            Some((lineage, reached))
-                if lineage == self.lineage
-                    && (reached.epoch < self.reached.epoch || reached.commit_seq < self.reached.commit_seq) =>
-            {
-                Err(self.behind(path, Some(reached)))
+    pub(super) fn judge(&self, found: Option<Meta>, path: &Path) -> Result<(), Error> {
+        match found {
+            Some(meta) if self.is_of(meta.lineage) && meta.reached.lacks(self.reached) => {
+                Err(self.behind(path, Some(meta.reached)))
             }
             // Another store's, or unreadable: the opening itself says what of.
             _ => Ok(()),
         }
+    }
+
+    /// Whether it is about this store.
+    pub(super) fn is_of(&self, lineage: Uuid) -> bool {
+        self.lineage == lineage
     }
 
     /// The error of a database that is not there; none if nothing was ever stored in it.
@@ -98,15 +99,6 @@ impl Statement {
     fn behind(&self, path: &Path, found: Option<Reached>) -> Error {
         Error::Behind { path: path.to_owned(), witness: beside(path), found, acknowledged: self.reached }
     }
-}
-
-/// Lineage and position of a database; `None` if its one row of them cannot be read.
-fn found(db: &Connection) -> Option<(Uuid, Reached)> {
-    let sql = "SELECT lineage, epoch, commit_seq FROM meta";
-    let read = |row: &rusqlite::Row<'_>| Ok((row.get::<_, String>(0)?, row.get::<_, i64>(1)?, row.get::<_, i64>(2)?));
-    let (lineage, epoch, commit_seq) = db.query_row(sql, [], read).optional().ok()??;
-    let reached = Reached { epoch: epoch.try_into().ok()?, commit_seq: commit_seq.try_into().ok()? };
-    Some((lineage.parse().ok()?, reached))
 }
 
 impl Witness {

@@ -2,20 +2,26 @@
 
 use super::fault::explain;
 use super::row::Rows;
-use super::{body, flow, item, prune};
+use super::{body, flow, item, meta, prune};
 use crate::machine::HistoryEvent;
-use crate::store::{Commit, Error};
+use crate::store::{Commit, Error, Reached};
 use prost::Message as _;
 use proto::bounds;
 use proto::store::{ExecutorRow, SidecarRow};
 use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 use std::path::Path;
 
-pub(super) fn commit(db: &mut Connection, path: &Path, epoch: u64, commit: &Commit) -> Result<(), Error> {
+pub(super) fn commit(
+    db: &mut Connection,
+    path: &Path,
+    epoch: u64,
+    moved: Reached,
+    commit: &Commit,
+) -> Result<(), Error> {
     let failed = |error| explain("commit to", path, error);
     // Immediate: whoever else might write is found out before anything is done.
     let tx = db.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
-    advance(&tx, epoch, commit).map_err(failed)??;
+    meta::advance(&tx, epoch, commit.epoch(epoch), commit.seq, moved).map_err(failed)??;
     if !commit.prune.is_empty() || !commit.prune_runs.is_empty() {
         prune::prune(&tx, path, commit)?;
     }
@@ -30,23 +36,6 @@ pub(super) fn commit(db: &mut Connection, path: &Path, epoch: u64, commit: &Comm
     executors(&tx, &commit.batch.executors).map_err(failed)?;
     history(&tx, &commit.batch.history).map_err(failed)?;
     tx.commit().map_err(failed)
-}
-
-/// Moves the commit sequence on, if the epoch is still ours; raises the epoch if the batch says so.
-fn advance(tx: &Transaction<'_>, epoch: u64, commit: &Commit) -> rusqlite::Result<Result<(), Error>> {
-    let raised = commit.batch.epoch.unwrap_or(epoch).max(epoch);
-    let sql = "UPDATE meta SET commit_seq = ?1, epoch = ?2 WHERE one = 1 AND epoch = ?3 AND commit_seq = ?1 - 1";
-    let moved = tx.prepare_cached(sql)?.execute(params![int(commit.seq), int(raised), int(epoch)])?;
-    if moved == 1 {
-        return Ok(Ok(()));
-    }
-    let (claimed, last) =
-        tx.query_row("SELECT epoch, commit_seq FROM meta", [], |row| Ok((uint(row.get(0)?), uint(row.get(1)?))))?;
-    Ok(Err(if claimed == epoch {
-        Error::OutOfOrder { given: commit.seq, last }
-    } else {
-        Error::Fenced { ours: epoch, claimed }
-    }))
 }
 
 fn sidecars(tx: &Transaction<'_>, rows: &[SidecarRow]) -> rusqlite::Result<()> {

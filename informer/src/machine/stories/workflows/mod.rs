@@ -132,12 +132,12 @@ impl Flow {
 
     fn start(&mut self, id: &str, name: &str, input: Value) {
         let new = self.new_run(id, name, input, None);
-        self.tell(Event::RunStarted(Box::new(new)));
+        self.tell(FlowEvent::RunStarted(Box::new(new)));
     }
 
     /// Tells an event, commits, and does what comes of it, until nothing does.
-    fn tell(&mut self, event: Event) {
-        self.world.tell(event);
+    fn tell(&mut self, event: impl Into<Event>) {
+        self.world.tell(event.into());
         self.settle();
     }
 
@@ -157,12 +157,12 @@ impl Flow {
                             _ => Arc::default(),
                         };
                         let (step, ticket) = (question.step, question.ticket);
-                        events.push(Event::Evaluated { run, step, ticket, answer: Box::new(answer), templates });
+                        events.push(FlowEvent::Evaluated { run, step, ticket, answer: Box::new(answer), templates });
                     }
                     Effect::Prepare { by, step, child, waits, start } => {
                         let outcome = self.child(&start);
                         let exists = self.rows.contains_key(&*child);
-                        events.push(Event::RunPrepared { by, step, child, waits, exists, outcome });
+                        events.push(FlowEvent::RunPrepared { by, step, child, waits, exists, outcome });
                     }
                     Effect::Reply { reply, .. } => self.replies.push(reply),
                     Effect::SendAssign { session, attempt, fence, input, .. } => {
@@ -175,7 +175,7 @@ impl Flow {
             if events.is_empty() {
                 return;
             }
-            events.into_iter().for_each(|event| self.world.tell(event));
+            events.into_iter().for_each(|event: FlowEvent| self.world.tell(event.into()));
         }
     }
 
@@ -272,7 +272,7 @@ impl Flow {
         }
         self.replies.clear();
         let ticket = Ticket(9);
-        self.tell(Event::RunOperated { ticket, run: id.into(), stored, operation, key: key.to_owned() });
+        self.tell(FlowEvent::RunOperated { ticket, run: id.into(), stored, operation, key: key.to_owned() });
         match self.replies.pop() {
             Some(Reply::Run { ignored, .. }) => Ok(ignored),
             Some(Reply::Rejected(rejection)) => Err(rejection),
@@ -317,7 +317,7 @@ impl Flow {
     fn poll(&mut self, name: &str, wait_ms: u64) -> Vec<PolledWork> {
         self.replies.clear();
         let names = vec![name.to_owned()];
-        self.tell(Event::Polled { ticket: Ticket(5), names, worker: "w".to_owned(), count: 10, wait_ms });
+        self.tell(FlowEvent::Polled { ticket: Ticket(5), names, worker: "w".to_owned(), count: 10, wait_ms });
         self.polled()
     }
 
@@ -333,7 +333,7 @@ impl Flow {
         self.replies.clear();
         let stored = Vec::new();
         let (run, step) = (work.run.clone(), work.step);
-        self.tell(Event::WorkUpdated { ticket: Ticket(6), run, step, stored, update });
+        self.tell(FlowEvent::WorkUpdated { ticket: Ticket(6), run, step, stored, update });
         match self.replies.pop() {
             Some(Reply::WorkUpdated { ignored }) => ignored,
             other => panic!("an update was answered with {other:?}"),
@@ -372,9 +372,9 @@ fn a_run_starts_once_under_its_key() {
     let first = flow.new_run("r1", "w", json!({}), Some("k"));
     let again = NewRun { id: "r2".into(), ..first.clone() };
     let other = NewRun { id: "r3".into(), digest: [2; 32], ..first.clone() };
-    flow.world.tell(Event::RunStarted(Box::new(first)));
-    flow.world.tell(Event::RunStarted(Box::new(again)));
-    flow.world.tell(Event::RunStarted(Box::new(other)));
+    flow.world.tell(FlowEvent::RunStarted(Box::new(first)).into());
+    flow.world.tell(FlowEvent::RunStarted(Box::new(again)).into());
+    flow.world.tell(FlowEvent::RunStarted(Box::new(other)).into());
     flow.settle();
     let run: RunId = "r1".into();
     let expected = [
@@ -441,7 +441,7 @@ fn definitions_have_versions_and_equal_ones_are_the_same() {
         Box::new(store::DefinitionRow { name: "w".to_owned(), version, digest, ..Default::default() })
     };
     let mut put = |version, digest, replace| {
-        flow.tell(Event::DefinitionPut { ticket: Ticket(1), definition: row(version, digest), replace });
+        flow.tell(FlowEvent::DefinitionPut { ticket: Ticket(1), definition: row(version, digest), replace });
         flow.replies.pop().expect("an answer")
     };
     assert_eq!(put(0, 1, false), Reply::Definition { version: 1, existed: false });
@@ -452,9 +452,9 @@ fn definitions_have_versions_and_equal_ones_are_the_same() {
     assert_eq!(put(7, 4, false), Reply::Rejected(conflict));
     assert_eq!(put(7, 4, true), Reply::Definition { version: 7, existed: false });
     assert_eq!(put(0, 5, false), Reply::Definition { version: 8, existed: false });
-    flow.tell(Event::DefinitionDeleted { ticket: Ticket(1), name: "w".to_owned(), version: 0 });
+    flow.tell(FlowEvent::DefinitionDeleted { ticket: Ticket(1), name: "w".to_owned(), version: 0 });
     assert_eq!(flow.replies.pop(), Some(Reply::Registered { existed: true }));
-    flow.tell(Event::DefinitionDeleted { ticket: Ticket(1), name: "w".to_owned(), version: 1 });
+    flow.tell(FlowEvent::DefinitionDeleted { ticket: Ticket(1), name: "w".to_owned(), version: 1 });
     assert_eq!(flow.replies.pop(), Some(Reply::Registered { existed: false }));
 }
 

@@ -76,7 +76,7 @@ fn who_had_it_has_it_after_a_restart_and_who_is_late_changes_nothing() {
     let stored = vec![flow.stored("r")];
     flow.replies.clear();
     let (run, step) = (work.run.clone(), work.step);
-    flow.tell(Event::WorkUpdated { ticket: Ticket(6), run, step, stored, update: completed(None) });
+    flow.tell(FlowEvent::WorkUpdated { ticket: Ticket(6), run, step, stored, update: completed(None) });
     assert!(matches!(flow.replies.pop(), Some(Reply::WorkUpdated { ignored: Some(_) })));
     assert_eq!(flow.world.machine.runs_held(), 0);
 }

@@ -1,4 +1,4 @@
-//! Version 3 of the tables: workflows. Definitions, runs, and the steps, plan parts, histories and bodies of runs.
+//! Version 4 of the tables: workflows. Definitions, runs, and the steps, plan parts, histories and bodies of runs.
 //!
 //! - `runs` is one tree in the order of ids, which is that of starts; a child's id is its parent's and more, so a family lies together.
 //!   What a search asks for is in columns.
