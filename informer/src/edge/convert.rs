@@ -46,6 +46,7 @@ pub(super) fn task(handle: &Handle, row: &store::TaskRow) -> v1::Task {
         run: of_run.run,
         reference: of_run.reference,
         retried_from: TaskId::from_bytes(&of_run.retried_from).map(|id| id.to_string()).unwrap_or_default(),
+        result: Vec::new(),
     }
 }
 

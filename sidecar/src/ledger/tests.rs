@@ -1,5 +1,5 @@
 use super::*;
-use crate::machine::Batch;
+use crate::machine::{Batch, Emit};
 use proto::id::TaskId;
 
 /// A directory of the test's own, gone with it.
@@ -72,6 +72,25 @@ fn rows_come_back_as_they_were_written() {
     let deletes = rows.iter().map(|row| row.attempt).collect();
     ledger.commit(&Commit { seq: 2, batch: Batch { deletes, ..Batch::default() }, ..Default::default() }).unwrap();
     assert_eq!(Ledger::peek(&dir.0).unwrap().1, []);
+}
+
+#[test]
+fn emits_are_kept_in_their_order_until_they_are_deleted() {
+    let dir = Dir::new("emits");
+    let (mut ledger, ..) = dir.open().unwrap();
+    let attempt = row(1, RowState::Running).attempt;
+    let emit = |order: u64, key: &str| {
+        let emit = Emit { key: key.to_owned(), digest: [7; 32], payload: key.as_bytes().to_vec() };
+        EmitRow { attempt, order, emit }
+    };
+    let emits = vec![emit(2, "a"), emit(1, "b"), emit(3, "")];
+    ledger.commit(&Commit { batch: Batch { emits, ..Batch::default() }, ..Default::default() }).unwrap();
+    drop(ledger);
+    let (mut ledger, ..) = dir.open().unwrap();
+    assert_eq!(ledger.emits().unwrap(), [emit(1, "b"), emit(2, "a"), emit(3, "")]);
+    let (emits, emits_gone) = (vec![emit(4, "a")], vec![(attempt, String::new()), (attempt, "b".to_owned())]);
+    ledger.commit(&Commit { batch: Batch { emits, emits_gone, ..Batch::default() }, ..Default::default() }).unwrap();
+    assert_eq!(ledger.emits().unwrap(), [emit(4, "a")]);
 }
 
 #[test]
@@ -187,7 +206,7 @@ fn a_value_of_any_kind_is_read_or_refused() {
     let assigns = vec![(ended.attempt, v1::Assign { task_name: "hello".into(), ..Default::default() }.encode_to_vec())];
     let (mut ledger, ..) = dir.open().unwrap();
     ledger
-        .commit(&Commit { batch: Batch { rows: vec![ended], deletes: vec![] }, assigns, ..Default::default() })
+        .commit(&Commit { batch: Batch { rows: vec![ended], ..Batch::default() }, assigns, ..Default::default() })
         .unwrap();
     drop(ledger);
     let whole = std::fs::read(&path).unwrap();
