@@ -90,13 +90,23 @@ fn children_survive_the_agent_and_go_up_again_in_their_order() {
     assert_eq!(sent(&effects), [""; 0], "nothing is said before the verdict");
     let effects = world.verdict(parent(), Decision::Keep);
     assert_eq!((sent(&effects), ends(&effects)), (vec!["b", "a", ""], 0));
-    // The task asks again, since its agent was gone.
-    assert_eq!(told(&world.tell(asked(5, child("a", 1)))), []);
     for key in ["b", ""] {
         assert_eq!(told(&world.hear(answered(key, EmitAnswer::Taken))), []);
     }
     let effects = world.hear(answered("a", EmitAnswer::Taken));
     assert_eq!((told(&effects), ends(&effects)), (vec![], 1));
+}
+
+#[test]
+fn a_task_that_asks_again_after_its_agent_died_joins_its_own_child() {
+    let mut world = running();
+    world.tell(asked(1, child("a", 1)));
+    let runs = Found { attempt: parent(), note: None, state: FoundState::Running(started()) };
+    world.restart_agent(vec![runs]);
+    let effects = world.tell(asked(2, child("a", 1)));
+    assert_eq!((sent(&effects), told(&effects), world.emits.len()), (vec![], vec![], 1));
+    assert_eq!(sent(&world.verdict(parent(), Decision::Keep)), ["a"]);
+    assert_eq!(told(&world.hear(answered("a", EmitAnswer::Taken))), [(2, EmitAnswer::Taken)]);
 }
 
 #[test]

@@ -39,8 +39,9 @@ async fn call(request: Value) -> Result<Value, Failure> {
 
 #[tokio::test]
 async fn an_answer_becomes_the_result() {
-    let answer = "HTTP/1.1 201 Created\r\nx-page-count: 2\r\nconnection: close\r\ncontent-length: 7\r\n\r\n{\"a\":1}";
-    let (url, serving) = server(&[answer]).await;
+    const ANSWER: &str =
+        "HTTP/1.1 201 Created\r\nx-page-count: 2\r\nconnection: close\r\ncontent-length: 7\r\n\r\n{\"a\":1}";
+    let (url, serving) = server(&[ANSWER]).await;
     let headers = json!({"X-Token": "t", "X-Count": 3, "Content-Length": "99"});
     let request = json!({"uri": format!("{url}/x?y=1"), "method": "post", "headers": headers, "body": {"b": 2}});
     let response = call(request).await.unwrap();
