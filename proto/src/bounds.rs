@@ -95,6 +95,9 @@ pub const REPORTS_IN_FLIGHT: usize = 1024;
 pub const HELD_ATTEMPTS: usize = 10_000;
 /// Attempts in one `Inventory` message.
 pub const INVENTORY_PART: usize = 1000;
+/// Bytes of results in one inventory, in all; an end whose result has no room is told by its report, after the verdict. The informer holds
+/// an inventory as a whole before it answers.
+pub const INVENTORY_RESULT_BYTES: usize = 4 << 20;
 /// Progress entries in one beat; the others follow with the next.
 pub const BEAT_PROGRESS: usize = 256;
 /// Set-aside attempts that a sidecar is shown with; the others are counted only. A screen's worth: with more, a person looks at the machine
@@ -141,6 +144,14 @@ pub const RESTART_RESET_MS: u64 = 60_000;
 /// Largest result that a process leaves for its workflow. It travels in its attempt's end and is read by expressions; four of the largest
 /// and their envelope fit a message several times over.
 pub const RESULT_BYTES: usize = 256 << 10;
+/// Largest child of a running task: its name and input as JSON. Ten thousand of them are what one task may mean to emit.
+pub const EMIT_BYTES: usize = 64 << 10;
+/// Emits of one sidecar that its informer has not answered; one more is told to come later. Twice as many would only wait longer.
+pub const EMITS_HELD: usize = 1024;
+/// Bytes of such emits, in all: they lie in the sidecar's memory, which every worker pays.
+pub const EMITS_HELD_BYTES: usize = 16 << 20;
+/// Emits on the wire before the first of them is answered: enough for the informer to commit them in batches.
+pub const EMITS_IN_FLIGHT: usize = 256;
 /// Largest workflow or task definition, bytes of JSON. The largest public ones have a hundred kilobytes; each start reads one.
 pub const DEFINITION_BYTES: usize = 1 << 20;
 /// Versions of workflow definitions, over all names. The machine keeps a hash of each; ten times as many would still be a few megabytes,

@@ -6,7 +6,7 @@
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
-use hyper::{Request, Response, StatusCode};
+use hyper::{Request, Response, StatusCode, Uri, header};
 use hyper_rustls::{ConfigBuilderExt as _, HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::{self, connect::HttpConnector};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
@@ -58,15 +58,21 @@ pub struct Client {
     plain: legacy::Client<HttpConnector, Body>,
     /// Made at the first https request: the system's certificates are a megabyte that most sidecars never need.
     secure: Arc<OnceLock<Result<Secure, String>>>,
+    connect: Duration,
 }
 
 impl Default for Client {
     fn default() -> Self {
-        Self { plain: builder().build(connector()), secure: Arc::default() }
+        Self::with_connect(CONNECT)
     }
 }
 
 impl Client {
+    /// One that waits so long for a connection.
+    pub(crate) fn with_connect(connect: Duration) -> Self {
+        Self { plain: builder().build(connector(connect)), secure: Arc::default(), connect }
+    }
+
     /// Sends one request and answers with the head of what comes back; its body is read by the caller. `timeout` bounds the time to
     /// that head. Dropping the future gives the request up.
     ///
@@ -103,8 +109,31 @@ impl Client {
     }
 
     fn secure(&self) -> Result<&Secure, Error> {
-        self.secure.get_or_init(secure).as_ref().map_err(|why| Error::Tls(why.clone()))
+        self.secure.get_or_init(|| secure(self.connect)).as_ref().map_err(|why| Error::Tls(why.clone()))
     }
+}
+
+/// Where an answer leads, if it is a redirect.
+pub(crate) fn redirected<B>(url: &Uri, answer: &Response<B>) -> Option<Uri> {
+    let location = answer.headers().get(header::LOCATION).filter(|_| answer.status().is_redirection())?;
+    elsewhere(url, location.to_str().ok()?)
+}
+
+/// Where a redirect leads: an URL, or a path on the same host.
+pub(crate) fn elsewhere(url: &Uri, location: &str) -> Option<Uri> {
+    let (scheme, authority) = (url.scheme_str()?, url.authority()?);
+    let location = location.split('#').next().unwrap_or_default();
+    let absolute = if proto::check::is_url(location) {
+        location.to_owned()
+    } else if location.starts_with("//") {
+        format!("{scheme}:{location}")
+    } else if location.starts_with('/') {
+        format!("{scheme}://{authority}{location}")
+    } else {
+        let directory = url.path().rsplit_once('/').map_or("", |(directory, _)| directory);
+        format!("{scheme}://{authority}{directory}/{location}")
+    };
+    absolute.parse().ok()
 }
 
 fn builder() -> legacy::Builder {
@@ -114,15 +143,15 @@ fn builder() -> legacy::Builder {
     builder
 }
 
-fn connector() -> HttpConnector {
+fn connector(connect: Duration) -> HttpConnector {
     let mut connector = HttpConnector::new();
-    connector.set_connect_timeout(Some(CONNECT));
+    connector.set_connect_timeout(Some(connect));
     connector.set_nodelay(true);
     connector
 }
 
 /// The system's roots rather than built-in ones: a company's own authority is among them, and they are kept up to date.
-fn secure() -> Result<Secure, String> {
+fn secure(connect: Duration) -> Result<Secure, String> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = rustls::ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
@@ -130,7 +159,7 @@ fn secure() -> Result<Secure, String> {
         .with_native_roots()
         .map_err(|error| error.to_string())?
         .with_no_client_auth();
-    let mut inner = connector();
+    let mut inner = connector(connect);
     inner.enforce_http(false);
     let https = HttpsConnectorBuilder::new().with_tls_config(config).https_only().enable_http1();
     Ok(builder().build(https.wrap_connector(inner)))
@@ -185,5 +214,20 @@ mod tests {
         let error = Client::default().call(post(&format!("http://{gone}/")), 5, TIMEOUT).await.unwrap_err();
         assert!(error.to_string().contains("refused"), "{error}");
         assert!(matches!(Client::default().call(post("ftp://x/"), 5, TIMEOUT).await, Err(Error::Url(_))));
+    }
+
+    #[test]
+    fn redirects_lead_where_they_say() {
+        let url: Uri = "https://a.example:8443/x/y?q=1".parse().expect("a URL");
+        let cases = [
+            ("http://b.example/z", "http://b.example/z"),
+            ("//b.example/z", "https://b.example/z"),
+            ("/z?r=2#part", "https://a.example:8443/z?r=2"),
+            ("z", "https://a.example:8443/x/z"),
+        ];
+        for (location, expected) in cases {
+            assert_eq!(elsewhere(&url, location).map(|uri| uri.to_string()).as_deref(), Some(expected), "{location}");
+        }
+        assert_eq!(elsewhere(&url, "http://"), None);
     }
 }

@@ -49,6 +49,7 @@ pub(crate) fn task(task: &Task) -> Value {
         "run": (!task.run.is_empty()).then_some(&task.run),
         "reference": (!task.reference.is_empty()).then_some(&task.reference),
         "retried_from": (!task.retried_from.is_empty()).then_some(&task.retried_from),
+        "result": serde_json::from_slice::<Value>(&task.result).ok(),
     })
 }
 

@@ -36,8 +36,16 @@ impl Client {
         let body = self.edge.handle.payload(handle).await?.ok_or(Error::Payload(id))?;
         let spec = v1::TaskSpec::decode(body).map_err(|_| Error::Payload(id))?;
         let item = if id.array().is_some() { self.edge.handle.item(id).await? } else { None };
+        let result = self.result(&row).await?;
         let task = convert::task(&self.edge.handle, &row);
-        Ok(v1::Task { spec: Some(spec), item: item.unwrap_or_default(), ..task })
+        Ok(v1::Task { spec: Some(spec), item: item.unwrap_or_default(), result, ..task })
+    }
+
+    /// The output of a run's task, if it has one.
+    async fn result(&self, row: &store::TaskRow) -> Result<Vec<u8>, Error> {
+        let handle = row.of_run.as_ref().and_then(|of_run| PayloadHandle::try_from(of_run.result.as_slice()).ok());
+        let Some(handle) = handle else { return Ok(Vec::new()) };
+        Ok(self.edge.handle.payload(handle).await?.map(|body| body.to_vec()).unwrap_or_default())
     }
 
     async fn events(&self, request: v1::HistoryRequest) -> Result<v1::HistoryResponse, Error> {

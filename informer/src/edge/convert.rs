@@ -1,6 +1,6 @@
 //! Wire messages to the machine's events, rows to what clients see.
 
-use crate::machine::{Event, Held, HeldState, Hello, Report, SessionId};
+use crate::machine::{EmittedChild, Event, Held, HeldState, Hello, Report, SessionId};
 use crate::shell::Handle;
 use proto::check::{self, Faults};
 use proto::id::{Fence, SidecarId, TaskId};
@@ -46,6 +46,7 @@ pub(super) fn task(handle: &Handle, row: &store::TaskRow) -> v1::Task {
         run: of_run.run,
         reference: of_run.reference,
         retried_from: TaskId::from_bytes(&of_run.retried_from).map(|id| id.to_string()).unwrap_or_default(),
+        result: Vec::new(),
     }
 }
 
@@ -171,6 +172,7 @@ pub fn event(session: SessionId, wire: v1::SidecarMessage) -> Result<Option<Even
     Ok(match wire.message {
         Some(Message::Beat(wire)) => Some(beat(session, wire)?),
         Some(Message::Report(wire)) => Some(report(session, wire)?),
+        Some(Message::Emitted(wire)) => Some(emitted(session, wire)?),
         Some(Message::Pong(_)) => Some(Event::PongReceived { session }),
         Some(Message::Hello(_) | Message::Inventory(_)) | None => None,
     })
@@ -191,6 +193,14 @@ fn beat(session: SessionId, mut wire: v1::Beat) -> Result<Event, Faults> {
         closed: wire.closed,
         progress: attempts.into_iter().zip(progress).collect(),
     })
+}
+
+fn emitted(session: SessionId, wire: v1::Emitted) -> Result<Event, Faults> {
+    let attempt = check::emitted(&wire)?;
+    let fence = wire.fence.unwrap_or_default().into();
+    let digest = wire.digest.try_into().unwrap_or_default();
+    let child = EmittedChild { key: wire.key, digest, payload: wire.payload };
+    Ok(Event::Emitted { session, attempt, fence, child: Box::new(child) })
 }
 
 fn report(session: SessionId, mut wire: v1::Report) -> Result<Event, Faults> {

@@ -137,6 +137,17 @@ pub enum Event {
         /// The rows that the store has and the machine does not hold: the task's, and its array's.
         stored: Vec<store::TaskRow>,
     },
+    /// A running task emits a child, or says that there will be no more. It is sent again in each link until it is answered.
+    Emitted {
+        /// The session.
+        session: SessionId,
+        /// The attempt.
+        attempt: AttemptId,
+        /// The fence under which it was assigned.
+        fence: Fence,
+        /// The child.
+        child: Box<EmittedChild>,
+    },
     /// An answer to a ping: the path works in both directions.
     PongReceived {
         /// The session.
@@ -540,4 +551,15 @@ pub enum WorkUpdate {
         /// Why it failed.
         reason: Option<String>,
     },
+}
+
+/// A child of a running task.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EmittedChild {
+    /// Its key within the task; empty: the seal, after which there is none.
+    pub key: String,
+    /// SHA-256 of the payload, as the sidecar says.
+    pub digest: [u8; 32],
+    /// JSON: `{"name": …, "input": {…}}`; of a seal nothing.
+    pub payload: Vec<u8>,
 }

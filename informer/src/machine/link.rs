@@ -159,6 +159,7 @@ impl Machine {
             lease_ms: self.config.lease_ms,
             fence_grace_ms: self.config.fence_grace_ms,
             log_policy: self.config.log_policy.into(),
+            children: true,
         };
         self.send(cx, session, Message::Welcome(welcome));
     }
@@ -189,9 +190,11 @@ impl Machine {
         }
         match held.state {
             HeldState::Accepted => self.on_returned(cx, id, None),
-            HeldState::Running { started_unix_ms, progress } => {
-                self.on_returned(cx, id, Some((started_unix_ms, progress)))
-            }
+            // Its end is known here, and came too large for the inventory.
+            HeldState::Running { started_unix_ms, progress } => match self.acknowledged_or_publish(id) {
+                publish @ (Decision::Publish, _) => publish,
+                _ => self.on_returned(cx, id, Some((started_unix_ms, progress))),
+            },
             HeldState::Ended(ending) => {
                 self.on_end(cx, id, *ending);
                 self.acknowledged_or_publish(id)

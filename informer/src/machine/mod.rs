@@ -67,8 +67,8 @@ mod stories;
 pub use self::workflow::{kin, wire_status, work_id};
 pub use effect::{Batch, Effect, HistoryEvent, PolledWork, Rejection, Reply, RunChange, TaskChange};
 pub use event::{
-    Event, FlowEvent, Held, HeldState, Hello, KeyHit, NewArray, NewRun, Now, Operation, PayloadHandle, Prepared,
-    Report, RunId, RunKeyHit, SessionId, StoredRun, Submit, Template, Templates, Ticket, WorkUpdate,
+    EmittedChild, Event, FlowEvent, Held, HeldState, Hello, KeyHit, NewArray, NewRun, Now, Operation, PayloadHandle,
+    Prepared, Report, RunId, RunKeyHit, SessionId, StoredRun, Submit, Template, Templates, Ticket, WorkUpdate,
 };
 pub use shared::Own;
 
@@ -250,6 +250,7 @@ impl Machine {
                 self.hydrate_all(stored);
                 self.on_reported(cx, session, report::Reported { seq, attempt, fence, report });
             }
+            Event::Emitted { session, attempt, fence, child } => self.on_emitted(cx, session, attempt, fence, *child),
             Event::PongReceived { session } => self.on_pong(session),
             Event::DrainRequested { ticket, sidecar, mode } => self.on_drain_requested(cx, ticket, sidecar, mode),
             Event::ExecutorPut { ticket, executor, replace } => self.on_executor_put(cx, ticket, *executor, replace),

@@ -9,6 +9,8 @@ use crate::{PROTOCOL_MAX, PROTOCOL_MIN, bounds};
 const LINE_BYTES: usize = 1024;
 /// Most outputs of one attempt. A task kind declares one; a manifest of a thousand must still fit a message.
 const OUTPUTS: usize = 1000;
+/// Bytes of a SHA-256.
+const DIGEST_BYTES: usize = 32;
 /// Most kinds that a sidecar names.
 const KINDS: usize = 32;
 
@@ -41,7 +43,9 @@ pub fn hello(hello: &v1::Hello) -> Result<SidecarId, Faults> {
     for kind in hello.kinds.iter().take(KINDS) {
         faults.text("hello.kinds", kind);
     }
-    let parts = bounds::HELD_ATTEMPTS.div_ceil(bounds::INVENTORY_PART);
+    // Twice, because a part that is full of results is followed by one that may be almost empty.
+    let parts = bounds::HELD_ATTEMPTS.div_ceil(bounds::INVENTORY_PART)
+        + 2 * bounds::INVENTORY_RESULT_BYTES.div_ceil(bounds::RESULT_BYTES);
     faults.count("hello.inventory_parts", hello.inventory_parts as usize, parts);
     if let Some(seen) = &hello.seen {
         faults.text("hello.seen.lineage", &seen.lineage);
@@ -136,6 +140,27 @@ pub fn report(report: &mut v1::Report) -> Result<AttemptId, Faults> {
         Some(What::Ended(wire)) => ending(wire)?,
         Some(What::Published(published)) => published.failure = line(&published.failure),
         Some(What::Refused(refused)) => refused.why = line(&refused.why),
+    }
+    faults.into_result()?;
+    Ok(attempt)
+}
+
+/// A child that a running task emits: answers which attempt's it is.
+///
+/// # Errors
+/// An id that is none, a key or payload out of bounds, a digest that is none.
+pub fn emitted(emitted: &v1::Emitted) -> Result<AttemptId, Faults> {
+    let attempt = attempt("emitted.attempt", emitted.attempt.as_ref())?;
+    let mut faults = Faults::default();
+    faults.text("emitted.key", &emitted.key);
+    faults.count("emitted.digest", emitted.digest.len(), DIGEST_BYTES);
+    if emitted.digest.len() < DIGEST_BYTES {
+        let problem = format!("{} bytes are no SHA-256", emitted.digest.len());
+        faults.add("emitted.digest", problem, "upgrade the sidecar");
+    }
+    faults.count("emitted.payload", emitted.payload.len(), bounds::EMIT_BYTES);
+    if emitted.key.is_empty() && !emitted.payload.is_empty() {
+        faults.add("emitted.payload", "a seal has one", "name the child by a key");
     }
     faults.into_result()?;
     Ok(attempt)

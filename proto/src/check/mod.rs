@@ -27,7 +27,9 @@ pub use array::{array, item};
 pub use executor::executor;
 pub use files::is_url;
 pub use kind::Kind;
-pub use link::{aside, attempt, beat, ending, held, hello, inventory, line, progress, protocol, report, upload};
+pub use link::{
+    aside, attempt, beat, emitted, ending, held, hello, inventory, line, progress, protocol, report, upload,
+};
 pub use preset::{PRESETS, Preset, preset};
 pub use spec::{Checked, TYPE, key, label_filter, page_size, reason, spec};
 

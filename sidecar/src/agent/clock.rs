@@ -5,7 +5,7 @@ use rustix::time::{ClockId, clock_gettime};
 use std::time::Duration;
 
 /// Milliseconds of `CLOCK_BOOTTIME`: it goes on in suspend, as a lease must.
-pub(super) fn boot_ms() -> u64 {
+pub(crate) fn boot_ms() -> u64 {
     millis(ClockId::Boottime)
 }
 

@@ -28,5 +28,5 @@ pub fn note(bytes: &[u8]) -> Option<(v1::Assign, Vec<u8>)> {
 /// # Errors
 /// What its sender is told.
 pub fn task_request(line: &[u8]) -> Result<(), String> {
-    socket::hear(line, &Reports::default())
+    socket::hear(line, &Reports::default()).map(drop)
 }

@@ -2,7 +2,7 @@
 //!
 //! `SIDECAR_FAILPOINT=<name>[:count]` makes the agent end itself with SIGKILL the `count`th time (from 1) it reaches the boundary:
 //! `after-assign`, `after-ledger` (before the acceptance leaves), `after-accept`, `after-start-sent`, `after-end` (before the ledger),
-//! `after-end-ledger`, `after-report`, `before-purge`, `after-purge`; of logs `log-part` (one has left), `log-stored` (before the ledger);
+//! `after-end-ledger`, `after-report`, `after-emit-ledger` (a child is stored and not sent), `before-emit-answer` (the informer has it), `before-purge`, `after-purge`; of logs `log-part` (one has left), `log-stored` (before the ledger);
 //! of inputs `before-prepare`, `after-prepare`; of outputs
 //! `before-stage`, `mid-copy` (a copy to another file system has begun), `mid-stage` (one is staged), `after-stage` (all are, and there
 //! is no manifest), `after-manifest`, `before-publish` (the fences are recorded), `mid-publish` (one is renamed), `after-publish`,

@@ -4,6 +4,7 @@
 //! between.
 
 use crate::exec::digest::{Meter, Passed, Seen};
+use crate::http::elsewhere;
 use bytes::Bytes;
 use http::{Uri, header, uri::PathAndQuery};
 use http_body_util::{BodyExt as _, Empty};
@@ -182,7 +183,7 @@ async fn take(url: &Uri, address: &str, answer: Response<Incoming>, target: &mut
         && let Some(location) = answer.headers().get(header::LOCATION)
     {
         let location = location.to_str().unwrap_or_default();
-        return next(url, location).map(Answer::Elsewhere).ok_or_else(|| Error::Url(location.to_owned()));
+        return elsewhere(url, location).map(Answer::Elsewhere).ok_or_else(|| Error::Url(location.to_owned()));
     }
     if status != http::StatusCode::OK {
         return Err(Error::Status { host: address.to_owned(), status });
@@ -217,23 +218,6 @@ fn check_room(bytes: u64, dir: &Path) -> Result<(), Error> {
     if free < bytes.saturating_add(SPARE_BYTES) { Err(Error::Room { bytes }) } else { Ok(()) }
 }
 
-/// Where a redirect leads: an URL, or a path on the same host.
-fn next(url: &Uri, location: &str) -> Option<Uri> {
-    let (scheme, authority) = (url.scheme_str()?, url.authority()?);
-    let location = location.split('#').next().unwrap_or_default();
-    let absolute = if proto::check::is_url(location) {
-        location.to_owned()
-    } else if location.starts_with("//") {
-        format!("{scheme}:{location}")
-    } else if location.starts_with('/') {
-        format!("{scheme}://{authority}{location}")
-    } else {
-        let directory = url.path().rsplit_once('/').map_or("", |(directory, _)| directory);
-        format!("{scheme}://{authority}{directory}/{location}")
-    };
-    absolute.parse().ok()
-}
-
 /// Both kinds of connection.
 trait Stream: AsyncRead + AsyncWrite + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Unpin> Stream for T {}
@@ -259,24 +243,4 @@ fn tls_config() -> Result<Arc<rustls::ClientConfig>, Error> {
         .with_root_certificates(roots)
         .with_no_client_auth();
     Ok(CONFIG.get_or_init(|| Arc::new(config)).clone())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn redirects_lead_where_they_say() {
-        let url: Uri = "https://a.example:8443/x/y?q=1".parse().expect("a URL");
-        let cases = [
-            ("http://b.example/z", "http://b.example/z"),
-            ("//b.example/z", "https://b.example/z"),
-            ("/z?r=2#part", "https://a.example:8443/z?r=2"),
-            ("z", "https://a.example:8443/x/z"),
-        ];
-        for (location, expected) in cases {
-            assert_eq!(next(&url, location).map(|uri| uri.to_string()).as_deref(), Some(expected), "{location}");
-        }
-        assert_eq!(next(&url, "http://"), None);
-    }
 }

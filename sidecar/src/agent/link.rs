@@ -13,9 +13,9 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Code;
 
-/// Messages waiting for the stream: all reports in flight, and beside them beats and pongs. A link that lags further is ended, and the
+/// Messages waiting for the stream: all reports and emits in flight, and beside them beats and pongs. A link that lags further is ended, and the
 /// next one begins with an inventory.
-const OUT: usize = bounds::REPORTS_IN_FLIGHT + 256;
+const OUT: usize = bounds::REPORTS_IN_FLIGHT + bounds::EMITS_IN_FLIGHT + 256;
 /// First back-off; doubled with each failure.
 const BACKOFF_MS: u64 = 100;
 /// Longest back-off. Half a default beat: a restarted informer has its sidecars back before a lease ends.

@@ -38,11 +38,12 @@
 
 mod assignments;
 mod cache;
-mod clock;
+pub(crate) mod clock;
 #[cfg(feature = "decoders")]
 pub(crate) mod decoders;
 mod duel;
 mod embedded;
+mod emitters;
 pub(crate) mod failpoint;
 mod fetch;
 mod files;
@@ -73,6 +74,7 @@ use crate::metrics::{self, Metrics};
 use assignments::Assignments;
 use duel::Duel;
 use embedded::Embedded;
+use emitters::Emitters;
 use files::Job;
 use inputs::Inputs;
 use keeper::wire::{MAX_WARM, Request};
@@ -291,7 +293,7 @@ pub(crate) async fn serve(
     let jobs = files::start(dirs.clone(), assignments.clone(), inbox.clone()).map_err(system("start a thread"))?;
     let rows = take_up(entries, &dirs, &assignments, &jobs)?;
     let crun = container::probe(&dirs.exe, &dirs.data.join(keeper::record::PREPARED).join(".probe")).await;
-    let machine = Machine::new(config(options.slots), rows);
+    let machine = Machine::new(config(options.slots), rows).with_emits(ledger.emits()?);
     let silence_ms = Arc::new(AtomicU64::new(bounds::BEAT_MS * bounds::BEATS_PER_LEASE));
     let (said, news) = mpsc::channel(work::NOTICES);
     let (orders, ordered) = mpsc::channel(work::ORDERS);
@@ -302,7 +304,9 @@ pub(crate) async fn serve(
     let embedded = Embedded::new(dirs.clone(), options.informer.clone(), said.clone(), reports.clone());
     let shared = Shared { metrics: metrics.clone(), reports: reports.clone(), embedded: embedded.attempts() };
     let work = Work::new(dirs.clone(), assignments.clone(), inbox.clone(), jobs.clone(), logs, shared);
-    let socket = Socket::bind(&dirs.data, reports.clone()).map_err(system("listen for the tasks of this sidecar"))?;
+    let emitters = Emitters::new(inbox.clone());
+    let socket = Socket::bind(&dirs.data, reports.clone(), emitters.clone())
+        .map_err(system("listen for the tasks of this sidecar"))?;
     let sources = Sources { said: news, orders: ordered, uploads: to_upload, scrapes, alone: within.alone };
     start_work(work, socket, sources)?;
     let place = Arc::new(Place::pin(&dirs.data).map_err(system("look into the data directory"))?);
@@ -333,6 +337,7 @@ pub(crate) async fn serve(
         types,
         embedded,
         reports,
+        emitters,
         keeperless: within.keeperless,
         start: fresh_start()?,
         yields: duel.yields(),

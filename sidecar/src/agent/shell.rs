@@ -5,6 +5,7 @@
 
 use super::assignments::Assignments;
 use super::embedded::{Embedded, Start};
+use super::emitters::Emitters;
 use super::files::{Job, Jobs};
 use super::inputs::Inputs;
 use super::lease::LeasePublisher;
@@ -65,6 +66,7 @@ pub(super) struct Outside {
     pub types: Types,
     pub embedded: Embedded,
     pub reports: Reports,
+    pub emitters: Emitters,
     pub keeperless: bool,
     /// Of this process and no other.
     pub start: u64,
@@ -245,12 +247,12 @@ impl Shell {
                 self.on_assign(&heard, *assign);
                 heard
             }
-            Ok(Word::Welcome(identity, terms, logs)) => {
+            Ok(Word::Welcome { informer, terms, logs, children }) => {
                 tracing::info!(url = self.options.informer, "linked");
                 self.outside.types.on_welcome();
-                self.on_identity(identity);
+                self.on_identity(informer);
                 let stranger = self.outside.lease.is_strange_to(&self.meta.seen.lineage);
-                Heard::Welcome { terms, logs, stranger }
+                Heard::Welcome { terms, logs, stranger, children }
             }
             Ok(Word::BeatAck(commit_seq, heard)) => {
                 self.outside.metrics.on_beat_ack();
@@ -394,6 +396,14 @@ impl Shell {
                     _ => {}
                 }
                 self.send(link, Message::Report(*report));
+            }
+            Effect::SendEmit { link, emitted } => {
+                failpoint::reach("after-emit-ledger");
+                self.send(link, Message::Emitted(*emitted));
+            }
+            Effect::AnswerEmit { ticket, answer } => {
+                failpoint::reach("before-emit-answer");
+                self.outside.emitters.answer(ticket, answer);
             }
             Effect::SendBeat { link, mut beat } => {
                 self.outside.metrics.on_beat();

@@ -1,7 +1,7 @@
 //! Bytes of the link become checked words here, once; and orders become requests to the keeper.
 
 use super::note;
-use crate::machine::{Heard, Terms};
+use crate::machine::{EmitAnswer, Heard, Terms};
 use keeper::wire::EndReason;
 use prost::Message as _;
 use proto::id::AttemptId;
@@ -36,8 +36,8 @@ pub(super) enum Word {
     Heard(Heard),
     /// For the machine, with its payload.
     Assign(Box<v1::Assign>, Heard),
-    /// The informer introduced itself, and said how to beat and which logs it wants.
-    Welcome(v1::Identity, Terms, v1::LogPolicy),
+    /// The informer introduced itself, and said how to beat, which logs it wants, and whether it takes children.
+    Welcome { informer: v1::Identity, terms: Terms, logs: v1::LogPolicy, children: bool },
     /// A beat was acknowledged at this commit sequence of the informer.
     BeatAck(u64, Heard),
     /// To be answered at once.
@@ -58,8 +58,8 @@ pub(super) fn word(message: v1::InformerMessage) -> Result<Word, Error> {
                 return Err(Error::Protocol(welcome.protocol));
             }
             let terms = terms(welcome.beat_ms, welcome.lease_ms, welcome.fence_grace_ms)?;
-            let logs = welcome.log_policy();
-            Word::Welcome(welcome.informer.unwrap_or_default(), terms, logs)
+            let (logs, children) = (welcome.log_policy(), welcome.children);
+            Word::Welcome { informer: welcome.informer.unwrap_or_default(), terms, logs, children }
         }
         Message::BeatAck(ack) => {
             let terms = terms(ack.beat_ms, ack.lease_ms, ack.fence_grace_ms)?;
@@ -84,11 +84,27 @@ pub(super) fn word(message: v1::InformerMessage) -> Result<Word, Error> {
         Message::Log(request) => Word::Log(request),
         Message::Executors(part) => Word::Executors(part),
         Message::Callback(callback) => Word::Callback(attempt(callback.attempt.as_ref(), "a callback")?, callback.body),
+        Message::EmitAnswer(answer) => {
+            let attempt = attempt(answer.attempt.as_ref(), "an answer to an emit")?;
+            Word::Heard(Heard::EmitAnswered {
+                attempt,
+                answer: emit_answer(answer.refusal, answer.later),
+                key: answer.key,
+            })
+        }
         Message::Refuse(refuse) => {
             let message = format!("{} ({})", refuse.message, refuse.code);
             Word::Heard(Heard::Refuse { code: refuse.code, message, is_final: refuse.r#final })
         }
     })
+}
+
+fn emit_answer(refusal: String, later: bool) -> EmitAnswer {
+    match (refusal.is_empty(), later) {
+        (true, _) => EmitAnswer::Taken,
+        (false, true) => EmitAnswer::Later(refusal),
+        (false, false) => EmitAnswer::Refused(refusal),
+    }
 }
 
 fn assigned(assign: v1::Assign) -> Result<Word, Error> {

@@ -1,8 +1,10 @@
 //! The command line `sidecar`.
 
+mod emit;
 mod progress;
 mod run;
 mod status;
+mod talk;
 
 use crate::{agent, config};
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
@@ -34,10 +36,19 @@ enum Verb {
     Status(status::Arguments),
     /// Tell how far the task is that this runs in; it shows in `informer show`, and the task does not count as standing still.
     Progress(progress::Arguments),
+    /// Give the task that this runs in a child, or say that there will be no more; returns once the informer has it, durably. Exits with 75
+    /// where it is not acknowledged yet: emitting it again is harmless.
+    Emit(emit::Arguments),
     /// Supervise one transcode: how the sidecar runs ffmpeg.
     #[command(hide = true)]
     ExecTranscode {
         /// The job that the agent has written.
+        job: PathBuf,
+    },
+    /// Make one HTTP request: how the sidecar runs a task that is one.
+    #[command(hide = true)]
+    ExecHttp {
+        /// The input that the agent has written.
         job: PathBuf,
     },
     /// Become crun: how the sidecar runs a container.
@@ -71,6 +82,11 @@ pub fn main() -> ExitCode {
     }
     let done = match cli.verb {
         Verb::ExecTranscode { job } => return crate::exec::transcode::main(&job),
+        Verb::ExecHttp { job } => return crate::exec::http::main(&job),
+        Verb::Emit(arguments) => match emit::emit(&arguments) {
+            Ok(code) => return code,
+            Err(error) => Err(error),
+        },
         Verb::Run(arguments) => run::run(*arguments),
         Verb::ExecContainer { crun, args } => return crate::exec::container::main(&crun, &args),
         Verb::Status(arguments) => status::status(&arguments),

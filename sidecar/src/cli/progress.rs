@@ -1,14 +1,9 @@
 //! `sidecar progress`: a task tells how far it is.
 
-use crate::agent::socket::{self, Answer, Request};
-use anyhow::{Context as _, bail, ensure};
+use super::talk::{self, variable};
+use crate::agent::socket::Request;
+use anyhow::{Context as _, ensure};
 use clap::Args;
-use std::io::{BufRead as _, BufReader, Write as _};
-use std::path::PathBuf;
-use std::time::Duration;
-
-/// An agent answers in milliseconds; one that is being replaced must not hold a task up for long.
-const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Arguments of `sidecar progress`.
 #[derive(Debug, Args)]
@@ -29,7 +24,6 @@ struct Amount {
 
 /// Tells the sidecar of the task that this process is part of.
 pub(super) fn progress(arguments: &Arguments) -> anyhow::Result<()> {
-    let path = PathBuf::from(variable("SIDECAR_SOCKET")?);
     let request = Request::Progress {
         task: variable("INFORMER_TASK_ID")?,
         attempt: variable("INFORMER_ATTEMPT")?.parse().context("INFORMER_ATTEMPT is no number")?,
@@ -38,24 +32,9 @@ pub(super) fn progress(arguments: &Arguments) -> anyhow::Result<()> {
         note: arguments.note.clone(),
         step: arguments.amount.step,
     };
-    let mut stream = socket::connect(&path)
-        .with_context(|| format!("no sidecar listens at {}; it may be restarting, try again", path.display()))?;
-    stream.set_read_timeout(Some(PATIENCE)).context("cannot set a timeout")?;
-    let mut line = serde_json::to_vec(&request).context("cannot write the request")?;
-    line.push(b'\n');
-    stream.write_all(&line).context("the sidecar did not take the progress")?;
-    let mut answer = String::new();
-    BufReader::new(stream).read_line(&mut answer).context("the sidecar did not answer")?;
-    let answer: Answer = serde_json::from_str(&answer).context("the sidecar's answer cannot be read")?;
+    let answer = talk::ask(&request, talk::PATIENCE)?;
     ensure!(answer.ok, "the progress was not taken: {}", answer.error);
     Ok(())
-}
-
-fn variable(name: &str) -> anyhow::Result<String> {
-    match std::env::var(name) {
-        Ok(value) if !value.is_empty() => Ok(value),
-        _ => bail!("{name} is not set; `sidecar progress` is for use within a task, whose sidecar sets it"),
-    }
 }
 
 fn amount(text: &str) -> Result<Amount, String> {

@@ -1,7 +1,7 @@
 //! How a process ended, in the informer's words: a reason, and one line for the person who asks why.
 
 use super::transcode::{self, Exit};
-use super::{container, outputs};
+use super::{container, outputs, result};
 use keeper::wire::{End, EndReason};
 use proto::v1::{self, Reason, task_spec::Kind};
 use std::{
@@ -29,6 +29,7 @@ pub fn ending(attempt_dir: &Path, spec: &v1::TaskSpec, end: &End) -> v1::Ending 
         (Some(Kind::Container(_)), EndReason::Exited) => contained(attempt_dir, spec, end),
         _ => Verdict::plain(classify(end), message(attempt_dir, spec, end)),
     };
+    let (verdict, result) = with_result(attempt_dir, end, verdict);
     v1::Ending {
         reason: verdict.reason.into(),
         // The code of a process that never was is its runtime's.
@@ -47,6 +48,23 @@ pub fn ending(attempt_dir: &Path, spec: &v1::TaskSpec, end: &End) -> v1::Ending 
         ran_ms: end.ran_ms,
         outputs: verdict.outputs,
         machine_fault: verdict.reason == Reason::Spawn && !verdict.never_ran && is_machine_fault(spec, end),
+        result,
+    }
+}
+
+/// What a process that ended by itself has left. A failure may have a result, too, as of a request that was answered with an error; one
+/// that cannot be taken changes nothing about it, and makes a success a failure.
+fn with_result(attempt_dir: &Path, end: &End, verdict: Verdict) -> (Verdict, Vec<u8>) {
+    if end.reason != EndReason::Exited {
+        return (verdict, Vec::new());
+    }
+    match result::read(attempt_dir) {
+        Ok(result) => (verdict, result),
+        Err(_) if verdict.reason != Reason::Unspecified => (verdict, Vec::new()),
+        Err(error) => {
+            let message = format!("exit code 0, but the result in $TASK_RESULT cannot be taken: {error}");
+            (Verdict::plain(Reason::Output, message), Vec::new())
+        }
     }
 }
 

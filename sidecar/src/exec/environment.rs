@@ -1,6 +1,6 @@
 //! The environment of a task: its own variables over an allow-list of the sidecar's, and ours over both.
 
-use super::{Error, Plan, utf8};
+use super::{Error, Plan, result, utf8};
 use std::{collections::BTreeMap, path::Path};
 
 /// Variables that a task inherits from the sidecar. An allow-list, so that the sidecar's secrets (tokens, proxies with passwords)
@@ -31,6 +31,7 @@ pub(super) fn of(plan: &Plan<'_>) -> Result<Vec<(String, String)>, Error> {
     env.extend(ours(plan));
     env.insert("SIDECAR_SOCKET".to_owned(), socket);
     env.insert("TASK_OUTPUTS".to_owned(), utf8(&plan.outputs_dir()?)?);
+    env.insert(result::VARIABLE.to_owned(), utf8(&plan.work_dir()?.join(result::FILE))?);
     // TASK_DIR is the monitor's word; one of the task's own would stand before it.
     env.remove("TASK_DIR");
     Ok(env.into_iter().collect())
@@ -45,6 +46,7 @@ pub(super) fn in_container(plan: &Plan<'_>, task_dir: &str, task_outputs: &str) 
     env.extend(ours(plan));
     env.insert("TASK_DIR".to_owned(), task_dir.to_owned());
     env.insert("TASK_OUTPUTS".to_owned(), task_outputs.to_owned());
+    env.insert(result::VARIABLE.to_owned(), format!("{task_dir}/{}", result::FILE));
     env
 }
 

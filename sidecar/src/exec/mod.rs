@@ -11,12 +11,14 @@
 //! |---|---|
 //! | `command`, `script`, `service` | the argv and files of that kind |
 //! | [`typed`] | a registered type that stands for a command |
+//! | [`http`] | one HTTP request, by a process of our own |
 //! | [`transcode`] | ffmpeg: plan, the supervising process, progress, verification |
 //! | [`container`] | a process in a container, through `crun` |
 //! | `inputs` | what a task finds in its directory: what has to be there before its process starts |
 //! | [`outputs`] | declared outputs, staged beside their destinations |
 //! | `environment` | a task's variables |
 //! | `progress` | how far an attempt is |
+//! | [`result`] | the JSON object that a process leaves |
 //! | `digest` | bytes that are hashed as they pass |
 //! | `ending` | how a process ended, in the informer's words |
 //! | `publish` | staged outputs: into place, or away |
@@ -26,10 +28,12 @@ pub mod container;
 pub(crate) mod digest;
 mod ending;
 mod environment;
+pub mod http;
 pub(crate) mod inputs;
 pub mod outputs;
 mod progress;
 mod publish;
+pub mod result;
 mod script;
 mod service;
 pub mod transcode;
@@ -50,7 +54,7 @@ use proto::{
 use std::path::{Path, PathBuf};
 
 /// The kinds of task that [`plan`] knows, as a hello lists them; containers only where there is a working `crun`.
-pub const KINDS: [&str; 4] = ["command", "script", "service", "transcode"];
+pub const KINDS: [&str; 5] = ["command", "script", "service", "transcode", "http"];
 /// What a hello lists besides where containers work.
 pub const CONTAINER: &str = "container";
 
@@ -143,11 +147,12 @@ pub fn plan(plan: &Plan<'_>) -> Result<wire::Spec, Error> {
     use v1::task_spec::Kind;
     let spec = plan.spec;
     let process = match &spec.kind {
-        None | Some(Kind::Typed(_) | Kind::Http(_)) => return Err(Error::UnknownKind),
+        None | Some(Kind::Typed(_)) => return Err(Error::UnknownKind),
         Some(Kind::Container(_)) => container::process(plan)?,
         Some(Kind::Command(command)) => command::process(command)?,
         Some(Kind::Script(script)) => script::process(script, &plan.work_dir()?)?,
         Some(Kind::Service(service)) => service::process(service)?,
+        Some(Kind::Http(http)) => http::process(plan, http)?,
         Some(Kind::Transcode(transcode)) => transcode::process(plan, transcode)?,
     };
     let stop = spec.stop.unwrap_or_default();

@@ -42,6 +42,7 @@ fn a_command_sees_its_own_world() {
     assert_eq!((spec.argv, spec.files), (vec!["echo".to_owned(), "a b".to_owned()], vec![]));
     let env: BTreeMap<&str, &str> = spec.env.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
     let work = format!("{ATTEMPT_DIR}/work");
+    let result = format!("{work}/.task-result.json");
     let expected = [
         ("PATH", "/bin"),
         ("HOME", "/home/u"),
@@ -52,6 +53,7 @@ fn a_command_sees_its_own_world() {
         ("INFORMER_FENCE", "4.5"),
         ("SIDECAR_SOCKET", "/data/sidecar.sock"),
         ("TASK_OUTPUTS", work.as_str()),
+        ("TASK_RESULT", result.as_str()),
     ];
     assert_eq!(env, BTreeMap::from(expected));
 }
@@ -128,6 +130,24 @@ fn told(end: &End, err: &[u8]) -> (Reason, String) {
     let dir = Dir::new("told", err);
     let ending = ending(&dir.0, &command(&["x"]), end);
     (ending.reason(), ending.message)
+}
+
+#[test]
+fn a_result_goes_with_the_end_and_a_wrong_one_is_no_success() {
+    let dir = Dir::new("result", b"");
+    let file = dir.0.join("work").join(result::FILE);
+    let exited = |code| End { code: Some(code), ..End::default() };
+    let told = |end: &End| ending(&dir.0, &command(&["x"]), end);
+    fs::write(&file, r#"{"a":1}"#).expect("written");
+    for code in [0, 3] {
+        assert_eq!(told(&exited(code)).result, br#"{"a":1}"#);
+    }
+    assert!(told(&End { reason: EndReason::Cancelled, ..End::default() }).result.is_empty());
+    fs::write(&file, "[1]").expect("written");
+    let wrong = told(&exited(0));
+    assert_eq!((wrong.reason(), wrong.exit_code, wrong.result.len()), (Reason::Output, Some(0), 0));
+    assert!(wrong.message.contains("no JSON object"), "{}", wrong.message);
+    assert_eq!(told(&exited(3)).reason(), Reason::ExitCode);
 }
 
 #[test]

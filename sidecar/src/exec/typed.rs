@@ -78,13 +78,13 @@ pub fn hand_over(
     work_dir: &Path,
 ) -> Result<(v1::TaskSpec, Option<wire::File>), Error> {
     if fits(input) && VARIABLE.len() + 1 + input.len() < STRING_BYTES {
-        spec.env.insert(VARIABLE.to_owned(), input.clone());
+        spec.env.insert(VARIABLE.to_owned(), input.to_owned());
         return Ok((spec, None));
     }
     let path = work_dir.join(FILE);
     let path = path.to_str().ok_or_else(|| Error::NotUtf8(path.clone()))?;
     spec.env.insert(FILE_VARIABLE.to_owned(), path.to_owned());
-    let file = wire::File { name: FILE.to_owned(), mode: 0o600, content: input.clone().into_bytes() };
+    let file = wire::File { name: FILE.to_owned(), mode: 0o600, content: input.as_bytes().to_vec() };
     Ok((spec, Some(file)))
 }
 

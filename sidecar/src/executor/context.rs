@@ -1,7 +1,9 @@
 //! What an attempt knows, and what it may tell while it runs.
 
-use super::Progress;
+use super::{Fault, Progress};
+use crate::exec::result;
 use proto::id::{AttemptId, Fence};
+use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Write as _};
@@ -180,6 +182,18 @@ impl Context {
         let progress = Progress { permille: permille.min(1000), note: note.into() };
         *self.told.progress.lock().unwrap_or_else(PoisonError::into_inner) = Some(progress);
         self.told.nudge.notify_one();
+    }
+
+    /// Leaves the attempt's result, as a process does in `TASK_RESULT`; the last one left before the end counts. It must be written as a
+    /// JSON object of at most 256 KiB.
+    ///
+    /// # Errors
+    /// [`Fault::Failed`]: it cannot be written as JSON, or not into the attempt's directory. What is no object, or too large, makes a success
+    /// a failure at its end.
+    pub fn result<T: Serialize>(&self, result: &T) -> Result<(), Fault> {
+        let text = serde_json::to_vec(result)?;
+        std::fs::write(self.facts.dir.join(result::FILE), text)
+            .map_err(|error| Fault::Failed(format!("cannot keep the result: {error}")))
     }
 
     /// Asks for a look at the execution's status now.

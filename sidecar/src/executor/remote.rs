@@ -58,6 +58,8 @@ struct Report {
     note: String,
     #[serde(default)]
     output: String,
+    /// A JSON object: what comes after the task in a workflow finds it as the task's output.
+    result: Option<serde_json::Value>,
     #[serde(default)]
     error: String,
     exit_code: Option<i32>,
@@ -204,6 +206,9 @@ impl Execution for Remote {
             None => self.ask().await?,
         }
         let Some(report) = &self.last else { return Ok(Status::Running) };
+        if let Some(result) = report.result.as_ref().filter(|_| report.state != State::Running) {
+            self.context.result(result)?;
+        }
         Ok(match report.state {
             State::Running => Status::Running,
             State::Succeeded => Status::Succeeded,

@@ -12,6 +12,7 @@
 //! lost stays who it is: then the records tell what runs, and the informer what it knows of that. A full disk is survived: a reserve is
 //! released for it, and no new work is taken until it is there again.
 
+mod emit;
 mod identity;
 mod journal;
 mod lock;
@@ -25,7 +26,7 @@ mod writer;
 pub use lock::Lock;
 pub use writer::{Commit, News, Writer};
 
-use crate::machine::{Facts, LogCopy, Row, RowState};
+use crate::machine::{EmitRow, Facts, LogCopy, Row, RowState};
 use identity::Identity;
 use prost::Message as _;
 use proto::id::{AttemptId, Fence, SidecarId};
@@ -189,6 +190,14 @@ impl Ledger {
         Ok((meta, read_entries(&connection, &path)?))
     }
 
+    /// The emits that the informer has not answered, in their order.
+    ///
+    /// # Errors
+    /// See [`Error`]; the file is left as it was.
+    pub fn emits(&self) -> Result<Vec<EmitRow>, Error> {
+        emit::read(&self.connection, &self.path)
+    }
+
     /// Commits one batch: when this returns, it is on the disk.
     ///
     /// # Errors
@@ -222,6 +231,7 @@ impl Ledger {
         for attempt in &commit.batch.deletes {
             transaction.prepare_cached("DELETE FROM attempts WHERE attempt = ?1")?.execute([attempt.to_string()])?;
         }
+        emit::write(&transaction, &commit.batch)?;
         // Most commits leave it as it is, and a row that is not written is a page less to flush.
         let seen = (commit.seen.clone(), commit.highest_fence);
         if self.seen != seen {

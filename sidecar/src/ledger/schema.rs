@@ -6,7 +6,7 @@ use rusqlite::Connection;
 use std::path::Path;
 
 /// Each brings the ledger from its index to the next version. Steps are only ever appended.
-pub(super) const STEPS: [&str; 2] = [
+pub(super) const STEPS: [&str; 3] = [
     "
     CREATE TABLE meta (
         one             INTEGER PRIMARY KEY CHECK (one = 1),
@@ -38,6 +38,17 @@ pub(super) const STEPS: [&str; 2] = [
     "
     ALTER TABLE attempts ADD COLUMN log_copy TEXT;
     UPDATE attempts SET log_copy = 'unwanted' WHERE state = 'retired';
+",
+    // Children of running tasks that the informer has not answered.
+    "
+    CREATE TABLE emits (
+        attempt         TEXT NOT NULL,
+        key             TEXT NOT NULL,
+        ord             INTEGER NOT NULL,
+        digest          BLOB NOT NULL,
+        payload         BLOB NOT NULL,
+        PRIMARY KEY (attempt, key)
+    );
 ",
 ];
 

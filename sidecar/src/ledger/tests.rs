@@ -1,5 +1,5 @@
 use super::*;
-use crate::machine::Batch;
+use crate::machine::{Batch, Emit};
 use proto::id::TaskId;
 
 /// A directory of the test's own, gone with it.
@@ -58,7 +58,7 @@ fn rows_come_back_as_they_were_written() {
     let seen = v1::Identity { lineage: "x".into(), epoch: 2, commit_seq: 3 };
     let commit = Commit {
         seq: 1,
-        batch: Batch { rows: rows.clone(), deletes: vec![] },
+        batch: Batch { rows: rows.clone(), ..Batch::default() },
         assigns: vec![(rows[0].attempt, assign.encode_to_vec())],
         seen: seen.clone(),
         highest_fence: Fence { epoch: 1, n: 2 },
@@ -70,8 +70,27 @@ fn rows_come_back_as_they_were_written() {
     assert_eq!(entries[0].assign, Some(assign));
     assert_eq!((meta.incarnation, meta.sidecar, meta.seen), (2, SidecarId::from_u128(7), seen));
     let deletes = rows.iter().map(|row| row.attempt).collect();
-    ledger.commit(&Commit { seq: 2, batch: Batch { rows: vec![], deletes }, ..Default::default() }).unwrap();
+    ledger.commit(&Commit { seq: 2, batch: Batch { deletes, ..Batch::default() }, ..Default::default() }).unwrap();
     assert_eq!(Ledger::peek(&dir.0).unwrap().1, []);
+}
+
+#[test]
+fn emits_are_kept_in_their_order_until_they_are_deleted() {
+    let dir = Dir::new("emits");
+    let (mut ledger, ..) = dir.open().unwrap();
+    let attempt = row(1, RowState::Running).attempt;
+    let emit = |order: u64, key: &str| {
+        let emit = Emit { key: key.to_owned(), digest: [7; 32], payload: key.as_bytes().to_vec() };
+        EmitRow { attempt, order, emit }
+    };
+    let emits = vec![emit(2, "a"), emit(1, "b"), emit(3, "")];
+    ledger.commit(&Commit { batch: Batch { emits, ..Batch::default() }, ..Default::default() }).unwrap();
+    drop(ledger);
+    let (mut ledger, ..) = dir.open().unwrap();
+    assert_eq!(ledger.emits().unwrap(), [emit(1, "b"), emit(2, "a"), emit(3, "")]);
+    let (emits, emits_gone) = (vec![emit(4, "a")], vec![(attempt, String::new()), (attempt, "b".to_owned())]);
+    ledger.commit(&Commit { batch: Batch { emits, emits_gone, ..Batch::default() }, ..Default::default() }).unwrap();
+    assert_eq!(ledger.emits().unwrap(), [emit(4, "a")]);
 }
 
 #[test]
@@ -81,11 +100,11 @@ fn an_update_keeps_the_assignment() {
     let accepted = row(1, RowState::Accepted);
     let assigns = vec![(accepted.attempt, v1::Assign::default().encode_to_vec())];
     ledger
-        .commit(&Commit { batch: Batch { rows: vec![accepted], deletes: vec![] }, assigns, ..Default::default() })
+        .commit(&Commit { batch: Batch { rows: vec![accepted], ..Batch::default() }, assigns, ..Default::default() })
         .unwrap();
     let running = row(1, RowState::Running);
     ledger
-        .commit(&Commit { batch: Batch { rows: vec![running.clone()], deletes: vec![] }, ..Default::default() })
+        .commit(&Commit { batch: Batch { rows: vec![running.clone()], ..Batch::default() }, ..Default::default() })
         .unwrap();
     let entry = Entry { row: running, assign: Some(v1::Assign::default()) };
     assert_eq!(Ledger::peek(&dir.0).unwrap().1, [entry]);
@@ -128,7 +147,7 @@ fn the_writer_answers_each_commit_and_finishes_what_it_was_given() {
         }
     })
     .unwrap();
-    let batch = Batch { rows: vec![row(1, RowState::Accepted)], deletes: vec![] };
+    let batch = Batch { rows: vec![row(1, RowState::Accepted)], ..Batch::default() };
     writer.commit(Commit { seq: 4, batch, ..Default::default() });
     drop(writer);
     assert_eq!(answered.recv().unwrap(), Ok(4));
@@ -187,7 +206,7 @@ fn a_value_of_any_kind_is_read_or_refused() {
     let assigns = vec![(ended.attempt, v1::Assign { task_name: "hello".into(), ..Default::default() }.encode_to_vec())];
     let (mut ledger, ..) = dir.open().unwrap();
     ledger
-        .commit(&Commit { batch: Batch { rows: vec![ended], deletes: vec![] }, assigns, ..Default::default() })
+        .commit(&Commit { batch: Batch { rows: vec![ended], ..Batch::default() }, assigns, ..Default::default() })
         .unwrap();
     drop(ledger);
     let whole = std::fs::read(&path).unwrap();

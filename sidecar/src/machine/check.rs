@@ -9,6 +9,7 @@ pub(super) fn all(machine: &Machine) -> Result<(), String> {
     books(machine)?;
     reports(machine)?;
     durability(machine)?;
+    machine.emits.check(&machine.attempts, matches!(machine.link, LinkState::Welcomed(_)))?;
     machine.lease.check()?;
     machine.outbox.check()
 }

@@ -2,6 +2,7 @@
 //! ledger, except those for which [`Effect::is_urgent`] holds.
 
 use super::LinkId;
+use super::emits::{EmitAnswer, EmitRow, Ticket};
 use super::row::Row;
 use proto::id::{AttemptId, Fence};
 use proto::v1;
@@ -22,6 +23,20 @@ pub enum Effect {
         link: LinkId,
         /// The fact, numbered.
         report: Box<v1::Report>,
+    },
+    /// Send a child of a running task, which is in the ledger.
+    SendEmit {
+        /// Where.
+        link: LinkId,
+        /// The child.
+        emitted: Box<v1::Emitted>,
+    },
+    /// Tell a task what became of its emit, now: a child that was taken is durable with the informer.
+    AnswerEmit {
+        /// Who waits.
+        ticket: Ticket,
+        /// What became of it.
+        answer: EmitAnswer,
     },
     /// Send a beat, now.
     SendBeat {
@@ -105,6 +120,7 @@ impl Effect {
         matches!(
             self,
             E::SendBeat { .. }
+                | E::AnswerEmit { .. }
                 | E::PublishLease { .. }
                 | E::CloseLink { .. }
                 | E::StartAttempt { .. }
@@ -179,12 +195,16 @@ pub struct Batch {
     pub rows: Vec<Row>,
     /// Rows to delete.
     pub deletes: Vec<AttemptId>,
+    /// Emits to insert or replace.
+    pub emits: Vec<EmitRow>,
+    /// Emits to delete, by attempt and key.
+    pub emits_gone: Vec<(AttemptId, String)>,
 }
 
 impl Batch {
     /// Nothing to commit.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.rows.is_empty() && self.deletes.is_empty()
+        self.rows.is_empty() && self.deletes.is_empty() && self.emits.is_empty() && self.emits_gone.is_empty()
     }
 }

@@ -1,5 +1,6 @@
 //! What the machine is told. Events are past tense: they have happened, and the machine only decides what follows.
 
+use super::emits::{Emit, EmitAnswer, Ticket};
 use proto::id::{AttemptId, Fence};
 use proto::v1;
 
@@ -82,6 +83,17 @@ pub enum Event {
         /// Why.
         why: v1::Reason,
     },
+    /// A running task emits a child, or says that there will be no more.
+    EmitAsked {
+        /// Who waits; answered once by `AnswerEmit`.
+        ticket: Ticket,
+        /// The attempt, as it says.
+        attempt: AttemptId,
+        /// Its fence, as it says.
+        fence: Fence,
+        /// The child.
+        emit: Emit,
+    },
     /// The outputs of an attempt were published (`None`) or could not be (why).
     OutputsPublished {
         /// The attempt.
@@ -126,6 +138,8 @@ pub enum Heard {
         terms: Terms,
         /// Which logs it wants to store.
         logs: v1::LogPolicy,
+        /// It takes children of running tasks.
+        children: bool,
         /// The lease page guards what another informer has given, or what was given to this box under another sidecar's id.
         stranger: bool,
     },
@@ -172,6 +186,15 @@ pub enum Heard {
     Ack {
         /// Number in this link.
         seq: u64,
+    },
+    /// What became of a child.
+    EmitAnswered {
+        /// The attempt that emitted it.
+        attempt: AttemptId,
+        /// Its key.
+        key: String,
+        /// Taken, durably there; or not.
+        answer: EmitAnswer,
     },
     /// Take no new work (or do again).
     Drain {

@@ -99,6 +99,7 @@ impl Machine {
             told: None,
             progress: None,
             log_bytes: 0,
+            emits: 0,
         };
         self.insert(id, attempt);
         self.dirty.insert(id);

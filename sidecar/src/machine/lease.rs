@@ -133,7 +133,7 @@ mod tests {
     fn meet(world: &mut World) {
         world.link = LinkId(world.link.0 + 1);
         world.tell(Event::LinkOpened { link: world.link });
-        world.hear(Heard::Welcome { terms: TERMS, logs: v1::LogPolicy::Never, stranger: true });
+        world.hear(Heard::Welcome { terms: TERMS, logs: v1::LogPolicy::Never, stranger: true, children: true });
     }
 
     /// The next beat is acknowledged; whether that earned a deadline for the page.

@@ -27,6 +27,7 @@ impl Machine {
         self.link = LinkState::Down;
         self.lease.on_link_closed();
         self.outbox.on_link_closed();
+        self.emits.on_link_closed();
         self.told_room = None;
     }
 
@@ -43,7 +44,9 @@ impl Machine {
         // Until it has judged them, the informer may not count them.
         self.apart = self.unfinished;
         let told = |attempt: &Attempt| !(self.has(Bug::ForgetOutbox) && matches!(attempt.stage, Stage::Ended(_)));
-        let held = self.attempts.iter().filter(|(_, it)| told(it)).filter_map(|(id, it)| it.inventory(*id)).collect();
+        let mut room = bounds::INVENTORY_RESULT_BYTES;
+        let listed = |(id, it): (&AttemptId, &Attempt)| it.inventory(*id, &mut room);
+        let held = self.attempts.iter().filter(|(_, it)| told(it)).filter_map(listed).collect();
         effects.push(Effect::SendHello { link, held });
     }
 
@@ -64,13 +67,20 @@ impl Machine {
             return;
         }
         match heard {
-            Heard::Welcome { terms, logs, stranger } => self.on_welcome(link, terms, logs, stranger),
+            Heard::Welcome { terms, logs, stranger, children } => {
+                let first = self.link == LinkState::Introduced(link);
+                self.on_welcome(link, terms, logs, stranger);
+                if first {
+                    self.on_children_welcome(children, effects);
+                }
+            }
             Heard::Verdict { attempt, decision, why } => self.on_verdict(now, attempt, decision, why, effects),
             Heard::BeatAck { seq, terms } => self.on_beat_ack(now, seq, terms, effects),
             Heard::Assign { attempt, fence, facts } => self.on_assign(now, attempt, fence, facts, effects),
             Heard::Stop { attempt, why } => self.on_stop(now, attempt, why, effects),
             Heard::Publish { attempt, fence } => self.on_publish(attempt, fence, effects),
             Heard::Ack { seq } => self.on_ack(link, seq, effects),
+            Heard::EmitAnswered { attempt, key, answer } => self.on_emit_answered(attempt, key, &answer, effects),
             Heard::Drain { on, stop_running } => self.on_drain(now, on, stop_running, effects),
             Heard::Refuse { code, message, is_final } => self.on_refuse(link, code, message, is_final, effects),
         }
@@ -181,6 +191,7 @@ impl Machine {
             told: Some(Told::default()),
             progress: None,
             log_bytes: 0,
+            emits: 0,
         };
         self.insert(id, attempt);
         if self.has(Bug::AckBeforeLedger) {

@@ -16,6 +16,7 @@
 //! - nothing starts without a live lease, counted from the send time of the last acknowledged beat;
 //! - no `stop` attempt is prolonged by the lease of an informer that has not given it;
 //! - per attempt, reports leave in the order accepted, started, ended, published, and again after each reconnect until acknowledged;
+//! - a child is stored before it goes up, goes up again until it is answered, and goes before the end of its attempt;
 //! - in a fresh link, nothing is said about an attempt (and a waiting one is not started) before the informer's verdict on it;
 //! - what the informer has not acknowledged is never purged, nor a log that it wants and has not stored, as long as there is room.
 //!
@@ -29,6 +30,7 @@
 //! | `link` | what the informer says |
 //! | `keeping` | what the keeper says |
 //! | `outbox` | reports: order, window, acknowledgement |
+//! | `emits` | children of running tasks, until the informer has them |
 //! | `uploads` | logs that go up after the end, and what is purged when |
 //! | `tally` | what is counted for those who watch |
 //! | `books` | counters and indices over the attempts |
@@ -40,6 +42,9 @@ mod arms;
 mod books;
 mod check;
 mod effect;
+#[cfg(test)]
+mod emit_stories;
+mod emits;
 mod event;
 mod keeping;
 mod lease;
@@ -57,12 +62,14 @@ mod walk;
 #[cfg(feature = "seeded-bugs")]
 pub use arms::{Arm, Arms};
 pub use effect::{Batch, Complaint, Effect};
+pub use emits::{Emit, EmitAnswer, EmitRow, Ticket};
 pub use event::{Event, Facts, Found, FoundState, Heard, LinkId, Note, Notice, Now, Refusal, Terms};
 pub use row::{Row, RowState, Wish};
 pub use stage::{LogCopy, Stage};
 pub use tally::Tally;
 pub use uploads::WINDOW as UPLOADS_ORDERED;
 
+use emits::Emits;
 use lease::Lease;
 use outbox::Outbox;
 use proto::id::{AttemptId, Fence};
@@ -171,6 +178,9 @@ pub struct Machine {
     /// Of these, the ones whose log the informer has, or does not want.
     spare: BTreeSet<(u64, AttemptId)>,
     uploads: Uploads,
+    emits: Emits,
+    /// The informer of this link knows what an emit is.
+    takes_children: bool,
     tally: Tally,
     unfinished: u32,
     /// Of these, the ones that the informer does not count.
@@ -216,6 +226,8 @@ impl Machine {
             retired_bytes: 0,
             spare: BTreeSet::new(),
             uploads: Uploads::default(),
+            emits: Emits::default(),
+            takes_children: false,
             tally: Tally::default(),
             unfinished: 0,
             apart: 0,
@@ -260,6 +272,9 @@ impl Machine {
             Event::Noticed { attempt, notice } => self.on_noticed(now, attempt, notice, effects),
             Event::Progressed { attempt, progress } => self.on_progressed(attempt, progress),
             Event::Condemned { attempt, why } => self.on_condemned(attempt, why, effects),
+            Event::EmitAsked { ticket, attempt, fence, emit } => {
+                self.on_emit_asked(ticket, attempt, fence, emit, effects);
+            }
             Event::OutputsPublished { attempt, failure } => {
                 self.advance(attempt, Happening::OutputsPublished(failure), effects);
             }
@@ -280,7 +295,10 @@ impl Machine {
         let dirty = std::mem::take(&mut self.dirty);
         let deletes = std::mem::take(&mut self.deletes);
         self.committing.push_back((seq, dirty.iter().copied().collect()));
+        let (emits, emits_gone) = self.emits.take_dirty();
         Batch {
+            emits,
+            emits_gone,
             rows: dirty.iter().filter_map(|id| self.attempts.get(id).map(|attempt| attempt.to_row(*id))).collect(),
             deletes: deletes.into_iter().filter(|id| !self.attempts.contains_key(id)).collect(),
         }
@@ -407,6 +425,7 @@ impl Machine {
     fn settle(&mut self, now: Now, effects: &mut Vec<Effect>) {
         self.refuse_at_lease_end(now, effects);
         self.start_waiting(now, effects);
+        self.pump_emits(effects);
         self.pump(effects);
         self.order_uploads(now, effects);
         self.purge_oldest(effects);

@@ -187,6 +187,7 @@ impl Machine {
         };
         attempt.log_bytes = log_bytes;
         let copy = if self.has(Bug::PurgeBeforeStored) { LogCopy::Unwanted } else { copy };
+        self.drop_emits(id, effects);
         if self.advance(id, Happening::Acknowledged(copy), effects) {
             effects.push(Effect::Retire { attempt: id, discard_outputs });
         }

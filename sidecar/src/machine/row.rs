@@ -94,6 +94,8 @@ pub(super) struct Attempt {
     pub told: Option<Told>,
     pub progress: Option<v1::Progress>,
     pub log_bytes: u64,
+    /// Its emits that the informer has not answered: until there is none, its end is not told.
+    pub emits: usize,
 }
 
 impl Attempt {
@@ -116,6 +118,7 @@ impl Attempt {
             told: None,
             progress: None,
             log_bytes: row.log_bytes,
+            emits: 0,
         };
         (row.attempt, attempt)
     }
@@ -152,7 +155,8 @@ impl Attempt {
             (_, Stage::Accepting | Stage::Retired(_) | Stage::Purging(_)) => false,
             (Step::Accepted, _) => true,
             (Step::Started, _) => self.started.is_some(),
-            (Step::Over, stage) => !stage.is_unfinished(),
+            // Children before the end.
+            (Step::Over, stage) => !stage.is_unfinished() && self.emits == 0,
             (Step::Published, Stage::Published(..)) => true,
             (Step::Published, _) => false,
         }
@@ -173,7 +177,10 @@ impl Attempt {
     }
 
     /// Its place in the inventory; `None` if the informer has all of it, or nobody was told of it.
-    pub(super) fn inventory(&self, attempt: AttemptId) -> Option<v1::HeldAttempt> {
+    ///
+    /// An end whose result has no room, or whose children are not all answered, is listed as still running, as far on as can be, so that no copy is preferred to it: its report
+    /// follows the verdict.
+    pub(super) fn inventory(&self, attempt: AttemptId, result_bytes: &mut usize) -> Option<v1::HeldAttempt> {
         let mut held = v1::HeldAttempt {
             attempt: Some(attempt.to_wire()),
             fence: Some(self.fence.into()),
@@ -191,17 +198,21 @@ impl Attempt {
                 held.progress = Some(self.progress.clone().unwrap_or_default());
                 v1::HeldState::Running
             }
+            Stage::Ended(ending) if ending.result.len() > *result_bytes || self.emits > 0 => {
+                held.progress = Some(v1::Progress { permille: 1000, step: u64::MAX, ..Default::default() });
+                v1::HeldState::Running
+            }
             Stage::Ended(ending) | Stage::Publishing(ending) => {
-                held.ending = Some((**ending).clone());
+                held.ending = Some(fitting(ending, result_bytes));
                 v1::HeldState::Ended
             }
             Stage::Published(ending, None) => {
-                held.ending = Some((**ending).clone());
+                held.ending = Some(fitting(ending, result_bytes));
                 v1::HeldState::Published
             }
             // Not in place: for the inventory it is an end like any other, and the report says the rest.
             Stage::Published(ending, Some(_)) => {
-                held.ending = Some((**ending).clone());
+                held.ending = Some(fitting(ending, result_bytes));
                 v1::HeldState::Ended
             }
             Stage::Refused(why) => {
@@ -229,5 +240,16 @@ impl Attempt {
             }
             (Step::Over | Step::Published, _) => None,
         }
+    }
+}
+
+/// The ending with its result, if that has room. Of one that was told to publish the informer has it anyway.
+fn fitting(ending: &v1::Ending, result_bytes: &mut usize) -> v1::Ending {
+    match result_bytes.checked_sub(ending.result.len()) {
+        Some(left) => {
+            *result_bytes = left;
+            ending.clone()
+        }
+        None => v1::Ending { result: Vec::new(), ..ending.clone() },
     }
 }

@@ -23,6 +23,7 @@ pub(super) struct World {
     pub now: Now,
     pub link: LinkId,
     pub ledger: std::collections::BTreeMap<AttemptId, Row>,
+    pub emits: std::collections::BTreeMap<(AttemptId, String), EmitRow>,
     batch: u64,
     /// Number of the last one that left.
     pub beat: u64,
@@ -37,6 +38,7 @@ impl World {
             now: Now { boot_ms: 10_000, wall_ms: 1_000_000 },
             link: LinkId(0),
             ledger: std::collections::BTreeMap::new(),
+            emits: std::collections::BTreeMap::new(),
             batch: 0,
             beat: 0,
             room: (0, 0),
@@ -55,7 +57,7 @@ impl World {
         self.link = LinkId(self.link.0 + 1);
         self.beat = 0;
         self.tell(Event::LinkOpened { link: self.link });
-        self.hear(Heard::Welcome { terms: TERMS, logs: v1::LogPolicy::Never, stranger: false });
+        self.hear(Heard::Welcome { terms: TERMS, logs: v1::LogPolicy::Never, stranger: false, children: true });
         self.beat_acked();
     }
 
@@ -91,6 +93,12 @@ impl World {
         for attempt in batch.deletes {
             self.ledger.remove(&attempt);
         }
+        for name in batch.emits_gone {
+            self.emits.remove(&name);
+        }
+        for row in batch.emits {
+            self.emits.insert((row.attempt, row.emit.key.clone()), row);
+        }
         self.machine.committed(self.now, self.batch, effects);
         self.machine.check().expect("after the commit");
     }
@@ -120,7 +128,7 @@ impl World {
     /// The agent dies and comes back with its ledger.
     pub(super) fn restart_agent(&mut self, listing: Vec<Found>) {
         let config = Config { keep_attempts: 0, ..Config::new(self.machine.config.slots) };
-        self.machine = Machine::new(config, self.ledger.values().cloned());
+        self.machine = Machine::new(config, self.ledger.values().cloned()).with_emits(self.emits.values().cloned());
         self.batch = 0;
         self.tell(Event::KeeperConnected { listing });
         self.relink();
@@ -292,7 +300,7 @@ fn the_lease_counts_from_the_sending_of_the_acknowledged_beat() {
     world.tell(Event::KeeperConnected { listing: vec![] });
     world.link = LinkId(1);
     world.tell(Event::LinkOpened { link: world.link });
-    world.hear(Heard::Welcome { terms: TERMS, logs: v1::LogPolicy::Never, stranger: false });
+    world.hear(Heard::Welcome { terms: TERMS, logs: v1::LogPolicy::Never, stranger: false, children: true });
     let sent = world.now.boot_ms;
     world.now.boot_ms += 900;
     let effects = world.hear(Heard::BeatAck { seq: 1, terms: TERMS });
@@ -314,7 +322,7 @@ fn what_is_repeated_right_after_the_inventory_waits_for_the_first_lease() {
     world.tell(Event::KeeperConnected { listing: vec![] });
     world.link = LinkId(1);
     world.tell(Event::LinkOpened { link: world.link });
-    world.hear(Heard::Welcome { terms: TERMS, logs: v1::LogPolicy::Never, stranger: false });
+    world.hear(Heard::Welcome { terms: TERMS, logs: v1::LogPolicy::Never, stranger: false, children: true });
     let effects = world.assign(attempt(1, 1), 1);
     assert_eq!((reports(&effects), starts(&effects)), (vec![(1, "accepted")], 0));
     assert_eq!(starts(&world.hear(Heard::BeatAck { seq: 1, terms: TERMS })), 1);

@@ -217,7 +217,7 @@ mod tests {
     fn welcome(world: &mut World, logs: LogPolicy) -> Vec<Effect> {
         world.link = LinkId(world.link.0 + 1);
         world.tell(Event::LinkOpened { link: world.link });
-        let effects = world.hear(Heard::Welcome { terms: TERMS, logs, stranger: false });
+        let effects = world.hear(Heard::Welcome { terms: TERMS, logs, stranger: false, children: true });
         world.beat_acked();
         effects
     }

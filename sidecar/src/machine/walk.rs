@@ -24,6 +24,14 @@ fn policies() -> impl Strategy<Value = v1::LogPolicy> {
     prop::sample::select(vec![Always, Always, OnFailure, Never, Unspecified])
 }
 
+fn keys() -> impl Strategy<Value = String> {
+    prop::sample::select(vec![String::new(), "a".to_owned(), "b".to_owned()])
+}
+
+fn answers() -> impl Strategy<Value = EmitAnswer> {
+    prop::sample::select(vec![EmitAnswer::Taken, EmitAnswer::Refused("no".into()), EmitAnswer::Later("full".into())])
+}
+
 fn words() -> impl Strategy<Value = Heard> {
     let decisions = prop::sample::select(vec![
         Decision::Keep,
@@ -33,7 +41,9 @@ fn words() -> impl Strategy<Value = Heard> {
         Decision::Publish,
     ]);
     prop_oneof![
-        1 => (policies(), any::<bool>()).prop_map(|(logs, stranger)| Heard::Welcome { terms: TERMS, logs, stranger }),
+        1 => (policies(), any::<bool>(), any::<bool>()).prop_map(|(logs, stranger, children)| {
+            Heard::Welcome { terms: TERMS, logs, stranger, children }
+        }),
         3 => (ids(), decisions, reasons())
             .prop_map(|(attempt, decision, why)| Heard::Verdict { attempt, decision, why }),
         3 => (1..40_u64).prop_map(|seq| Heard::BeatAck { seq, terms: TERMS }),
@@ -43,6 +53,7 @@ fn words() -> impl Strategy<Value = Heard> {
         1 => (ids(), reasons()).prop_map(|(attempt, why)| Heard::Stop { attempt, why }),
         2 => (ids(), 1..9_u64).prop_map(|(attempt, n)| Heard::Publish { attempt, fence: fence(n) }),
         6 => (0..30_u64).prop_map(|seq| Heard::Ack { seq }),
+        4 => (ids(), keys(), answers()).prop_map(|(attempt, key, answer)| Heard::EmitAnswered { attempt, key, answer }),
         1 => (any::<bool>(), any::<bool>()).prop_map(|(on, stop_running)| Heard::Drain { on, stop_running }),
     ]
 }
@@ -96,6 +107,10 @@ fn moves() -> impl Strategy<Value = Move> {
         1 => ids().prop_map(|attempt| Move::Tell(Event::Condemned { attempt, why: v1::Reason::Unhealthy })),
         1 => ids().prop_map(|attempt| {
             Move::Tell(Event::Progressed { attempt, progress: v1::Progress::default() })
+        }),
+        8 => (ids(), 1..9_u64, keys(), 0..2_u8).prop_map(|(attempt, n, key, payload)| {
+            let emit = Emit { key, digest: [payload; 32], payload: vec![payload] };
+            Move::Tell(Event::EmitAsked { ticket: Ticket(n), attempt, fence: fence(n), emit })
         }),
         2 => Just(Move::Relink),
         4 => (0..2_000_u64).prop_map(Move::Pass),

@@ -170,6 +170,13 @@ pub fn sidecar_messages() -> Vec<Vec<u8>> {
         Message::Inventory(v1::Inventory { attempts }),
         Message::Beat(beat),
         Message::Pong(v1::Pong { nonce: 1 }),
+        Message::Emitted(v1::Emitted {
+            attempt: attempt(),
+            fence: FENCE,
+            key: "part-7".to_owned(),
+            digest: vec![7; 32],
+            payload: br#"{"input":{"n":7},"name":"cut"}"#.to_vec(),
+        }),
     ];
     let all = others.into_iter().chain(reports);
     all.map(|message| v1::SidecarMessage { message: Some(message) }.encode_to_vec()).collect()
@@ -211,6 +218,12 @@ pub fn informer_messages() -> Vec<Vec<u8>> {
         Message::Refuse(v1::Refuse { code: "superseded".to_owned(), r#final: true, ..Default::default() }),
         Message::Executors(v1::Executors { executors: vec![executor()], more: false }),
         Message::Callback(v1::Callback { attempt: attempt(), body: "{}".to_owned() }),
+        Message::EmitAnswer(v1::EmitAnswer {
+            attempt: attempt(),
+            key: "part-7".to_owned(),
+            refusal: "full".to_owned(),
+            later: true,
+        }),
     ];
     all.into_iter().map(|message| v1::InformerMessage { message: Some(message) }.encode_to_vec()).collect()
 }
@@ -381,7 +394,9 @@ pub fn task_requests() -> Vec<Vec<u8>> {
     let whole = format!(
         r#"{{"op":"progress","task":"{TASK}","attempt":1,"fence":"1.2","permille":250,"note":"page 3","step":3}}"#
     );
-    texts(&[&whole, r#"{"op":"progress","task":"x","attempt":1,"fence":"1-2"}"#])
+    let child = whole.replace("progress", "emit").replace('}', r#","key":"a","name":"cut","input":{"n":1}}"#);
+    let seal = whole.replace("progress", "seal");
+    texts(&[&whole, &child, &seal, r#"{"op":"progress","task":"x","attempt":1,"fence":"1-2"}"#])
 }
 
 /// The example, with every setting in force.

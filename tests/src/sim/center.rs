@@ -429,6 +429,7 @@ fn complete(store: &Store, machine: &Machine, going: &BTreeSet<TaskId>, mut even
         | Event::LinkClosed { .. }
         | Event::BeatReceived { .. }
         | Event::PongReceived { .. }
+        | Event::Emitted { .. }
         | Event::RestoreAccepted
         | Event::TimePassed => {}
     }

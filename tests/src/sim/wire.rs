@@ -3,7 +3,7 @@
 use super::truth::Truth;
 use proto::id::{AttemptId, Fence};
 use proto::v1;
-use sidecar::machine::{Facts, Heard, Terms};
+use sidecar::machine::{EmitAnswer, Facts, Heard, Terms};
 use v1::informer_message::Message;
 
 /// What an informer says, less what an older one would not know to say.
@@ -12,9 +12,9 @@ pub(super) fn from_informer(message: v1::InformerMessage, older: bool) -> Option
         return Some(message);
     }
     let message = match message.message? {
-        Message::Welcome(welcome) => Message::Welcome(v1::Welcome { log_policy: 0, ..welcome }),
+        Message::Welcome(welcome) => Message::Welcome(v1::Welcome { log_policy: 0, children: false, ..welcome }),
         Message::BeatAck(ack) => Message::BeatAck(v1::BeatAck { commit_seq: 0, ..ack }),
-        Message::Drain(_) | Message::Executors(_) | Message::Callback(_) => return None,
+        Message::Drain(_) | Message::Executors(_) | Message::Callback(_) | Message::EmitAnswer(_) => return None,
         other => other,
     };
     Some(v1::InformerMessage { message: Some(message) })
@@ -37,7 +37,12 @@ pub(super) fn heard(message: v1::InformerMessage, truth: &Truth, old: bool, stra
     Some(match message.message? {
         Message::Welcome(m) => {
             let logs = if old { v1::LogPolicy::Unspecified } else { m.log_policy() };
-            Heard::Welcome { terms: terms(m.beat_ms, m.lease_ms, m.fence_grace_ms), logs, stranger }
+            Heard::Welcome {
+                terms: terms(m.beat_ms, m.lease_ms, m.fence_grace_ms),
+                logs,
+                stranger,
+                children: m.children && !old,
+            }
         }
         Message::Verdict(m) => Heard::Verdict { decision: m.decision(), why: m.why(), attempt: id(m.attempt) },
         Message::BeatAck(m) => Heard::BeatAck { seq: m.seq, terms: terms(m.beat_ms, m.lease_ms, m.fence_grace_ms) },
@@ -51,6 +56,11 @@ pub(super) fn heard(message: v1::InformerMessage, truth: &Truth, old: bool, stra
             Heard::Publish { attempt: id(m.attempt), fence: m.fence.map(Fence::from).unwrap_or_default() }
         }
         Message::Ack(m) => Heard::Ack { seq: m.seq },
+        Message::EmitAnswer(_) if old => return None,
+        Message::EmitAnswer(m) => {
+            let answer = if m.refusal.is_empty() { EmitAnswer::Taken } else { EmitAnswer::Refused(m.refusal) };
+            Heard::EmitAnswered { attempt: id(m.attempt), key: m.key, answer }
+        }
         Message::Refuse(m) => Heard::Refuse { code: m.code, message: m.message, is_final: m.r#final },
         Message::Drain(_) if old => return None,
         Message::Drain(m) => Heard::Drain { on: m.on, stop_running: m.stop_running },

@@ -506,6 +506,9 @@ impl World {
                 self.rests_on_a_row(n, &report)?;
                 self.send_up(link, Up::Report(*report));
             }
+            Effect::SendEmit { link, emitted } => self.send_up(link, Up::Emitted(*emitted)),
+            // Its asker is the machine's own: no process of this world waits for one.
+            Effect::AnswerEmit { .. } => {}
             Effect::SendBeat { link, beat } => {
                 it.beat_ms = self.agenda.now_ms;
                 let beat = v1::Beat { apart: self.apart(n), ..*beat };
