@@ -312,10 +312,7 @@ pub(crate) async fn serve(
     let place = Arc::new(Place::pin(&dirs.data).map_err(system("look into the data directory"))?);
     // Owned by this future: they end with it.
     let mut tasks = tokio::task::JoinSet::new();
-    match within.keeperless {
-        true => tasks.spawn(keeperless::keep(dirs.clone(), said)),
-        false => tasks.spawn(keeping::keep(dirs.clone(), place.clone(), MAX_WARM.min(options.slots), said)),
-    };
+    tasks.spawn(keep(within.keeperless, dirs.clone(), place.clone(), options.slots, said));
     tasks.spawn(link::keep(dial, inbox.clone(), silence_ms.clone()));
     let lease =
         LeasePublisher::start(&dirs.data, meta.sidecar, meta.incarnation).map_err(system("write the lease page"))?;
@@ -348,6 +345,14 @@ pub(crate) async fn serve(
     let result = duel.settle(turn_until_told(shell, &mut arrivals, told).await);
     drop(lock);
     result
+}
+
+/// Stays with the keeper, or does without one.
+async fn keep(keeperless: bool, dirs: Dirs, place: Arc<Place>, slots: u32, said: mpsc::Sender<keeping::FromKeeper>) {
+    match keeperless {
+        true => keeperless::keep(dirs, said).await,
+        false => keeping::keep(dirs, place, MAX_WARM.min(slots), said).await,
+    }
 }
 
 /// What the machine is told: the defaults, and in tests a mistake.

@@ -82,8 +82,8 @@ fn definitions_are_read_by_version_and_replaced(mut open: Open) {
     assert_eq!(world.reader.definition("w", Some(1)).unwrap(), Some(one.clone()));
     assert_eq!(world.reader.definition("w", Some(3)).unwrap(), None);
     assert_eq!(world.reader.definitions(None, None, 9).unwrap(), [other.clone(), one.clone(), two.clone()]);
-    assert_eq!(world.reader.definitions(None, Some(("v", 9)), 1).unwrap(), [one.clone()]);
-    assert_eq!(world.reader.definitions(Some("w"), Some(("w", 1)), 9).unwrap(), [two.clone()]);
+    assert_eq!(world.reader.definitions(None, Some(("v", 9)), 1).unwrap(), std::slice::from_ref(&one));
+    assert_eq!(world.reader.definitions(Some("w"), Some(("w", 1)), 9).unwrap(), std::slice::from_ref(&two));
     let replaced = definition("w", 1, "{\"x\":1}");
     let gone = DefinitionRow { deleted: true, ..two };
     put(&mut world, vec![replaced.clone(), gone]);
@@ -94,7 +94,7 @@ fn definitions_are_read_by_version_and_replaced(mut open: Open) {
     let mut world = World::open(&mut open);
     assert_eq!(world.reader.definition("w", None).unwrap(), Some(replaced));
     assert_eq!(world.reader.task_definition("t").unwrap(), Some(task.clone()));
-    assert_eq!(world.reader.task_definitions(None, 9).unwrap(), [task.clone()]);
+    assert_eq!(world.reader.task_definitions(None, 9).unwrap(), std::slice::from_ref(&task));
     let task_definitions = vec![TaskDefinitionRow { deleted: true, ..task }];
     world.try_commit(Batch { task_definitions, ..Batch::default() }).unwrap();
     assert_eq!(world.reader.task_definition("t").unwrap(), None);
@@ -249,7 +249,7 @@ fn a_pruned_run_leaves_nothing_and_a_child_stays_with_its_parent(mut open: Open)
     let run_events = vec![RunEventRow { run: "r".into(), seq: 1, ..RunEventRow::default() }];
     let runs = vec![whole, changed(run("p", RunStatus::Running), true), changed(child, true)];
     world.try_commit(Batch { runs, run_events, ..Batch::default() }).unwrap();
-    assert_eq!(world.reader.prunable_runs(20, u64::MAX, 9).unwrap(), [RunId::from(""); 0], "they ended at 20");
+    assert!(world.reader.prunable_runs(20, u64::MAX, 9).unwrap().is_empty(), "they ended at 20");
     assert_eq!(world.reader.prunable_runs(21, u64::MAX, 9).unwrap(), [RunId::from("r")]);
     assert_eq!(world.reader.prunable_runs(0, 0, 9).unwrap(), [RunId::from("r")]);
     world.commit(Commit { prune_runs: vec!["r".into(), "never".into()], ..Commit::default() }).unwrap();
