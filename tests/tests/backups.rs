@@ -125,6 +125,26 @@ fn a_restored_informer_has_the_logs_and_ends_nothing() -> Result<()> {
     Ok(())
 }
 
+/// A backup of a moment within the log, and one of the moment that the log began after.
+#[test]
+fn the_database_of_a_backup_does_not_start_under_the_log_that_it_was_made_beside() -> Result<()> {
+    for before in [1, 0] {
+        let mut world = World::empty()?;
+        world.start_informer(&[])?;
+        for _ in 0..before {
+            world.submit(&["--", "true"])?;
+        }
+        let dest = world.dir().join("backup");
+        ensure!(backup(&world, &dest, &[])?.status.success(), "no backup");
+        world.submit(&["--", "true"])?;
+        world.kill_informer();
+        std::fs::copy(dest.join("informer.db"), world.dir().join("informer/informer.db"))?;
+        let refused = world.start_informer(&[]).err().context("it starts on a mixture")?.to_string();
+        ensure!(refused.contains("do not belong together"), "{refused}");
+    }
+    Ok(())
+}
+
 #[test]
 fn a_backup_of_nothing_or_without_a_name_is_refused_and_leaves_nothing() -> Result<()> {
     let world = World::empty()?;

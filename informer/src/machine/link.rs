@@ -79,12 +79,15 @@ impl Machine {
         if let Some(first) = other.filter(|_| hello.yields) {
             let message = format!(
                 "sidecar {} is linked as another process, on {}, to which this one has lost it before; only one of them may run: stop \
-                 one, and remove ledger.db from its data directory if it shall be a sidecar of its own",
+                 one, and remove sidecar.id and ledger.db (with what begins with its name) from its data directory if it shall be a \
+                 sidecar of its own",
                 hello.sidecar, first.host
             );
             return Some(v1::Refuse { code: "copy".to_owned(), message, r#final: true });
         }
-        if let Some(newer) = known.filter(|sidecar| sidecar.incarnation > hello.incarnation) {
+        // Of one that is lost nothing is known to run: its directory may have been put back from a copy, and it counts on from there.
+        let newer = known.filter(|sidecar| sidecar.incarnation > hello.incarnation && sidecar.link != Link::Lost);
+        if let Some(newer) = newer {
             let message = format!(
                 "sidecar {} runs in a newer incarnation ({} on {}); stop this one, or give it a data directory of its own",
                 hello.sidecar, newer.incarnation, newer.host

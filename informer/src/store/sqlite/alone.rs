@@ -1,7 +1,7 @@
 //! What the database's file says without its log, and whether the two belong together.
 //!
 //! SQLite lays a log over a file without asking whether it is *that* file's: an older `informer.db` put back under a newer log, a newer one
-//! under an older log, or another database under either, start as a mixture of pages of two times. Three things that every sound pair has
+//! under an older log, or another database under either, start as a mixture of pages of two times. Four things that every sound pair has
 //! tell such a pair:
 //!
 //! ```text
@@ -15,8 +15,11 @@
 //!   writer, which alone moves the log, learns that moment, and its next commit, the first of the new log at the earliest, says so
 //!   (`moved`). A file below it is an older one, whose missing pages are in no log.
 //! - **The file has nothing that the log has not reached.** SQLite flushes a log before it moves any of it.
+//! - **A file that says that it has no log is the one that the log began after**, exactly. Between its claim and the first move, which
+//!   follows at once, the file still says so, and ends where the claim found it. A backup says so, too, of a moment within the log; its
+//!   pages lie elsewhere, so the log would destroy it. Its epoch is its own, so it never ends where a log begins.
 //!
-//! None of the three can refuse a sound store, whatever was cut off when:
+//! None of the four can refuse a sound store, whatever was cut off when:
 //!
 //! - `moved` is only ever raised to what a flush has put into the file: after a move that SQLite told to be whole (it flushes the file
 //!   before it tells), and at a start to what the file was found to hold, once it is flushed. The flush comes before the commit that
@@ -93,6 +96,11 @@ pub(super) fn judge(file: &Meta, both: &Meta, path: &Path) -> Result<(), Error> 
         format!(
             "the log ends at {}, and the file has {}: the log is older than the file, or has lost its end",
             both.reached, file.reached
+        )
+    } else if both.logged && !file.logged && file.reached != both.moved {
+        format!(
+            "the file is a copy that has no log of its own and ends at {}, and the log begins after {}",
+            file.reached, both.moved
         )
     } else {
         return Ok(());

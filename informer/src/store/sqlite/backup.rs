@@ -63,10 +63,10 @@ fn finish(target: &Path) -> Result<Reached, Error> {
     let db = open::connect(target)?;
     let version = look::version(&db, target)?;
     check::whole(&db, target)?;
-    if version >= schema::WITH_LOG_COLUMNS {
-        meta::settle(&db).map_err(failed)?;
-    }
     let reached = meta::required(&db, target)?.reached;
+    if version >= schema::WITH_LOG_COLUMNS {
+        meta::settle_copy(&db, reached).map_err(failed)?;
+    }
     db.close().map_err(|(_, error)| failed(error))?;
     File::open(target).and_then(|file| file.sync_all()).map_err(|source| refused("flush", target, source))?;
     Ok(reached)

@@ -92,9 +92,15 @@ fn fresh_epoch(last: u64) -> u64 {
     next_epoch(last, unix_ms, id.as_u64_pair().1)
 }
 
-/// The last commit before an orderly end, and of a copy: nothing of this database is in a log.
+/// The last commit before an orderly end: nothing of this database is in a log.
 pub(super) fn settle(db: &Connection) -> rusqlite::Result<()> {
     db.execute("UPDATE meta SET logged = 0 WHERE one = 1", []).map(drop)
+}
+
+/// The only commit of a copy: it has no log, and an epoch of its own, by which it is told from the file that it was made of.
+pub(super) fn settle_copy(db: &Connection, copied: Reached) -> rusqlite::Result<()> {
+    let sql = "UPDATE meta SET logged = 0, epoch = ?1 WHERE one = 1";
+    db.execute(sql, params![int(fresh_epoch(copied.epoch))]).map(drop)
 }
 
 /// Moves the commit sequence on, if the epoch is still ours; raises the epoch to `raised`.
