@@ -40,8 +40,8 @@ mod tests {
             (ffi::SQLITE_FULL, "no space", "make room"),
             (ffi::SQLITE_CANTOPEN, "cannot be opened", "--data"),
             (ffi::SQLITE_READONLY, "may not write", "--data"),
-            (ffi::SQLITE_NOTADB, "no database", "move it"),
-            (ffi::SQLITE_CORRUPT, "damaged", "move it"),
+            (ffi::SQLITE_NOTADB, "no database", "Move it"),
+            (ffi::SQLITE_CORRUPT, "damaged", "Move it"),
         ] {
             let (cause, remedy) = (cause(&of(code)), remedy(&of(code)));
             assert!(cause.contains(why) && remedy.contains(what) && !cause.contains("/x"), "{cause}; {remedy}");
