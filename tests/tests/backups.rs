@@ -10,6 +10,8 @@ use tests::world::{World, alive, wait_for};
 const CLIENTS: usize = 3;
 /// Submits that are acknowledged before the backup begins, and while it is under way, at least.
 const SUBMITS: usize = 20;
+/// Heard after something, so that one at least was sent after it.
+const BEATS: usize = 2;
 
 fn backup(world: &World, dest: &Path, more: &[&str]) -> Result<Output> {
     let (data, dest) = (world.dir().join("informer"), dest.to_str().context("UTF-8")?.to_owned());
@@ -100,6 +102,14 @@ fn a_restored_informer_has_the_logs_and_ends_nothing() -> Result<()> {
     ])?;
     world.wait_file("pid")?;
     let pid: i32 = std::fs::read_to_string(&pid)?.trim().parse()?;
+    // The answer to a beat tells a sidecar how far the informer has come.
+    let (mut heard, mut last_age) = (0, 0);
+    wait_for("beats after its start", || {
+        let age = world.json(&["sidecars", "--json"]).ok()?[0]["last_beat_age_ms"].as_u64()?;
+        heard += usize::from(age < last_age);
+        last_age = age;
+        (heard >= BEATS).then_some(())
+    })?;
     world.kill_informer();
     restore(&world, &with)?;
     world.start_informer(&[])?;

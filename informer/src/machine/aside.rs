@@ -9,7 +9,10 @@
 //! While a copy of a `stop` task that is set aside may run, no other copy of it starts. It is over when its sidecar says so, or was lost
 //! for as long as a lease and its grace. What is held back so is in the task's row: the next informer holds it, too.
 
+use super::effect::Effect;
 use super::event::{Held, HeldState};
+use super::outcome::stop_message;
+use super::sidecar::Sidecar;
 use super::task::{Attempt, Phase, State, Task, WaitsFor};
 use super::timer::Timer;
 use super::{Cx, Machine};
@@ -165,6 +168,17 @@ impl Machine {
         self.touch_task(attempt.task);
         self.note(cx, attempt, "aside_over", format!("nothing of it runs on sidecar {id} any more"));
         self.on_old_copy_gone(cx, attempt.task);
+    }
+
+    /// A cancel means every copy, those that are set aside, too, where their sidecars can be told.
+    pub(super) fn stop_aside(&self, cx: &mut Cx<'_>, id: TaskId) {
+        let Some(task) = self.tasks.get(&id) else { return };
+        for aside in &task.aside {
+            let session = self.sidecars.get(&aside.sidecar).and_then(Sidecar::session);
+            let Some(session) = session else { continue };
+            let message = stop_message(AttemptId { task: id, number: aside.number }, v1::Reason::Cancelled);
+            cx.effects.push(Effect::Send { session, message });
+        }
     }
 
     /// A copy of the task that no other may run beside is on a sidecar that is heard, or may be again: its end will be told.

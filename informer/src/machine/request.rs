@@ -113,6 +113,7 @@ impl Machine {
                     self.cancel_members(cx, id, reason);
                     self.end_array_if_over(cx, id);
                 } else {
+                    self.stop_aside(cx, id);
                     self.stop_or_finish(cx, id);
                 }
                 Ok(())

@@ -4,6 +4,7 @@
 use super::disk::Store;
 use super::judge::{Check, Wrong, wrong};
 use super::script::{Script, TaskPlan};
+use super::workbox::Workbox;
 use super::{BEAT_MS, Rng};
 use informer::machine::{NewArray, Rejection};
 use proto::id::{AttemptId, Fence, SidecarId, TaskId};
@@ -373,8 +374,9 @@ impl Truth {
         *self.faults.entry(task).or_default() += 1;
     }
 
-    /// A sidecar forgets an attempt: its end must be in the store.
-    pub(super) fn on_retired(&self, store: &Store, attempt: AttemptId) -> Result<(), Wrong> {
+    /// A sidecar forgets an attempt: its end must be in the store, if the store calls the attempt that sidecar's. What it was given
+    /// under an id that was lost since counts for nothing.
+    pub(super) fn on_retired(&self, store: &Store, sidecar: SidecarId, attempt: AttemptId) -> Result<(), Wrong> {
         if self.is_forgotten(attempt.task) {
             return Ok(());
         }
@@ -382,13 +384,26 @@ impl Truth {
             let what = format!("{attempt} was forgotten and its task is not in the store");
             return wrong(Check::EndBeforeForgetting, what);
         };
-        let known = row.attempts.iter().find(|known| known.number == attempt.number);
+        let its = sidecar.to_string();
+        let known = row.attempts.iter().find(|known| known.number == attempt.number && known.sidecar == its);
         match known {
             Some(known) if known.ending.is_none() && self.ended.contains_key(&attempt) => {
                 wrong(Check::EndBeforeForgetting, format!("{attempt} was forgotten before its end was stored"))
             }
             _ => Ok(()),
         }
+    }
+
+    /// A copy that runs on a box, ends with its lease, and is not this sidecar's as far as the store knows.
+    pub(super) fn given_to_another(&self, store: &Store, on: &Workbox) -> Option<AttemptId> {
+        let its = on.sidecar.to_string();
+        let is_its = |attempt: &AttemptId| {
+            let row = store.tasks.get(&attempt.task);
+            row.is_some_and(|row| row.attempts.iter().any(|it| it.number == attempt.number && it.sidecar == its))
+        };
+        let stops = |task| self.plan_of(task).is_some_and(|plan| plan.facts.stop_on_disconnect);
+        let here = self.alive.iter().filter(|(id, _)| *id == on.id).map(|(_, attempt)| *attempt);
+        here.filter(|attempt| stops(attempt.task)).find(|attempt| !is_its(attempt))
     }
 
     /// A log goes: if it was wanted, it must be stored.

@@ -57,6 +57,15 @@ impl World {
             let what = format!("sidecar {n} believes in a lease until {ends_ms}, the informer until {granted_ms}");
             return wrong(Check::LeaseEndsFirst, what);
         }
+        // One of before lends it, and the informer waits for the end that it reports.
+        let lent =
+            (it.is_stranger() && !it.plan.old).then(|| self.truth.given_to_another(&self.center.store, it)).flatten();
+        if let Some(attempt) = lent {
+            let what = format!(
+                "sidecar {n} has another id now, and prolongs the lease under which {attempt} was given before"
+            );
+            return wrong(Check::SecondCopyWaits, what);
+        }
         (it.lease_deadline_ms, it.lease_of) = (deadline_ms, Some(it.sidecar));
         Ok(())
     }

@@ -574,7 +574,7 @@ impl World {
     /// Whether its log is wanted is decided anew each time it retires: an agent whose ledger was restored hears once more of an end
     /// that an earlier one had told, perhaps of another informer.
     fn on_retire(&mut self, n: usize, attempt: AttemptId, logs: Option<v1::LogPolicy>) -> Result<(), Wrong> {
-        self.truth.on_retired(&self.center.store, attempt)?;
+        self.truth.on_retired(&self.center.store, self.boxes[n].sidecar, attempt)?;
         // By the record here: after a backup another box may have an attempt of the same name.
         let it = &self.boxes[n];
         let wanted = match it.records.get(&attempt).map(|record| &record.state) {

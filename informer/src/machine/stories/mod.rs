@@ -170,7 +170,7 @@ impl World {
             credit: limit,
             held: 0,
             apart: v1::Resources::default(),
-            aside: Some(vec![]),
+            aside: None,
             closed: false,
             progress: Vec::new(),
         });

@@ -129,11 +129,13 @@ fn a_lost_sidecar_holds_for_its_lease_and_grace() {
 }
 
 #[test]
-fn a_cancel_ends_the_waiting() {
+fn a_cancel_ends_the_waiting_and_the_copy() {
     let (mut world, task, copy) = second_copy_failed();
     pass(&mut world, 30, &[copy.0]);
+    world.effects.clear();
     world.tell(Event::CancelRequested { ticket: Ticket(1), task, stored: Vec::new(), reason: String::new() });
     assert_eq!(world.state(task), v1::TaskState::Cancelled);
+    assert_eq!(world.stops(), 1, "its copy is not wanted either");
 }
 
 #[test]

@@ -136,7 +136,7 @@ impl Machine {
 
     /// Why a step's work has not gone to a queue; `None`: it has, or there is none.
     #[must_use]
-    pub fn why_held_back(&self, run: &str, step: StepIx) -> Option<String> {
+    pub fn why_not_admitted(&self, run: &str, step: StepIx) -> Option<String> {
         let at = (self.flows.find(run)?, step);
         let name = self.flows.admission.of.get(&at)?;
         let of_name = self.flows.admission.names.get(name)?;

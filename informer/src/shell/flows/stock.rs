@@ -75,11 +75,11 @@ impl evaluate::Bodies for Stock<'_> {
 
     fn put(&self, value: &Value) -> Result<Handle, String> {
         let (handle, body) = stored(value);
-        let mut seen = self.seen.borrow_mut();
-        if !seen.contains_key(&handle) {
-            seen.insert(handle, (body.len(), Rc::new(value.clone())));
+        self.seen.borrow_mut().entry(handle).or_insert_with(|| {
+            let bytes = body.len();
             self.made.borrow_mut().push((handle.0, body));
-        }
+            (bytes, Rc::new(value.clone()))
+        });
         Ok(handle)
     }
 }

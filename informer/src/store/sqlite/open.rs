@@ -7,6 +7,8 @@ use super::fault::{damaged, explain, refused};
 use super::{body, item, log, meta, schema};
 use crate::store::Error;
 use rusqlite::{Connection, OpenFlags};
+use rustix::fs::{Access, access};
+use rustix::io::Errno;
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Read as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
@@ -45,7 +47,10 @@ pub(super) fn find_or_create(data: &Path) -> Result<PathBuf, Error> {
     let path = data.join(FILE);
     let mut header = [0; MAGIC.len()];
     match File::open(&path).and_then(|mut file| file.read_exact(&mut header)) {
-        Ok(()) if header == *MAGIC => Ok(path),
+        Ok(()) if header == *MAGIC => {
+            writable(data, &path)?;
+            Ok(path)
+        }
         Ok(()) => Err(Error::NotADatabase { path }),
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
             Err(damaged(&path, "the file", "it is shorter than its own header"))
@@ -56,6 +61,17 @@ pub(super) fn find_or_create(data: &Path) -> Result<PathBuf, Error> {
         }
         Err(source) => Err(refused("read", &path, source)),
     }
+}
+
+/// Whoever may not write one of the files hears of it before anything is made beside them.
+fn writable(data: &Path, path: &Path) -> Result<(), Error> {
+    for file in [data.to_owned(), path.to_owned(), log::of(path), beside(path, "-shm")] {
+        match access(&file, Access::READ_OK | Access::WRITE_OK) {
+            Ok(()) | Err(Errno::NOENT) => {}
+            Err(errno) => return Err(refused("write", &file, errno.into())),
+        }
+    }
+    Ok(())
 }
 
 fn create(data: &Path, path: &Path) -> Result<(), Error> {

@@ -90,7 +90,7 @@ fn no_more_run_at_once_than_may() {
     }
     let taken = flow.poll("a", 0);
     assert_eq!(taken.len(), 2);
-    let why = flow.world.machine.why_held_back("r3", 0).expect("it is held back");
+    let why = flow.world.machine.why_not_admitted("r3", 0).expect("it is held back");
     assert!(why.contains("concurrentExecLimit"), "{why}");
     flow.restart();
     assert_eq!(flow.poll("a", 0), [], "what runs is counted after a restart too");
