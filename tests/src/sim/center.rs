@@ -430,6 +430,7 @@ fn complete(store: &Store, machine: &Machine, going: &BTreeSet<TaskId>, mut even
         | Event::BeatReceived { .. }
         | Event::PongReceived { .. }
         | Event::Emitted { .. }
+        | Event::Flow(_)
         | Event::RestoreAccepted
         | Event::TimePassed => {}
     }
