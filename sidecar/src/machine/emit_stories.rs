@@ -34,11 +34,11 @@ fn answered(key: &str, answer: EmitAnswer) -> Heard {
 
 /// The keys that were sent, in order.
 fn sent(effects: &[Effect]) -> Vec<&str> {
-    let key = |effect| match effect {
-        &Effect::SendEmit { ref emitted, .. } => Some(emitted.key.as_str()),
+    let keys = effects.iter().filter_map(|effect| match effect {
+        Effect::SendEmit { emitted, .. } => Some(emitted.key.as_str()),
         _ => None,
-    };
-    effects.iter().filter_map(key).collect()
+    });
+    keys.collect()
 }
 
 fn told(effects: &[Effect]) -> Vec<(u64, EmitAnswer)> {
