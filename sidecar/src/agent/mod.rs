@@ -304,11 +304,8 @@ pub(crate) async fn serve(
     let embedded = Embedded::new(dirs.clone(), options.informer.clone(), said.clone(), reports.clone());
     let shared = Shared { metrics: metrics.clone(), reports: reports.clone(), embedded: embedded.attempts() };
     let work = Work::new(dirs.clone(), assignments.clone(), inbox.clone(), jobs.clone(), logs, shared);
-    let emitters = Emitters::new(inbox.clone());
-    let socket = Socket::bind(&dirs.data, reports.clone(), emitters.clone())
-        .map_err(system("listen for the tasks of this sidecar"))?;
     let sources = Sources { said: news, orders: ordered, uploads: to_upload, scrapes, alone: within.alone };
-    start_work(work, socket, sources)?;
+    let emitters = start_work(work, sources, &dirs, reports.clone(), inbox.clone())?;
     let place = Arc::new(Place::pin(&dirs.data).map_err(system("look into the data directory"))?);
     // Owned by this future: they end with it.
     let mut tasks = tokio::task::JoinSet::new();
@@ -364,7 +361,7 @@ fn config(slots: u32) -> Config {
     }
 }
 
-/// What the ledger holds is taken up: assignments for all threads, rows for the machine, and what was prepared for those that wait.
+/// What the ledger holds is taken up: assignments for all threads, rows for the machine. What was prepared for others is cleaned away.
 fn take_up(
     entries: Vec<ledger::Entry>,
     dirs: &Dirs,
@@ -498,8 +495,18 @@ fn fresh_id() -> Result<SidecarId, Error> {
     Ok(SidecarId::from_u128(uuid::Builder::from_random_bytes(bytes).into_uuid().as_u128()))
 }
 
-/// The work thread has a runtime of its own, so that no log reader, no probe and no task that talks is ever before a beat.
-fn start_work(work: Work, socket: Socket, sources: Sources) -> Result<(), Error> {
+/// The work thread has a runtime of its own, so that no log reader, no probe and no task that talks is ever before a beat. Answers with where
+/// tasks wait for the answers to their emits.
+fn start_work(
+    work: Work,
+    sources: Sources,
+    dirs: &Dirs,
+    reports: Reports,
+    inbox: mpsc::Sender<Input>,
+) -> Result<Emitters, Error> {
+    let emitters = Emitters::new(inbox);
+    let socket =
+        Socket::bind(&dirs.data, reports, emitters.clone()).map_err(system("listen for the tasks of this sidecar"))?;
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(system("start the runtime"))?;
     let run = move || {
@@ -510,7 +517,11 @@ fn start_work(work: Work, socket: Socket, sources: Sources) -> Result<(), Error>
             }
         });
     };
-    std::thread::Builder::new().name("work".into()).spawn(run).map(drop).map_err(system("start a thread"))
+    std::thread::Builder::new()
+        .name("work".into())
+        .spawn(run)
+        .map(|_running| emitters)
+        .map_err(system("start a thread"))
 }
 
 fn start_ledger(ledger: Ledger, inbox: mpsc::Sender<Input>, metrics: Arc<Metrics>) -> Result<Writer, Error> {
