@@ -280,8 +280,17 @@ pub fn record_note(bytes: &[u8]) {
 
 /// A line that a task says to its sidecar.
 pub fn task_request(bytes: &[u8]) {
-    // Nothing runs in there, so that nobody may be believed.
-    told(&sidecar::decoders::task_request(bytes).expect_err("an attempt that is not there was taken"));
+    match sidecar::decoders::task_request(bytes) {
+        Err(why) => told(&why),
+        // Nothing runs in there, so that nobody's progress may be believed.
+        Ok(None) => panic!("an attempt that is not there was taken"),
+        // Whether it runs is for the machine to say; what goes up must pass the informer's edge.
+        Ok(Some(emitted)) => {
+            let message = v1::SidecarMessage { message: Some(Message::Emitted(emitted)) };
+            let event = convert::event(SessionId(1), message).map(|event| event.is_some());
+            assert!(event.is_ok_and(|is_one| is_one), "the edge refuses what the sidecar sends");
+        }
+    }
 }
 
 /// A configuration file of the informer.

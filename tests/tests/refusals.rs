@@ -17,7 +17,7 @@ fn refused(world: &World, args: &[&str], words: &[&str]) -> Result<()> {
 fn a_kind_that_there_is_not_is_no_filter() -> Result<()> {
     let mut world = World::empty()?;
     world.start_informer(&[])?;
-    let plain = "use one of command, script, service, transcode, container, or type:NAME";
+    let plain = "use one of command, script, service, transcode, container, http, or type:NAME";
     for verb in ["list", "cancel", "retry"] {
         refused(&world, &[verb, "--kind", "comand"], &["\"comand\" is no kind", plain])?;
     }

@@ -27,6 +27,6 @@ pub fn note(bytes: &[u8]) -> Option<(v1::Assign, Vec<u8>)> {
 ///
 /// # Errors
 /// What its sender is told.
-pub fn task_request(line: &[u8]) -> Result<(), String> {
-    socket::hear(line, &Reports::default()).map(drop)
+pub fn task_request(line: &[u8]) -> Result<Option<v1::Emitted>, String> {
+    Ok(socket::hear(line, &Reports::default())?.map(|asked| asked.to_wire()))
 }

@@ -3,6 +3,7 @@
 use super::shell::Input;
 use crate::machine::{Emit, EmitAnswer, Event, Ticket};
 use proto::id::{AttemptId, Fence};
+use proto::v1;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -30,6 +31,19 @@ pub(super) struct Asked {
     pub emit: Emit,
     /// How long its asker waits for the informer.
     pub patience: Duration,
+}
+
+impl Asked {
+    /// As it goes up.
+    pub(super) fn to_wire(&self) -> v1::Emitted {
+        v1::Emitted {
+            attempt: Some(self.attempt.to_wire()),
+            fence: Some(self.fence.into()),
+            key: self.emit.key.clone(),
+            digest: self.emit.digest.to_vec(),
+            payload: self.emit.payload.clone(),
+        }
+    }
 }
 
 /// An asker that has gone leaves nothing behind.

@@ -237,16 +237,10 @@ fn speaker(task: &str, number: u32, fence: &str) -> Result<(AttemptId, Fence), S
 
 /// An emit that the informer's edge will take: one that it would not would cost the link, again and again.
 fn asked(attempt: AttemptId, fence: Fence, emit: Emit, wait_ms: Option<u64>) -> Result<Asked, String> {
-    let wire = v1::Emitted {
-        attempt: Some(attempt.to_wire()),
-        fence: Some(fence.into()),
-        key: emit.key.clone(),
-        digest: emit.digest.to_vec(),
-        payload: emit.payload.clone(),
-    };
-    proto::check::emitted(&wire).map_err(|faults| faults.to_string())?;
     let patience = wait_ms.map_or(EMIT_WAIT, Duration::from_millis).min(EMIT_WAIT_LONGEST);
-    Ok(Asked { attempt, fence, emit, patience })
+    let asked = Asked { attempt, fence, emit, patience };
+    proto::check::emitted(&asked.to_wire()).map_err(|faults| faults.to_string())?;
+    Ok(asked)
 }
 
 /// A child as it goes up: written in one way only, so that what says the same has the same digest.
