@@ -127,6 +127,17 @@ impl Lives<'_> {
         }
     }
 
+    /// The task as `show` tells it, which waits for an informer that has died under it.
+    fn task(&mut self, id: &str) -> Result<serde_json::Value> {
+        let mut client = Watched::new(self.world.informer_started(&["show", id, "--json"])?)?;
+        wait_for("a look ends", || {
+            self.tend().ok()?;
+            (!client.runs()).then_some(())
+        })?;
+        ensure!(client.wait()?.success(), "{}", String::from_utf8_lossy(&client.stdout));
+        Ok(serde_json::from_slice(&client.stdout)?)
+    }
+
     /// Asks again and again with one key, as a user would.
     fn submit(&mut self, key: &str, script: &str) -> Result<String> {
         loop {
@@ -159,9 +170,8 @@ fn informer_dies_at(point: &str) -> Result<()> {
     }
     for id in &ids {
         wait_for(&format!("{point}: {id} ends"), || {
-            lives.tend().ok()?;
-            let state = lives.world.task(id).ok()?["state"].as_str()?.to_owned();
-            ["succeeded", "failed", "cancelled"].contains(&state.as_str()).then_some(())
+            let task = lives.task(id).ok()?;
+            ["succeeded", "failed", "cancelled"].contains(&task["state"].as_str()?).then_some(())
         })?;
     }
     ensure!(lives.deaths > 0, "{point} was never passed");
