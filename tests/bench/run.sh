@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Measures everything that docs/measurements/README.md lists.
 #
-#   tests/bench/run.sh [--quick] [SECTION…]     sections: throughput latency submit dispatch memory scale peers (default: all)
+#   tests/bench/run.sh [--quick] [SECTION…]     sections: throughput latency submit dispatch workflow memory scale peers (default: all)
 #
 # Root only: each section gets a journalled ext4 image of its own (databases and records of workers lie on such a disk; a tmpfs would
 # make every fsync free), and namespaces of its own for mounts, processes and network. The network has loopback alone, so that no
@@ -13,7 +13,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 PATH=$PATH:/usr/sbin:/sbin
 
-sections=(throughput latency submit dispatch memory scale peers)
+sections=(throughput latency submit dispatch workflow memory scale peers)
 scratch=${BENCH_SCRATCH:-/var/tmp}
 cache=${BENCH_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/informer-bench}
 # A section takes minutes; one that takes longer than this hangs.

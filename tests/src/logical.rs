@@ -7,8 +7,8 @@ use proto::v1::report::What;
 use proto::v1::sidecar_link_client::SidecarLinkClient;
 use proto::v1::sidecar_message::Message as Said;
 use proto::{bounds, id::SidecarId, v1};
-use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_stream::wrappers::ReceiverStream;
@@ -31,7 +31,29 @@ pub struct Fleet {
     pub ended: watch::Receiver<u64>,
     /// Links whose beat was acknowledged.
     pub beating: watch::Receiver<usize>,
+    moments: Moments,
     _links: JoinSet<()>,
+}
+
+/// One assignment that came down a link. Its start and its end were reported within microseconds.
+#[derive(Debug, Clone)]
+#[expect(missing_docs, reason = "the names say it")]
+pub struct Moment {
+    pub task: String,
+    pub at: Instant,
+}
+
+/// All of them, once somebody wants them.
+#[derive(Debug, Clone, Default)]
+struct Moments(Arc<Mutex<Option<Vec<Moment>>>>);
+
+impl Moments {
+    fn note(&self, assign: &v1::Assign) {
+        if let Some(noted) = &mut *self.0.lock().unwrap_or_else(PoisonError::into_inner) {
+            let task = assign.attempt.as_ref().map(|attempt| attempt.task.clone()).unwrap_or_default();
+            noted.push(Moment { task, at: Instant::now() });
+        }
+    }
 }
 
 struct Link {
@@ -41,6 +63,7 @@ struct Link {
     open: watch::Receiver<bool>,
     ended: watch::Sender<u64>,
     beating: watch::Sender<usize>,
+    moments: Moments,
 }
 
 impl Fleet {
@@ -54,10 +77,12 @@ impl Fleet {
         let (ended, ended_seen) = watch::channel(0);
         let (beating, mut beating_seen) = watch::channel(0);
         let opening = Arc::new(Semaphore::new(OPENING));
+        let moments = Moments::default();
         let mut tasks = JoinSet::new();
         for number in 1..=links as u64 {
             let (ended, beating) = (ended.clone(), beating.clone());
-            let link = Link { number, slots, endpoint: endpoint.clone(), open: open.subscribe(), ended, beating };
+            let (endpoint, moments) = (endpoint.clone(), moments.clone());
+            let link = Link { number, slots, endpoint, open: open.subscribe(), ended, beating, moments };
             let opening = Arc::clone(&opening);
             tasks.spawn(async move {
                 let turn = opening.acquire_owned().await;
@@ -65,12 +90,19 @@ impl Fleet {
             });
         }
         beating_seen.wait_for(|beating| *beating == links).await?;
-        Ok(Self { open, ended: ended_seen, beating: beating_seen, _links: tasks })
+        Ok(Self { open, ended: ended_seen, beating: beating_seen, moments, _links: tasks })
     }
 
     /// Lets all of them take work, or no more.
     pub fn open(&self, open: bool) {
         self.open.send_replace(open);
+    }
+
+    /// The assignments since the last call, in the order of their coming; from the first call on they are noted.
+    #[must_use]
+    pub fn moments(&self) -> Vec<Moment> {
+        let noted = self.moments.0.lock().unwrap_or_else(PoisonError::into_inner).replace(Vec::new());
+        noted.unwrap_or_default()
     }
 
     /// Waits until so many have ended.
@@ -143,7 +175,10 @@ impl Link {
                         beating = Some(Beating::new(&self.beating));
                         *turn = None;
                     }
-                    Some(Message::Assign(assign)) => report(&out, &assign, &mut reports)?,
+                    Some(Message::Assign(assign)) => {
+                        self.moments.note(&assign);
+                        report(&out, &assign, &mut reports)?;
+                    }
                     Some(Message::Ack(ack)) => {
                         let more = ack.seq / REPORTS - acked;
                         acked += more;

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | [`contender`] | everything that starts processes, seen alike; the rounds over all of them |
 //! | [`bare`], [`ours`], [`peer`] | the contenders |
-//! | [`throughput`], [`latency`], [`submit`], [`dispatch`], [`memory`], [`scale`], [`peers`] | one section each |
+//! | [`throughput`], [`latency`], [`submit`], [`dispatch`], [`memory`], [`workflow`], [`scale`], [`peers`] | one section each |
 //!
 //! `docs/measurements/README.md` says what each section measures.
 
@@ -23,6 +23,7 @@ mod stamps;
 mod submit;
 mod throughput;
 mod usage;
+mod workflow;
 
 use anyhow::{Result, bail};
 use std::path::Path;
@@ -59,6 +60,7 @@ fn main() -> Result<()> {
         "latency" => latency::run,
         "submit" => submit::run,
         "dispatch" => dispatch::run,
+        "workflow" => workflow::run,
         "memory" => memory::run,
         "scale" => scale::run,
         "peers" => peers::run,
