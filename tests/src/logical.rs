@@ -7,7 +7,7 @@ use proto::v1::report::What;
 use proto::v1::sidecar_link_client::SidecarLinkClient;
 use proto::v1::sidecar_message::Message as Said;
 use proto::{bounds, id::SidecarId, v1};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
@@ -35,23 +35,47 @@ pub struct Fleet {
     _links: JoinSet<()>,
 }
 
-/// One assignment that came down a link. Its start and its end were reported within microseconds.
+/// One assignment that came down a link, and when its end was reported.
 #[derive(Debug, Clone)]
 #[expect(missing_docs, reason = "the names say it")]
 pub struct Moment {
     pub task: String,
-    pub at: Instant,
+    pub came: Instant,
+    pub reported: Instant,
 }
 
-/// All of them, once somebody wants them.
+/// What is noted of assignments, once somebody wants it.
+#[derive(Debug, Default)]
+struct Notes {
+    moments: Vec<Moment>,
+    /// Of so many assignments the last but one is reported when all before it are over; none: all at once.
+    period: Option<usize>,
+    /// Tasks whose end was acknowledged before the first of them.
+    ended: u64,
+}
+
 #[derive(Debug, Clone, Default)]
-struct Moments(Arc<Mutex<Option<Vec<Moment>>>>);
+struct Moments(Arc<Mutex<Option<Notes>>>);
 
 impl Moments {
-    fn note(&self, assign: &v1::Assign) {
-        if let Some(noted) = &mut *self.0.lock().unwrap_or_else(PoisonError::into_inner) {
-            let task = assign.attempt.as_ref().map(|attempt| attempt.task.clone()).unwrap_or_default();
-            noted.push(Moment { task, at: Instant::now() });
+    fn lock(&self) -> MutexGuard<'_, Option<Notes>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Its place among the notes, and how many ends have to be acknowledged before its own is reported.
+    fn came(&self, assign: &v1::Assign) -> Option<(usize, u64)> {
+        let mut lock = self.lock();
+        let notes = lock.as_mut()?;
+        let task = assign.attempt.as_ref().map(|attempt| attempt.task.clone()).unwrap_or_default();
+        let (index, now) = (notes.moments.len(), Instant::now());
+        notes.moments.push(Moment { task, came: now, reported: now });
+        let waits = notes.period.is_some_and(|period| (index + 2) % period == 0);
+        Some((index, if waits { notes.ended + index as u64 } else { 0 }))
+    }
+
+    fn reported(&self, index: usize) {
+        if let Some(moment) = self.lock().as_mut().and_then(|notes| notes.moments.get_mut(index)) {
+            moment.reported = Instant::now();
         }
     }
 }
@@ -98,11 +122,16 @@ impl Fleet {
         self.open.send_replace(open);
     }
 
-    /// The assignments since the last call, in the order of their coming; from the first call on they are noted.
+    /// Notes assignments from now on. Of each `period` of them, which are those of one fork with what follows it, the last but one ends when
+    /// all before it have.
+    pub fn note(&self, period: Option<usize>) {
+        *self.moments.lock() = Some(Notes { period, ended: *self.ended.borrow(), moments: Vec::new() });
+    }
+
+    /// What was noted, in the order of coming; no more is.
     #[must_use]
-    pub fn moments(&self) -> Vec<Moment> {
-        let noted = self.moments.0.lock().unwrap_or_else(PoisonError::into_inner).replace(Vec::new());
-        noted.unwrap_or_default()
+    pub fn noted(&self) -> Vec<Moment> {
+        self.moments.lock().take().map(|notes| notes.moments).unwrap_or_default()
     }
 
     /// Waits until so many have ended.
@@ -167,7 +196,8 @@ impl Link {
         *heard = true;
         let mut beat = tokio::time::interval(Duration::from_millis(welcome.beat_ms.max(1)));
         let (mut beats, mut reports, mut acked) = (0, 0, 0);
-        let mut beating = None;
+        let (mut beating, mut held) = (None, None);
+        let mut all_ended = self.ended.subscribe();
         loop {
             tokio::select! {
                 message = stream.message() => match message?.context("the informer closed the link")?.message {
@@ -175,10 +205,10 @@ impl Link {
                         beating = Some(Beating::new(&self.beating));
                         *turn = None;
                     }
-                    Some(Message::Assign(assign)) => {
-                        self.moments.note(&assign);
-                        report(&out, &assign, &mut reports)?;
-                    }
+                    Some(Message::Assign(assign)) => match self.moments.came(&assign) {
+                        Some((index, ended)) if ended > 0 => held = Some((index, ended, assign)),
+                        _ => report(&out, &assign, &mut reports)?,
+                    },
                     Some(Message::Ack(ack)) => {
                         let more = ack.seq / REPORTS - acked;
                         acked += more;
@@ -188,6 +218,13 @@ impl Link {
                     Some(Message::Refuse(refuse)) => bail!("refused: {}: {}", refuse.code, refuse.message),
                     _ => {}
                 },
+                seen = all_ended.wait_for(|all| held.as_ref().is_some_and(|(_, ended, _)| all >= ended)) => {
+                    drop(seen?);
+                    if let Some((index, _, assign)) = held.take() {
+                        self.moments.reported(index);
+                        report(&out, &assign, &mut reports)?;
+                    }
+                }
                 _ = beat.tick() => self.beat(&out, &mut beats)?,
                 changed = self.open.changed() => {
                     changed?;

@@ -190,8 +190,8 @@ impl Bench {
     async fn runs(&mut self, shape: &Shape, count: usize, at_once: usize) -> Result<Measured> {
         let informer = Processes::of(&self.world)?.informer;
         let steps = count * shape.steps;
-        // What was noted before is none of ours.
-        drop(self.fleet.moments());
+        // A fork's last branch ends when the others have: the time to the next step is no queue of ends.
+        self.fleet.note((shape.following == 1).then_some(shape.steps));
         let before = usage::cpu(informer).own_us;
         let begin = Instant::now();
         let (mut under_way, mut over) = (JoinSet::new(), Vec::new());
@@ -209,7 +209,7 @@ impl Bench {
         }
         let rate = steps as f64 / begin.elapsed().as_secs_f64();
         let cost = (usage::cpu(informer).own_us - before) as f64 / steps as f64;
-        let moments = self.fleet.moments();
+        let moments = self.fleet.noted();
         ensure!(moments.len() == steps, "{} steps were seen by the sidecars, not {steps}", moments.len());
         let gaps = match at_once {
             // One after another they came down as they were started.
@@ -250,7 +250,7 @@ async fn one(mut flows: Flows, request: v1::StartRunRequest) -> Result<String> {
 /// From each step of a run to its next, as many as there are at its end that wait for the one before, ms. A step's end is reported within
 /// microseconds of its assignment.
 fn gaps(run: &[Moment], following: usize) -> Vec<f64> {
-    run.windows(2).rev().take(following).map(|pair| ms(pair[1].at - pair[0].at)).collect()
+    run.windows(2).rev().take(following).map(|pair| ms(pair[1].came - pair[0].reported)).collect()
 }
 
 /// A chain: each step has the output of the one before as its input.
