@@ -14,6 +14,7 @@ use super::effect::Effect;
 use super::event::{Held, HeldState, Hello, SessionId};
 use super::outcome::ending;
 use super::sidecar::{Link, Sidecar};
+use super::stranger::Stranger;
 use super::task::{Phase, State, Task, Terminal, WaitsFor};
 use super::timer::Timer;
 use super::{Cx, Machine};
@@ -29,6 +30,7 @@ impl Machine {
         if let Some(refuse) = self.refusal(hello) {
             return cx.effects.push(Effect::CloseLink { session, refuse });
         }
+        self.forget_strangers(id);
         for held in &held {
             self.single_out_told(cx, held.attempt.task);
         }
@@ -48,7 +50,11 @@ impl Machine {
         for held in held {
             let attempt = held.attempt;
             let apart = held.is_unfinished().then_some((held.state == HeldState::Accepted, held.asked));
+            let stranger = Stranger { fence: held.fence, asked: held.asked, over: !held.is_unfinished() };
             let answer = self.answer(cx, id, held, &told);
+            if answer.0 == Decision::SetAside {
+                self.meet_stranger(id, attempt, stranger);
+            }
             let (decision, why) = match apart {
                 Some((waits, asked)) if answer.0 == Decision::SetAside => self.set_aside(cx, id, attempt, waits, asked),
                 _ => answer,
@@ -61,6 +67,8 @@ impl Machine {
         }
         self.on_aside_told(cx, id, &unfinished);
         if let Some(sidecar) = self.sidecars.get_mut(&id) {
+            // One of them may have been taken up since, when the end of another was told.
+            unknown.retain(|attempt| sidecar.strangers.contains_key(attempt));
             // Its first beat tells better; until then nobody shall believe that there are none.
             sidecar.unknown = Some(unknown);
         }

@@ -44,6 +44,8 @@ impl Machine {
             restored_until_ms: None,
             restored: false,
             unheard: std::collections::BTreeSet::new(),
+            strangers: std::collections::BTreeSet::new(),
+            strangers_changed: std::collections::BTreeSet::new(),
             config,
         };
         for row in sidecars {

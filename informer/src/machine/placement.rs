@@ -294,8 +294,14 @@ impl Machine {
         self.touch_task(id);
     }
 
-    /// Lets a task wait until a time on the monotonic clock; a time not in the future makes it ready at once.
+    /// Lets a task wait until a time on the monotonic clock; a time not in the future makes it ready at once. If a sidecar has told a
+    /// copy of it that may be taken up, that is done instead.
     pub(super) fn make_waiting(&mut self, cx: &mut Cx<'_>, id: TaskId, until_ms: u64, why: WaitsFor) {
+        self.wait(cx, id, until_ms, why);
+        self.adopt_told(cx, id);
+    }
+
+    fn wait(&mut self, cx: &mut Cx<'_>, id: TaskId, until_ms: u64, why: WaitsFor) {
         let held = self.tasks.get(&id).is_some_and(|task| self.old_copy_runs(task));
         let Some(task) = self.tasks.get_mut(&id) else { return };
         if held {

@@ -10,6 +10,7 @@
 
 use super::estimate::weighed;
 use super::event::{Hello, SessionId};
+use super::stranger::Stranger;
 use proto::id::{AttemptId, SidecarId, TaskId};
 use proto::{store, v1};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -80,6 +81,8 @@ pub(super) struct Sidecar {
     pub apart: v1::Resources,
     /// Which of those are copies that no other may run beside, of tasks that are held here.
     pub aside: BTreeSet<AttemptId>,
+    /// What it has told and is not applied here, until it tells its whole inventory again and that is not in it.
+    pub strangers: BTreeMap<AttemptId, Stranger>,
     /// Those attempts, for people; `None`: it is too old to tell, or has not told yet.
     pub unknown: Option<Vec<AttemptId>>,
     /// Slow start: most attempts it may hold now.
@@ -190,6 +193,7 @@ impl Sidecar {
             limit: 0,
             apart: v1::Resources::default(),
             aside: BTreeSet::new(),
+            strangers: BTreeMap::new(),
             unknown: None,
             window: 1,
             preparing: BTreeSet::new(),
