@@ -291,3 +291,34 @@ fn what_a_user_tries_again_does_not_end_by_what_was_set_aside_before() {
     assert!(world.machine.tasks[&task].attempt(2).is_none(), "{copy:?}");
     assert_eq!(world.one_assigned().0.number, 3);
 }
+
+#[test]
+fn why_tells_of_copies_whatever_their_task_does_and_each_once() {
+    let (mut world, task, copy) = second_copy_told(facts());
+    let lines = |world: &World| {
+        let why = world.machine.why(world.now, task).expect("held");
+        let all = std::iter::once(why.summary).chain(why.details);
+        all.filter(|line| line.contains("attempt 2 ")).collect::<Vec<_>>()
+    };
+    let told = lines(&world);
+    assert!(told.len() == 1 && told[0].starts_with("attempt 2 runs on sidecar box2 ("), "{told:?}");
+    full_beat(&mut world, SessionId(2), &[]);
+    let told = lines(&world);
+    assert!(told.len() == 1 && told[0].contains("has ended") && !told[0].contains("drain"), "{told:?}");
+    assert_eq!(
+        world.machine.take_set_aside()[&task],
+        [v1::SetAside { number: 2, sidecar: SidecarId::from_u128(2).to_string(), over: true }]
+    );
+    world.link(2, 4, 1, vec![]);
+    assert_eq!(
+        (lines(&world), world.machine.take_set_aside()[&task].len()),
+        (vec![], 0),
+        "its sidecar has forgotten {copy:?}"
+    );
+
+    let (mut world, task, copy) = second_copy_failed();
+    pass(&mut world, 30, &[copy.0]);
+    let why = world.machine.why(world.now, task).expect("held");
+    let all: Vec<String> = std::iter::once(why.summary).chain(why.details).collect();
+    assert_eq!(all.iter().filter(|line| line.contains("attempt 1 runs on")).count(), 1, "{all:?}");
+}
