@@ -322,3 +322,14 @@ fn why_tells_of_copies_whatever_their_task_does_and_each_once() {
     let all: Vec<String> = std::iter::once(why.summary).chain(why.details).collect();
     assert_eq!(all.iter().filter(|line| line.contains("attempt 1 runs on")).count(), 1, "{all:?}");
 }
+
+#[test]
+fn what_a_sidecar_of_before_staged_for_nobody_is_not_kept_for_ever() {
+    let (mut world, task) = restored(exclusive());
+    world.link(2, 2, 1, vec![]);
+    let copy = (AttemptId { task, number: 1 }, BEFORE);
+    let first = world.link(1, 1, 1, vec![Held { asked: None, ..held(copy, running(0)) }]);
+    assert_eq!(world.verdicts(), [Decision::Keep]);
+    world.report(first, copy, Report::Ended(Box::new(staged())));
+    assert_eq!(world.verdicts(), [Decision::Acknowledged]);
+}
