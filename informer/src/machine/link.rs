@@ -265,7 +265,7 @@ impl Machine {
         let keep = (Decision::Keep, v1::Reason::Unspecified);
         let Some(task) = self.tasks.get_mut(&id.task) else { return (Decision::SetAside, v1::Reason::Unspecified) };
         if let Some(why) = unwanted(task) {
-            self.reoccupy(id, running.is_some());
+            self.reoccupy(cx, id, running.is_some());
             return (Decision::Stop, why);
         }
         let Some(attempt) = task.attempt_mut(id.number) else { return keep };
@@ -283,19 +283,23 @@ impl Machine {
             }
             (Phase::PresumedLost, false) => self.on_back_in_time(cx, id, running),
             (_, true) | (_, false) => {
-                self.reoccupy(id, running.is_some());
+                self.reoccupy(cx, id, running.is_some());
                 (Decision::Stop, v1::Reason::Revoked)
             }
         }
     }
 
-    /// An attempt that is to stop occupies its sidecar until its end is told.
-    fn reoccupy(&mut self, id: AttemptId, running: bool) {
+    /// An attempt that is to stop occupies its sidecar until its end is told. A task of which no two copies may run waits for that.
+    fn reoccupy(&mut self, cx: &mut Cx<'_>, id: AttemptId, running: bool) {
         let attempt = self.tasks.get_mut(&id.task).and_then(|task| task.attempt_mut(id.number));
         if let Some(attempt) = attempt.filter(|attempt| attempt.phase == Phase::PresumedLost) {
             attempt.fenced = true;
             self.timers.cancel(Timer::Replace(id));
             self.set_phase(id, if running { Phase::Running } else { Phase::Assigned });
+        }
+        if self.tasks.get(&id.task).is_some_and(|task| task.waits() && task.old_copy_runs()) {
+            self.stop_waiting(id.task);
+            self.make_waiting(cx, id.task, cx.now.mono_ms, WaitsFor::OldCopy);
         }
     }
 
@@ -310,11 +314,8 @@ impl Machine {
         if task.alike.facts.stop_on_disconnect {
             // Its lease is over there too, and it is being stopped; its replacement waits for its end.
             let waiting = task.waits();
-            self.reoccupy(id, running.is_some());
-            if waiting {
-                self.stop_waiting(id.task);
-                self.make_waiting(cx, id.task, cx.now.mono_ms, WaitsFor::OldCopy);
-            } else {
+            self.reoccupy(cx, id, running.is_some());
+            if !waiting {
                 // Its silence was still being borne (`replace_after`): the loss is charged now.
                 self.on_infrastructure_failure(
                     cx,
@@ -331,7 +332,7 @@ impl Machine {
                 && (running.is_none() || rival.progress.as_ref().is_some_and(|p| p.step > step))
         });
         if rival_ahead {
-            self.reoccupy(id, running.is_some());
+            self.reoccupy(cx, id, running.is_some());
             self.note(cx, id, "fenced", "it came back, and its replacement is further on");
             return (Decision::Stop, v1::Reason::Revoked);
         }
