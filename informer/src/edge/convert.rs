@@ -143,6 +143,7 @@ pub(super) fn hello(sidecar: SidecarId, wire: v1::Hello) -> Hello {
         incarnation: wire.incarnation,
         start: wire.start,
         yields: wire.yields,
+        place: place(&wire),
         host: check::line(&wire.host),
         version: check::line(&wire.version),
         labels: wire.labels,
@@ -153,6 +154,13 @@ pub(super) fn hello(sidecar: SidecarId, wire: v1::Hello) -> Hello {
         kinds: wire.kinds,
         seen: wire.seen,
         highest_fence: Fence { epoch: wire.highest_fence_epoch, n: wire.highest_fence_n },
+    }
+}
+
+fn place(wire: &v1::Hello) -> String {
+    match wire.boot_id.as_str() {
+        "" => String::new(),
+        boot => check::line(&format!("{boot} {}", wire.pid_ns)),
     }
 }
 

@@ -24,6 +24,9 @@ use std::collections::BTreeSet;
 use v1::informer_message::Message;
 use v1::verdict::Decision;
 
+/// What an attempt ends with that may have been started where its sidecar's directory was before.
+const ELSEWHERE: &str = "its sidecar's directory is in use in another place now, where it has not started";
+
 impl Machine {
     pub(super) fn on_link_opened(&mut self, cx: &mut Cx<'_>, session: SessionId, hello: &Hello, held: Vec<Held>) {
         let id = hello.sidecar;
@@ -35,6 +38,7 @@ impl Machine {
             self.single_out_told(cx, held.attempt.task);
         }
         self.check_lineage(cx, hello, &held);
+        self.on_place_told(cx, hello);
         self.supersede(cx, hello);
         self.introduce(cx, session, hello);
         self.welcome(cx, session);
@@ -200,6 +204,10 @@ impl Machine {
             return self.answer_unlisted(&held);
         }
         match held.state {
+            HeldState::Accepted if self.may_run_elsewhere(id) => {
+                self.on_end(cx, id, ending(v1::Reason::Lost, ELSEWHERE));
+                (Decision::Stop, v1::Reason::Revoked)
+            }
             HeldState::Accepted => self.on_returned(cx, id, None),
             // Its end is known here, and came too large for the inventory.
             HeldState::Running { started_unix_ms, progress } => match self.acknowledged_or_publish(id) {
@@ -244,6 +252,38 @@ impl Machine {
                 (Decision::Stop, v1::Reason::Revoked)
             }
         }
+    }
+
+    /// A directory that is in use in another place than before: a volume that was moved, a disk that was cloned, a container that was made
+    /// anew, a boot. Which of these it is cannot be told from here, and in all but the last something may run on where it was, of which
+    /// nobody there tells any more. It ends with the lease that was last earned there.
+    fn on_place_told(&mut self, cx: &Cx<'_>, hello: &Hello) {
+        let Some(sidecar) = self.sidecars.get_mut(&hello.sidecar).filter(|sidecar| sidecar.place != hello.place) else {
+            return;
+        };
+        let until_ms = sidecar.heard_ms.saturating_add(self.config.copies_end_ms(sidecar.lease_ms));
+        if until_ms <= cx.now.mono_ms {
+            return;
+        }
+        sidecar.elsewhere_until_ms = sidecar.elsewhere_until_ms.max(until_ms);
+        let open: Vec<AttemptId> = sidecar.taken.keys().chain(&sidecar.missing).copied().collect();
+        for id in open {
+            let Some(task) = self.tasks.get_mut(&id.task).filter(|task| task.alike.facts.stop_on_disconnect) else {
+                continue;
+            };
+            if let Some(attempt) = task.attempt_mut(id.number) {
+                attempt.elsewhere = true;
+            }
+            self.touch_task(id.task);
+        }
+    }
+
+    /// It is told as not started, which whoever has a copy of the directory cannot know, and is to be started by this one.
+    fn may_run_elsewhere(&self, id: AttemptId) -> bool {
+        let attempt = self.tasks.get(&id.task).and_then(|task| task.attempt(id.number));
+        attempt.is_some_and(|attempt| {
+            attempt.elsewhere && !attempt.fenced && matches!(attempt.phase, Phase::Assigned | Phase::Running)
+        })
     }
 
     fn acknowledged_or_publish(&self, id: AttemptId) -> (Decision, v1::Reason) {
@@ -370,6 +410,10 @@ impl Machine {
             let overbooked = self.sidecars.get(&id).is_some_and(Sidecar::is_overbooked);
             let Some(attempt) = task.attempt(attempt_id.number) else { continue };
             match attempt.phase {
+                // Its directory may be a copy from before the assignment came.
+                Phase::Assigned if attempt.elsewhere => {
+                    self.on_end(cx, attempt_id, ending(v1::Reason::Lost, ELSEWHERE));
+                }
                 Phase::Assigned if wanted && !attempt.fenced && !overbooked => {
                     let fence = attempt.fence;
                     cx.effects.extend(self.send_assign(session, attempt_id, fence));

@@ -246,6 +246,8 @@ impl Machine {
         if task.alike.facts.stop_on_disconnect {
             // From here on a second copy may run, so the first one's result must never count.
             task.attempts.iter_mut().filter(|old| old.may_win()).for_each(|old| old.fenced = true);
+            // It was waited for.
+            task.attempts.iter_mut().for_each(|old| old.elsewhere = false);
         }
         let attempt = AttemptId { task: task_id, number: task.next_attempt };
         let name = &task.own.name;
@@ -267,6 +269,7 @@ impl Machine {
             progress: None,
             expected_ms: if task.is_service() { 0 } else { expected_ms.unwrap_or(0) },
             moved: false,
+            elsewhere: false,
         });
         task.state = State::Assigned;
         sidecar.take(attempt, taken(task));

@@ -50,6 +50,10 @@ pub(super) struct Sidecar {
     pub incarnation: u64,
     /// Of the agent's process; 0: it did not tell.
     pub start: u64,
+    /// Where its directory was in use at its last hello.
+    pub place: String,
+    /// When whatever may run on where its directory was before has surely ended, if that hangs on its lease.
+    pub elsewhere_until_ms: u64,
     pub host: String,
     pub version: String,
     pub labels: BTreeMap<String, String>,
@@ -145,6 +149,7 @@ impl Sidecar {
         self.introduced = true;
         self.incarnation = hello.incarnation;
         self.start = hello.start;
+        self.place.clone_from(&hello.place);
         self.host.clone_from(&hello.host);
         self.version.clone_from(&hello.version);
         self.labels.clone_from(&hello.labels);
@@ -172,6 +177,8 @@ impl Sidecar {
         Self {
             incarnation: row.incarnation,
             start: row.start,
+            place: row.place,
+            elsewhere_until_ms: 0,
             host: row.host,
             version: row.version,
             labels: row.labels,
@@ -226,6 +233,7 @@ impl Sidecar {
             drain: self.drain.into(),
             start: self.start,
             told_epoch: self.told_epoch.unwrap_or(0),
+            place: self.place.clone(),
         }
     }
 
