@@ -1,8 +1,8 @@
 //! The documents of `--json`. Keys are part of what users touch: they are added to, never renamed.
 
 use proto::v1::{
-    ArrayStatus, Attempt, Ending, Executor, HistoryEvent, LogStream, LogsChunk, Progress, Resources, Sidecar, Task,
-    TaskState, WhyResponse, executor::Mode,
+    ArrayStatus, Attempt, Ending, Executor, HistoryEvent, LogStream, LogsChunk, Progress, Resources, SetAside, Sidecar,
+    Task, TaskState, WhyResponse, executor::Mode,
 };
 use serde_json::{Value, json};
 
@@ -33,6 +33,7 @@ pub(crate) fn task(task: &Task) -> Value {
         "message": message,
         "attempts": task.attempts.iter().map(attempt).collect::<Vec<_>>(),
         "attempts_dropped": task.attempts_dropped,
+        "set_aside": task.set_aside.iter().map(set_aside).collect::<Vec<_>>(),
         "kind": task.kind,
         "owner": task.owner,
         "labels": task.labels,
@@ -51,6 +52,12 @@ pub(crate) fn task(task: &Task) -> Value {
         "retried_from": (!task.retried_from.is_empty()).then_some(&task.retried_from),
         "result": serde_json::from_slice::<Value>(&task.result).ok(),
     })
+}
+
+/// An attempt that nothing is applied of.
+fn set_aside(aside: &SetAside) -> Value {
+    let state = if aside.over { "ended" } else { "running" };
+    json!({"number": aside.number, "sidecar": aside.sidecar, "state": state})
 }
 
 fn array(array: &ArrayStatus) -> Value {

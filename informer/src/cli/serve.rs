@@ -21,8 +21,10 @@ pub(crate) struct Args {
     /// Read settings from this TOML file; environment and flags override it. examples/config/informer.toml has them all
     #[arg(long, value_name = "FILE", env = "INFORMER_CONFIG")]
     config: Option<PathBuf>,
-    /// After restoring an older backup: start exclusive tasks at once. You vouch that no copy runs which the backup does not know;
-    /// without this flag they wait for the longest lease. It also takes a database that is older than informer.db-witness beside it
+    /// For one start: you vouch that no copy of an exclusive (or stop) task runs that this store does not know. They start at once
+    /// then: neither for the longest lease after a restored backup, nor for sidecars that have not linked since the start. A copy
+    /// that a sidecar tells is waited for all the same. It also takes a database that is older than informer.db-witness beside it,
+    /// or has neither its log nor a witness; never one that lies under a log that is not its own
     #[arg(long)]
     accept_restored: bool,
     #[command(flatten)]

@@ -43,6 +43,7 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<u8, Error> {
     let now = text::now_unix_ms();
     let mut shown = described(&task, now);
     shown.push_str(&attempts(&task));
+    shown.push_str(&set_aside(&task));
     shown.push_str(&failures(&failed));
     if args.history {
         shown.push_str("history\n");
@@ -318,6 +319,20 @@ fn attempts(task: &Task) -> String {
     shown
 }
 
+/// Attempts that nothing is applied of.
+fn set_aside(task: &Task) -> String {
+    if task.set_aside.is_empty() {
+        return String::new();
+    }
+    let mut shown = String::from("set aside: the informer does not know them, and nothing of them is applied\n");
+    for aside in &task.set_aside {
+        let stands = if aside.over { "ended" } else { "running" };
+        // Writing to a String cannot fail.
+        let _ = writeln!(shown, "  {}  {stands}  on {}", aside.number, aside.sidecar);
+    }
+    shown
+}
+
 fn one_attempt(attempt: &Attempt) -> String {
     let mut line = format!("{}  {}", attempt.number, words::attempt_state(attempt.state()).replace('_', " "));
     if !attempt.sidecar.is_empty() {
@@ -394,6 +409,17 @@ mod tests {
           1  failed  on s1  signal 9 (SIGKILL)  ran 2s, cpu 0ms, memory 0B
           2  running  on s1
         ");
+    }
+
+    #[test]
+    fn what_is_set_aside_is_listed_apart() {
+        let aside = |number, over| v1::SetAside { number, sidecar: "s2".into(), over };
+        let task = Task { set_aside: vec![aside(2, false), aside(3, true)], ..service() };
+        assert!(set_aside(&service()).is_empty());
+        let expected = "set aside: the informer does not know them, and nothing of them is applied\n  2  running  on s2\n  3  ended  on s2\n";
+        assert_eq!(set_aside(&task), expected);
+        let json = json::task(&task);
+        assert_eq!(json["set_aside"][1], serde_json::json!({"number": 3, "sidecar": "s2", "state": "ended"}));
     }
 
     #[test]

@@ -4,7 +4,7 @@ use crate::machine::{EmittedChild, Event, Held, HeldState, Hello, Report, Sessio
 use crate::shell::Handle;
 use proto::check::{self, Faults};
 use proto::id::{Fence, SidecarId, TaskId};
-use proto::{store, v1};
+use proto::{bounds, store, v1};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// The id in a row; rows come from our own store, so that another length is corruption, and shows as the nil id.
@@ -47,7 +47,20 @@ pub(super) fn task(handle: &Handle, row: &store::TaskRow) -> v1::Task {
         reference: of_run.reference,
         retried_from: TaskId::from_bytes(&of_run.retried_from).map(|id| id.to_string()).unwrap_or_default(),
         result: Vec::new(),
+        set_aside: set_aside(handle, id, row),
     }
+}
+
+/// What sidecars have told in this informer's time, and what is held back for and was told before it.
+fn set_aside(handle: &Handle, id: TaskId, row: &store::TaskRow) -> Vec<v1::SetAside> {
+    let mut told = handle.set_aside(id);
+    for held in &row.aside {
+        if !told.iter().any(|aside| (aside.number, &aside.sidecar) == (held.number, &held.sidecar)) {
+            told.push(v1::SetAside { number: held.number, sidecar: held.sidecar.clone(), over: false });
+        }
+    }
+    told.truncate(bounds::ATTEMPTS_LISTED);
+    told
 }
 
 /// The counts of an array's members.
@@ -130,6 +143,7 @@ pub(super) fn hello(sidecar: SidecarId, wire: v1::Hello) -> Hello {
         incarnation: wire.incarnation,
         start: wire.start,
         yields: wire.yields,
+        place: place(&wire),
         host: check::line(&wire.host),
         version: check::line(&wire.version),
         labels: wire.labels,
@@ -140,6 +154,13 @@ pub(super) fn hello(sidecar: SidecarId, wire: v1::Hello) -> Hello {
         kinds: wire.kinds,
         seen: wire.seen,
         highest_fence: Fence { epoch: wire.highest_fence_epoch, n: wire.highest_fence_n },
+    }
+}
+
+fn place(wire: &v1::Hello) -> String {
+    match wire.boot_id.as_str() {
+        "" => String::new(),
+        boot => check::line(&format!("{boot} {}", wire.pid_ns)),
     }
 }
 

@@ -3,6 +3,7 @@
 //! | the task here | what becomes of the attempt |
 //! |---|---|
 //! | waits, and has never given its number | **adopted**: it becomes the task's attempt, under its own fence, and its result counts |
+//! | comes to wait later, in its first run, and all it has given has lower fences | the same, then |
 //! | has another attempt, or has ended | set aside: it runs on, nothing of it is applied |
 //! | is not known, or its number is given to another | the same |
 //!
@@ -16,7 +17,7 @@ use super::sidecar::Sidecar;
 use super::task::{Attempt, Phase, State, Task, WaitsFor};
 use super::timer::Timer;
 use super::{Cx, Machine};
-use proto::id::{AttemptId, SidecarId, TaskId};
+use proto::id::{AttemptId, Fence, SidecarId, TaskId};
 use proto::{bounds, store, v1};
 use std::collections::BTreeSet;
 use v1::verdict::Decision;
@@ -68,29 +69,43 @@ impl Machine {
         held: &Held,
         told: &BTreeSet<AttemptId>,
     ) -> bool {
-        let id = held.attempt;
-        let (Some(task), Some(sidecar)) = (self.tasks.get_mut(&id.task), self.sidecars.get_mut(&sidecar_id)) else {
+        let (Some(task), Some(sidecar)) = (self.tasks.get(&held.attempt.task), self.sidecars.get(&sidecar_id)) else {
             return false;
         };
-        let wanted = task.waits() && task.members.is_none() && !task.is_stopping();
-        // What is given from here on has a higher fence: the later of two copies must be able to push the earlier one aside.
-        let younger = id.number >= task.next_attempt && held.fence.epoch < self.config.epoch;
-        let taken = super::placement::taken(task);
-        if !wanted || !younger || !sidecar.has_room_beside(told, taken) {
+        let fits = sidecar.has_room_beside(told, super::placement::taken(task));
+        if !fits || !self.may_adopt(task, held.attempt.number, held.fence) {
             return false;
         }
+        self.take_up(cx, sidecar_id, held.attempt, held.fence);
+        true
+    }
+
+    /// Whether nothing here speaks against an attempt that the store does not list.
+    fn may_adopt(&self, task: &Task, number: u32, fence: Fence) -> bool {
+        let wanted = task.waits() && task.members.is_none() && !task.is_stopping();
+        // What is given from here on has a higher fence: the later of two copies must be able to push the earlier one aside.
+        let older = fence.epoch < self.config.epoch;
+        wanted && older && (number >= task.next_attempt || was_passed_over(task, number, fence))
+    }
+
+    fn take_up(&mut self, cx: &mut Cx<'_>, sidecar_id: SidecarId, id: AttemptId, fence: Fence) {
+        let (Some(task), Some(sidecar)) = (self.tasks.get_mut(&id.task), self.sidecars.get_mut(&sidecar_id)) else {
+            return;
+        };
         if task.alike.facts.stop_on_disconnect {
             task.attempts.iter_mut().filter(|old| old.may_win()).for_each(|old| old.fenced = true);
         }
-        sidecar.take(id, taken);
+        task.aside.retain(|aside| *aside != Aside { sidecar: sidecar_id, number: id.number });
+        sidecar.aside.remove(&id);
+        sidecar.take(id, super::placement::taken(task));
         let detail = format!("on {} ({sidecar_id}), which was given it after the backup", sidecar.host);
         self.stop_waiting(id.task);
-        let Some(task) = self.tasks.get_mut(&id.task) else { return false };
+        let Some(task) = self.tasks.get_mut(&id.task) else { return };
         task.push_attempt(Attempt {
             number: id.number,
             sidecar: sidecar_id,
             phase: Phase::Assigned,
-            fence: held.fence,
+            fence,
             fenced: false,
             ending: None,
             assigned_unix_ms: cx.now.wall_ms,
@@ -99,11 +114,37 @@ impl Machine {
             progress: None,
             expected_ms: 0,
             moved: false,
+            elsewhere: false,
         });
         task.state = State::Assigned;
         self.touch_task(id.task);
         self.note(cx, id, "adopted", detail);
-        true
+    }
+
+    /// A task has come to wait: what a sidecar has told of it before, while it had another attempt, may be taken up now. Of several the
+    /// one that was given last.
+    pub(super) fn adopt_told(&mut self, cx: &mut Cx<'_>, id: TaskId) {
+        let Some(task) = self.tasks.get(&id).filter(|_| self.has_strangers()) else { return };
+        let taken = super::placement::taken(task);
+        let adoptable = |(attempt, sidecar_id): (AttemptId, SidecarId)| {
+            let sidecar = self.sidecars.get(&sidecar_id)?;
+            let (stranger, session) = (sidecar.strangers.get(&attempt)?, sidecar.session()?);
+            let fits = sidecar.has_room_beside(&sidecar.taken.keys().copied().collect(), taken);
+            let may = fits && stranger.tells_all() && self.may_adopt(task, attempt.number, stranger.fence);
+            may.then_some((stranger.fence, attempt, sidecar_id, session))
+        };
+        let Some((fence, attempt, sidecar_id, session)) = self.strangers_of(id).filter_map(adoptable).max() else {
+            return;
+        };
+        self.forget_stranger(sidecar_id, attempt);
+        self.take_up(cx, sidecar_id, attempt, fence);
+        let keep = v1::Verdict {
+            attempt: Some(attempt.to_wire()),
+            decision: Decision::Keep.into(),
+            why: v1::Reason::Unspecified.into(),
+        };
+        self.send(cx, session, v1::informer_message::Message::Verdict(keep));
+        self.refresh(sidecar_id);
     }
 
     /// What an attempt is told that is not applied here. It takes room from its inventory on, before the first beat has told of it.
@@ -153,6 +194,7 @@ impl Machine {
 
     /// A sidecar has told all that is set aside there and may run: what else was held back for it is free.
     pub(super) fn on_aside_told(&mut self, cx: &mut Cx<'_>, id: SidecarId, there: &BTreeSet<AttemptId>) {
+        self.on_strangers_told(id, there);
         let Some(sidecar) = self.sidecars.get(&id).filter(|sidecar| !sidecar.aside.is_empty()) else { return };
         let over: Vec<AttemptId> = sidecar.aside.difference(there).copied().collect();
         for attempt in over {
@@ -162,6 +204,7 @@ impl Machine {
 
     /// Nothing of a copy that was set aside runs any more.
     pub(super) fn on_aside_over(&mut self, cx: &mut Cx<'_>, id: SidecarId, attempt: AttemptId) {
+        self.on_stranger_over(id, attempt);
         let removed = self.sidecars.get_mut(&id).is_some_and(|sidecar| sidecar.aside.remove(&attempt));
         let Some(task) = self.tasks.get_mut(&attempt.task).filter(|_| removed) else { return };
         task.aside.retain(|aside| *aside != Aside { sidecar: id, number: attempt.number });
@@ -200,4 +243,11 @@ impl Machine {
         self.timers.cancel(Timer::Unheard);
         self.freed.extend(self.open.iter().copied());
     }
+}
+
+/// It was told before, and its number was not given to another here. Whatever this task has had may have begun to publish: the fence beside
+/// a destination must let this one follow. What a user has asked to run again is not to end by what an earlier run left.
+fn was_passed_over(task: &Task, number: u32, fence: Fence) -> bool {
+    let behind = |known: &Attempt| known.number != number && known.fence < fence;
+    task.runs <= 1 && task.attempts_dropped == 0 && task.attempts.iter().all(behind)
 }

@@ -24,6 +24,7 @@ impl Machine {
         if !self.shared.is_held_by(self.tasks.len()) {
             return Err("facts are kept that no task needs".to_owned());
         }
+        self.check_strangers()?;
         self.check_queue()?;
         self.check_flows()
     }

@@ -332,6 +332,9 @@ pub struct Hello {
     pub start: u64,
     /// It lost its id to another process lately, and does not take it from one that is linked.
     pub yields: bool,
+    /// Where its data directory is in use: one boot of one machine, and a pid namespace there. What a keeper says has ended has ended in
+    /// that place, and nowhere else. Empty: it does not tell.
+    pub place: String,
     /// Host name, for people.
     pub host: String,
     /// Version of the sidecar, for people.

@@ -14,6 +14,7 @@ use super::effect::Effect;
 use super::event::{Held, HeldState, Hello, SessionId};
 use super::outcome::ending;
 use super::sidecar::{Link, Sidecar};
+use super::stranger::Stranger;
 use super::task::{Phase, State, Task, Terminal, WaitsFor};
 use super::timer::Timer;
 use super::{Cx, Machine};
@@ -23,16 +24,21 @@ use std::collections::BTreeSet;
 use v1::informer_message::Message;
 use v1::verdict::Decision;
 
+/// What an attempt ends with that may have been started where its sidecar's directory was before.
+const ELSEWHERE: &str = "its sidecar's directory is in use in another place now, where it has not started";
+
 impl Machine {
     pub(super) fn on_link_opened(&mut self, cx: &mut Cx<'_>, session: SessionId, hello: &Hello, held: Vec<Held>) {
         let id = hello.sidecar;
         if let Some(refuse) = self.refusal(hello) {
             return cx.effects.push(Effect::CloseLink { session, refuse });
         }
+        self.forget_strangers(id);
         for held in &held {
             self.single_out_told(cx, held.attempt.task);
         }
         self.check_lineage(cx, hello, &held);
+        self.on_place_told(cx, hello);
         self.supersede(cx, hello);
         self.introduce(cx, session, hello);
         self.welcome(cx, session);
@@ -48,7 +54,11 @@ impl Machine {
         for held in held {
             let attempt = held.attempt;
             let apart = held.is_unfinished().then_some((held.state == HeldState::Accepted, held.asked));
+            let stranger = Stranger { fence: held.fence, asked: held.asked, over: !held.is_unfinished() };
             let answer = self.answer(cx, id, held, &told);
+            if answer.0 == Decision::SetAside {
+                self.meet_stranger(id, attempt, stranger);
+            }
             let (decision, why) = match apart {
                 Some((waits, asked)) if answer.0 == Decision::SetAside => self.set_aside(cx, id, attempt, waits, asked),
                 _ => answer,
@@ -61,6 +71,8 @@ impl Machine {
         }
         self.on_aside_told(cx, id, &unfinished);
         if let Some(sidecar) = self.sidecars.get_mut(&id) {
+            // One of them may have been taken up since, when the end of another was told.
+            unknown.retain(|attempt| sidecar.strangers.contains_key(attempt));
             // Its first beat tells better; until then nobody shall believe that there are none.
             sidecar.unknown = Some(unknown);
         }
@@ -192,6 +204,10 @@ impl Machine {
             return self.answer_unlisted(&held);
         }
         match held.state {
+            HeldState::Accepted if self.may_run_elsewhere(id) => {
+                self.on_end(cx, id, ending(v1::Reason::Lost, ELSEWHERE));
+                (Decision::Stop, v1::Reason::Revoked)
+            }
             HeldState::Accepted => self.on_returned(cx, id, None),
             // Its end is known here, and came too large for the inventory.
             HeldState::Running { started_unix_ms, progress } => match self.acknowledged_or_publish(id) {
@@ -238,6 +254,38 @@ impl Machine {
         }
     }
 
+    /// A directory that is in use in another place than before: a volume that was moved, a disk that was cloned, a container that was made
+    /// anew, a boot. Which of these it is cannot be told from here, and in all but the last something may run on where it was, of which
+    /// nobody there tells any more. It ends with the lease that was last earned there.
+    fn on_place_told(&mut self, cx: &Cx<'_>, hello: &Hello) {
+        let Some(sidecar) = self.sidecars.get_mut(&hello.sidecar).filter(|sidecar| sidecar.place != hello.place) else {
+            return;
+        };
+        let until_ms = sidecar.heard_ms.saturating_add(self.config.copies_end_ms(sidecar.lease_ms));
+        if until_ms <= cx.now.mono_ms {
+            return;
+        }
+        sidecar.elsewhere_until_ms = sidecar.elsewhere_until_ms.max(until_ms);
+        let open: Vec<AttemptId> = sidecar.taken.keys().chain(&sidecar.missing).copied().collect();
+        for id in open {
+            let Some(task) = self.tasks.get_mut(&id.task).filter(|task| task.alike.facts.stop_on_disconnect) else {
+                continue;
+            };
+            if let Some(attempt) = task.attempt_mut(id.number) {
+                attempt.elsewhere = true;
+            }
+            self.touch_task(id.task);
+        }
+    }
+
+    /// It is told as not started, which whoever has a copy of the directory cannot know, and is to be started by this one.
+    fn may_run_elsewhere(&self, id: AttemptId) -> bool {
+        let attempt = self.tasks.get(&id.task).and_then(|task| task.attempt(id.number));
+        attempt.is_some_and(|attempt| {
+            attempt.elsewhere && !attempt.fenced && matches!(attempt.phase, Phase::Assigned | Phase::Running)
+        })
+    }
+
     fn acknowledged_or_publish(&self, id: AttemptId) -> (Decision, v1::Reason) {
         let attempt = self.tasks.get(&id.task).and_then(|task| task.attempt(id.number));
         if attempt.is_some_and(|attempt| attempt.phase == Phase::Committing) {
@@ -257,7 +305,7 @@ impl Machine {
         let keep = (Decision::Keep, v1::Reason::Unspecified);
         let Some(task) = self.tasks.get_mut(&id.task) else { return (Decision::SetAside, v1::Reason::Unspecified) };
         if let Some(why) = unwanted(task) {
-            self.reoccupy(id, running.is_some());
+            self.reoccupy(cx, id, running.is_some());
             return (Decision::Stop, why);
         }
         let Some(attempt) = task.attempt_mut(id.number) else { return keep };
@@ -275,19 +323,23 @@ impl Machine {
             }
             (Phase::PresumedLost, false) => self.on_back_in_time(cx, id, running),
             (_, true) | (_, false) => {
-                self.reoccupy(id, running.is_some());
+                self.reoccupy(cx, id, running.is_some());
                 (Decision::Stop, v1::Reason::Revoked)
             }
         }
     }
 
-    /// An attempt that is to stop occupies its sidecar until its end is told.
-    fn reoccupy(&mut self, id: AttemptId, running: bool) {
+    /// An attempt that is to stop occupies its sidecar until its end is told. A task of which no two copies may run waits for that.
+    fn reoccupy(&mut self, cx: &mut Cx<'_>, id: AttemptId, running: bool) {
         let attempt = self.tasks.get_mut(&id.task).and_then(|task| task.attempt_mut(id.number));
         if let Some(attempt) = attempt.filter(|attempt| attempt.phase == Phase::PresumedLost) {
             attempt.fenced = true;
             self.timers.cancel(Timer::Replace(id));
             self.set_phase(id, if running { Phase::Running } else { Phase::Assigned });
+        }
+        if self.tasks.get(&id.task).is_some_and(|task| task.waits() && task.old_copy_runs()) {
+            self.stop_waiting(id.task);
+            self.make_waiting(cx, id.task, cx.now.mono_ms, WaitsFor::OldCopy);
         }
     }
 
@@ -302,11 +354,8 @@ impl Machine {
         if task.alike.facts.stop_on_disconnect {
             // Its lease is over there too, and it is being stopped; its replacement waits for its end.
             let waiting = task.waits();
-            self.reoccupy(id, running.is_some());
-            if waiting {
-                self.stop_waiting(id.task);
-                self.make_waiting(cx, id.task, cx.now.mono_ms, WaitsFor::OldCopy);
-            } else {
+            self.reoccupy(cx, id, running.is_some());
+            if !waiting {
                 // Its silence was still being borne (`replace_after`): the loss is charged now.
                 self.on_infrastructure_failure(
                     cx,
@@ -323,7 +372,7 @@ impl Machine {
                 && (running.is_none() || rival.progress.as_ref().is_some_and(|p| p.step > step))
         });
         if rival_ahead {
-            self.reoccupy(id, running.is_some());
+            self.reoccupy(cx, id, running.is_some());
             self.note(cx, id, "fenced", "it came back, and its replacement is further on");
             return (Decision::Stop, v1::Reason::Revoked);
         }
@@ -361,6 +410,10 @@ impl Machine {
             let overbooked = self.sidecars.get(&id).is_some_and(Sidecar::is_overbooked);
             let Some(attempt) = task.attempt(attempt_id.number) else { continue };
             match attempt.phase {
+                // Its directory may be a copy from before the assignment came.
+                Phase::Assigned if attempt.elsewhere => {
+                    self.on_end(cx, attempt_id, ending(v1::Reason::Lost, ELSEWHERE));
+                }
                 Phase::Assigned if wanted && !attempt.fenced && !overbooked => {
                     let fence = attempt.fence;
                     cx.effects.extend(self.send_assign(session, attempt_id, fence));

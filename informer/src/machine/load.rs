@@ -44,11 +44,14 @@ impl Machine {
             restored_until_ms: None,
             restored: false,
             unheard: std::collections::BTreeSet::new(),
+            strangers: std::collections::BTreeSet::new(),
+            strangers_changed: std::collections::BTreeSet::new(),
             config,
         };
         for row in sidecars {
             let Ok(id) = row.id.parse::<SidecarId>() else { continue };
-            let sidecar = Sidecar::from_row(row, now.mono_ms);
+            let mut sidecar = Sidecar::from_row(row, now.mono_ms);
+            sidecar.elsewhere_until_ms = now.mono_ms + machine.config.copies_end_ms(sidecar.longest_lease_ms);
             machine.timers.arm(Timer::Silence(id), sidecar.lease_ends_ms());
             if sidecar.link != Link::Lost && !machine.config.accept_restored {
                 machine.unheard.insert(id);
@@ -158,7 +161,8 @@ impl Machine {
         if !task.alike.facts.stop_on_disconnect {
             return 0;
         }
-        let longest = task.attempts.iter().filter(|attempt| attempt.may_win()).map(|attempt| {
+        let may_run = |attempt: &&Attempt| attempt.may_win() || attempt.elsewhere;
+        let longest = task.attempts.iter().filter(may_run).map(|attempt| {
             self.sidecars.get(&attempt.sidecar).map_or(self.config.lease_ms, |sidecar| sidecar.longest_lease_ms)
         });
         let aside = self.copies_aside(task).filter_map(|(aside, _)| self.sidecars.get(&aside.sidecar));

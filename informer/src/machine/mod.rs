@@ -55,6 +55,7 @@ mod shared;
 mod sidecar;
 #[cfg(feature = "seeded-bugs")]
 mod sight;
+mod stranger;
 mod task;
 mod timer;
 mod view;
@@ -186,6 +187,10 @@ pub struct Machine {
     restored: bool,
     /// Linked as this store last knew them, and not heard since the start: until they are, no second copy of what they may run starts.
     unheard: BTreeSet<SidecarId>,
+    /// What sidecars have told and is not applied here, by task; the sidecars know more of each.
+    strangers: BTreeSet<(AttemptId, SidecarId)>,
+    /// Tasks of which such attempts came, ended or went since somebody asked.
+    strangers_changed: BTreeSet<TaskId>,
     pending: Pending,
 }
 

@@ -81,6 +81,8 @@ impl Machine {
         attempt.ended_unix_ms = if ending.ended_unix_ms > 0 { ending.ended_unix_ms } else { cx.now.wall_ms };
         attempt.ending = Some(Box::new(ending.clone()));
         attempt.progress = None;
+        // Somebody saw it end, wherever that was.
+        attempt.elsewhere &= !shows_a_process(&ending);
         let verdict = retry::judge(&facts, &ending);
         #[cfg(feature = "seeded-bugs")]
         let accept_twice = self.config.bug == Some(super::Bug::AcceptTwice) && verdict == Verdict::Success;
@@ -411,7 +413,11 @@ impl Machine {
             let sidecar = self.sidecars.get(&aside.sidecar)?;
             Some(sidecar.heard_ms + self.config.copies_end_ms(sidecar.lease_ms))
         });
-        gone.chain(aside).max().unwrap_or(0).max(cx.now.mono_ms)
+        let elsewhere = task.attempts.iter().filter(|attempt| attempt.elsewhere).filter_map(|attempt| {
+            let sidecar = self.sidecars.get(&attempt.sidecar)?;
+            Some(sidecar.elsewhere_until_ms)
+        });
+        gone.chain(aside).chain(elsewhere).max().unwrap_or(0).max(cx.now.mono_ms)
     }
 
     /// What a finished run teaches about its name and its sidecar's speed.
@@ -423,6 +429,11 @@ impl Machine {
             sidecar.learn_speed(shown);
         }
     }
+}
+
+/// The end of a process that ran, as its monitor recorded it: no word of somebody who looked for it where it never was.
+fn shows_a_process(ending: &v1::Ending) -> bool {
+    ending.started_unix_ms > 0 && ending.reason() != v1::Reason::Lost
 }
 
 /// One line about an ending.

@@ -246,6 +246,8 @@ impl Machine {
         if task.alike.facts.stop_on_disconnect {
             // From here on a second copy may run, so the first one's result must never count.
             task.attempts.iter_mut().filter(|old| old.may_win()).for_each(|old| old.fenced = true);
+            // It was waited for.
+            task.attempts.iter_mut().for_each(|old| old.elsewhere = false);
         }
         let attempt = AttemptId { task: task_id, number: task.next_attempt };
         let name = &task.own.name;
@@ -267,6 +269,7 @@ impl Machine {
             progress: None,
             expected_ms: if task.is_service() { 0 } else { expected_ms.unwrap_or(0) },
             moved: false,
+            elsewhere: false,
         });
         task.state = State::Assigned;
         sidecar.take(attempt, taken(task));
@@ -294,8 +297,14 @@ impl Machine {
         self.touch_task(id);
     }
 
-    /// Lets a task wait until a time on the monotonic clock; a time not in the future makes it ready at once.
+    /// Lets a task wait until a time on the monotonic clock; a time not in the future makes it ready at once. If a sidecar has told a
+    /// copy of it that may be taken up, that is done instead.
     pub(super) fn make_waiting(&mut self, cx: &mut Cx<'_>, id: TaskId, until_ms: u64, why: WaitsFor) {
+        self.wait(cx, id, until_ms, why);
+        self.adopt_told(cx, id);
+    }
+
+    fn wait(&mut self, cx: &mut Cx<'_>, id: TaskId, until_ms: u64, why: WaitsFor) {
         let held = self.tasks.get(&id).is_some_and(|task| self.old_copy_runs(task));
         let Some(task) = self.tasks.get_mut(&id) else { return };
         if held {

@@ -37,11 +37,22 @@ impl Machine {
                 self.on_report(cx, id, report);
             } else if matches!(report, Report::Ended(_) | Report::Refused(_)) {
                 self.on_aside_over(cx, sidecar_id, id);
+                self.decline_outputs(cx, session, id, &report);
             }
         }
         let seq = self.sidecars.get(&sidecar_id).map_or(seq, |sidecar| sidecar.reported_seq);
         let message = Box::new(v1::InformerMessage { message: Some(Message::Ack(v1::Ack { seq })) });
         cx.effects.push(Effect::Send { session, message });
+    }
+
+    /// An end that nothing here waits for is told. Its sidecar keeps what it staged until it hears that nobody publishes it.
+    fn decline_outputs(&self, cx: &mut Cx<'_>, session: SessionId, id: AttemptId, report: &Report) {
+        let Report::Ended(ending) = report else { return };
+        if !ending.outputs.is_empty() {
+            let decision = v1::verdict::Decision::Acknowledged.into();
+            let verdict = v1::Verdict { attempt: Some(id.to_wire()), decision, why: v1::Reason::Unspecified.into() };
+            self.send(cx, session, Message::Verdict(verdict));
+        }
     }
 
     /// A child of a running task. A task that is no step of a run has nothing that would wait for it.

@@ -10,6 +10,7 @@
 
 use super::estimate::weighed;
 use super::event::{Hello, SessionId};
+use super::stranger::Stranger;
 use proto::id::{AttemptId, SidecarId, TaskId};
 use proto::{store, v1};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -49,6 +50,10 @@ pub(super) struct Sidecar {
     pub incarnation: u64,
     /// Of the agent's process; 0: it did not tell.
     pub start: u64,
+    /// Where its directory was in use at its last hello.
+    pub place: String,
+    /// When whatever may run on where its directory was before has surely ended, if that hangs on its lease.
+    pub elsewhere_until_ms: u64,
     pub host: String,
     pub version: String,
     pub labels: BTreeMap<String, String>,
@@ -80,6 +85,8 @@ pub(super) struct Sidecar {
     pub apart: v1::Resources,
     /// Which of those are copies that no other may run beside, of tasks that are held here.
     pub aside: BTreeSet<AttemptId>,
+    /// What it has told and is not applied here, until it tells its whole inventory again and that is not in it.
+    pub strangers: BTreeMap<AttemptId, Stranger>,
     /// Those attempts, for people; `None`: it is too old to tell, or has not told yet.
     pub unknown: Option<Vec<AttemptId>>,
     /// Slow start: most attempts it may hold now.
@@ -142,6 +149,7 @@ impl Sidecar {
         self.introduced = true;
         self.incarnation = hello.incarnation;
         self.start = hello.start;
+        self.place.clone_from(&hello.place);
         self.host.clone_from(&hello.host);
         self.version.clone_from(&hello.version);
         self.labels.clone_from(&hello.labels);
@@ -169,6 +177,8 @@ impl Sidecar {
         Self {
             incarnation: row.incarnation,
             start: row.start,
+            place: row.place,
+            elsewhere_until_ms: 0,
             host: row.host,
             version: row.version,
             labels: row.labels,
@@ -190,6 +200,7 @@ impl Sidecar {
             limit: 0,
             apart: v1::Resources::default(),
             aside: BTreeSet::new(),
+            strangers: BTreeMap::new(),
             unknown: None,
             window: 1,
             preparing: BTreeSet::new(),
@@ -222,6 +233,7 @@ impl Sidecar {
             drain: self.drain.into(),
             start: self.start,
             told_epoch: self.told_epoch.unwrap_or(0),
+            place: self.place.clone(),
         }
     }
 

@@ -80,6 +80,8 @@ pub(super) struct Attempt {
     pub expected_ms: u64,
     /// An operator's drain has ordered it away.
     pub moved: bool,
+    /// Its sidecar's directory came into use in another place, which cannot say that nothing of it runs where it was.
+    pub elsewhere: bool,
 }
 
 impl Attempt {
@@ -354,6 +356,7 @@ impl Attempt {
             fenced: self.fenced,
             expected_ms: self.expected_ms,
             moved: self.moved,
+            elsewhere: self.elsewhere,
         }
     }
 
@@ -372,6 +375,7 @@ impl Attempt {
             progress: None,
             expected_ms: row.expected_ms,
             moved: row.moved,
+            elsewhere: row.elsewhere,
         })
     }
 }

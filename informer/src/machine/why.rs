@@ -9,12 +9,45 @@ use super::sidecar::{Link, Sidecar};
 use super::task::{Attempt, Phase, State, Task, WaitsFor};
 use super::timer::Timer;
 use super::{Machine, view};
-use proto::id::TaskId;
+use proto::id::{AttemptId, SidecarId, TaskId};
 use proto::time::span;
 use proto::{bounds, v1};
+use std::collections::BTreeSet;
 
 /// Sidecars named in a summary, which is one line: the details tell of all.
 const NAMED: usize = 2;
+
+/// A copy that is set aside on a sidecar.
+struct Apart {
+    number: u32,
+    sidecar: SidecarId,
+    over: bool,
+}
+
+impl Apart {
+    fn named(&self, machine: &Machine) -> String {
+        let sidecar = machine.sidecars.get(&self.sidecar);
+        let host = sidecar.map_or("an unknown host", |sidecar| sidecar.host.as_str());
+        let (number, id) = (self.number, self.sidecar);
+        match sidecar.map(|sidecar| sidecar.link) {
+            _ if self.over => format!("attempt {number} has ended on sidecar {host} ({id})"),
+            Some(Link::Lost) | None => format!("attempt {number} may run on sidecar {host} ({id}), which is lost"),
+            Some(Link::Up { .. } | Link::Down) => format!("attempt {number} runs on sidecar {host} ({id})"),
+        }
+    }
+
+    fn told(&self, machine: &Machine) -> String {
+        let named = self.named(machine);
+        if self.over {
+            format!("{named}, set aside: its record stays there, and nothing of it is applied")
+        } else {
+            format!(
+                "{named}, set aside: nothing of it is applied; it ends by itself, or by `informer drain {} --stop --wait`",
+                self.sidecar
+            )
+        }
+    }
+}
 
 impl Machine {
     /// Why the task stands where it stands, in sentences; `None` if the machine does not hold it (then it is terminal or
@@ -24,7 +57,7 @@ impl Machine {
         let Some(task) = self.tasks.get(&id) else { return self.why_unstarted(now, id) };
         let (summary, mut details) = match &task.state {
             State::Waiting { until_ms: u64::MAX, .. } if self.copies_aside(task).any(|(_, lost)| !lost) => {
-                self.why_held_for(task)
+                self.why_held_for(id, task)
             }
             State::Waiting { until_ms, why } => (why_waiting(task, now, *until_ms, *why), Vec::new()),
             State::Ready { .. } => self.why_held_back(now, task).unwrap_or_else(|| self.why_ready(task)),
@@ -42,8 +75,11 @@ impl Machine {
             details.push("a cancel is accepted; the task ends when its process has stopped".to_owned());
         }
         details.extend(self.copies(task));
+        // Before the sidecars, of which there may be more than details are told.
+        let is_told = |copy: &&Apart| !summary.contains(&copy.named(self));
+        let apart: Vec<String> = self.apart(id, task).iter().filter(is_told).map(|copy| copy.told(self)).collect();
+        details.splice(0..0, apart);
         if !task.is_ended() {
-            // Before the sidecars, of which there may be more than details are told.
             details.splice(0..0, why_tried_again(task));
         }
         details.extend(task.members().map(why_members));
@@ -64,23 +100,32 @@ impl Machine {
     }
 
     /// Copies from after the backup that this store was restored from keep it from starting.
-    fn why_held_for(&self, task: &Task) -> (String, Vec<String>) {
-        let copies = self.copies_aside(task).map(|(aside, lost)| {
-            let host = self.sidecars.get(&aside.sidecar).map_or("an unknown host", |sidecar| sidecar.host.as_str());
-            let ends = if lost { ", which is lost" } else { "" };
-            format!("attempt {} runs on sidecar {host} ({}){ends}", aside.number, aside.sidecar)
-        });
-        let mut copies: Vec<String> = copies.collect();
+    fn why_held_for(&self, id: TaskId, task: &Task) -> (String, Vec<String>) {
+        let copies: Vec<String> =
+            self.apart(id, task).iter().filter(|copy| !copy.over).map(|copy| copy.named(self)).collect();
         let more = copies.len().saturating_sub(NAMED);
         let mut named = copies[..copies.len().min(NAMED)].join(", ");
         if more > 0 {
             named.push_str(&format!(", and {more} more"));
         }
-        copies.push("it goes on when they have ended there, or their sidecar is lost and their lease is over; `informer cancel` ends it".to_owned());
+        let ends = "it goes on when they have ended there, or their sidecar is lost and their lease is over; `informer cancel` ends it";
         let summary = format!(
             "{named}, set aside: the informer was restored from a backup that does not know of it, and no two copies may run at once"
         );
-        (summary, copies)
+        (summary, vec![ends.to_owned()])
+    }
+
+    /// What is set aside of a task: told in this informer's time, or before it and not heard of since.
+    fn apart(&self, id: TaskId, task: &Task) -> Vec<Apart> {
+        let over = |attempt: AttemptId, sidecar: SidecarId| {
+            let sidecar = self.sidecars.get(&sidecar);
+            sidecar.and_then(|sidecar| sidecar.strangers.get(&attempt)).is_some_and(|stranger| stranger.over)
+        };
+        let told = self.strangers_of(id).map(|(attempt, sidecar)| (attempt.number, sidecar));
+        let held = task.aside.iter().map(|aside| (aside.number, aside.sidecar));
+        let all: BTreeSet<(u32, SidecarId)> = told.chain(held).collect();
+        let apart = |(number, sidecar)| Apart { number, sidecar, over: over(AttemptId { task: id, number }, sidecar) };
+        all.into_iter().map(apart).collect()
     }
 
     /// No sidecar may start it yet, since a copy may run that this informer has not heard of.

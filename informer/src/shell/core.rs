@@ -457,6 +457,7 @@ impl Core {
     }
 
     fn publish_progress(&mut self) {
+        self.published.put_set_aside(self.machine.take_set_aside());
         if self.advanced.is_empty() {
             return;
         }

@@ -171,7 +171,7 @@ impl Handle {
         {
             return Ok(v1::WhyResponse { state: state.into(), ..why });
         }
-        Ok(super::ended::why(&row))
+        Ok(super::ended::why(&row, &self.set_aside(task)))
     }
 
     /// The sidecars, by id; with `all` the lost ones too.
@@ -269,6 +269,12 @@ impl Handle {
     #[must_use]
     pub fn progress(&self, task: TaskId) -> Option<v1::Progress> {
         self.published.progress(task)
+    }
+
+    /// Attempts of a task that sidecars have told and that are not applied here, as of the last batch or beat.
+    #[must_use]
+    pub fn set_aside(&self, task: TaskId) -> Vec<v1::SetAside> {
+        self.published.set_aside(task)
     }
 
     /// Each changed row after its commit, in the order of the commits. A receiver that lags has missed some and reads again.

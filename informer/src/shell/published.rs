@@ -6,7 +6,7 @@ use crate::machine::{RunChange, TaskChange};
 use proto::id::TaskId;
 use proto::store::TaskRow;
 use proto::v1;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, PoisonError, RwLock};
 use tokio::sync::broadcast;
 
@@ -19,6 +19,8 @@ const PRUNED: usize = 256;
 #[derive(Debug)]
 pub(super) struct Published {
     progress: RwLock<HashMap<TaskId, v1::Progress>>,
+    /// Of tasks that have any.
+    set_aside: RwLock<HashMap<TaskId, Vec<v1::SetAside>>>,
     identity: RwLock<v1::IdentityResponse>,
     changes: broadcast::Sender<Arc<TaskRow>>,
     pruned: broadcast::Sender<Arc<[TaskId]>>,
@@ -30,6 +32,7 @@ impl Published {
     pub(super) fn new(identity: v1::IdentityResponse) -> Self {
         Self {
             progress: RwLock::default(),
+            set_aside: RwLock::default(),
             identity: RwLock::new(identity),
             changes: broadcast::channel(CHANGES).0,
             pruned: broadcast::channel(PRUNED).0,
@@ -40,6 +43,25 @@ impl Published {
 
     pub(super) fn progress(&self, task: TaskId) -> Option<v1::Progress> {
         self.progress.read().unwrap_or_else(PoisonError::into_inner).get(&task).cloned()
+    }
+
+    pub(super) fn set_aside(&self, task: TaskId) -> Vec<v1::SetAside> {
+        self.set_aside.read().unwrap_or_else(PoisonError::into_inner).get(&task).cloned().unwrap_or_default()
+    }
+
+    /// Replaces what is known to be set aside of each of these tasks.
+    pub(super) fn put_set_aside(&self, tasks: BTreeMap<TaskId, Vec<v1::SetAside>>) {
+        if tasks.is_empty() {
+            return;
+        }
+        let mut known = self.set_aside.write().unwrap_or_else(PoisonError::into_inner);
+        for (task, aside) in tasks {
+            if aside.is_empty() {
+                known.remove(&task)
+            } else {
+                known.insert(task, aside)
+            };
+        }
     }
 
     pub(super) fn changes(&self) -> broadcast::Receiver<Arc<TaskRow>> {

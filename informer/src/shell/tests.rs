@@ -105,6 +105,7 @@ pub(super) fn hello(slots: u32) -> Hello {
         incarnation: 1,
         start: 0,
         yields: false,
+        place: String::new(),
         host: "box".into(),
         version: "1".into(),
         labels: BTreeMap::new(),

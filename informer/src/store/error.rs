@@ -102,7 +102,7 @@ pub enum Error {
         found: Reached,
     },
     /// No space left.
-    #[error("cannot {doing} {}: no space is left on its disk; make room and start the informer again, what was acknowledged is kept", path.display())]
+    #[error("cannot {doing} {}: no space is left on its disk; make room and start the informer again; nothing that was acknowledged is lost", path.display())]
     Full {
         /// The file.
         path: PathBuf,
@@ -110,7 +110,7 @@ pub enum Error {
         doing: &'static str,
     },
     /// Any other failure of SQLite.
-    #[error("cannot {doing} {}: {source}; look at its disk and start the informer again, what was acknowledged is kept", path.display())]
+    #[error("cannot {doing} {}: {source}; look at its disk and start the informer again; nothing that was acknowledged is lost", path.display())]
     Sqlite {
         /// What was attempted.
         doing: &'static str,

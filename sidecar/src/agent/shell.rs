@@ -612,6 +612,7 @@ impl Shell {
             yields: self.outside.yields,
             host: self.this_machine.host.clone(),
             boot_id: self.this_machine.boot_id.clone(),
+            pid_ns: self.this_machine.pid_ns,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             labels: self.options.labels.clone().into_iter().collect(),
             total: Some(v1::Resources {

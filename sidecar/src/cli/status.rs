@@ -126,6 +126,17 @@ fn attempt(data: &Path, entry: &Entry) -> Attempt {
     Attempt { attempt: id.to_string(), task: id.task.to_string(), name, state, set_aside, record, pid, exit_code }
 }
 
+/// It is over, whatever the informer makes of it. The record is the newer one while no agent runs.
+fn has_ended(attempt: &Attempt) -> bool {
+    let stands = ["ended", "published", "refused"].contains(&attempt.state);
+    stands || attempt.state != ACKNOWLEDGED && matches!(attempt.record, Some("ended" | "lost"))
+}
+
+/// It runs, or may yet, and the informer does not know it.
+fn is_apart(attempt: &Attempt) -> bool {
+    attempt.set_aside && attempt.state != ACKNOWLEDGED && !has_ended(attempt)
+}
+
 fn print(out: &mut impl std::io::Write, status: &Status, all: bool) -> std::io::Result<()> {
     writeln!(out, "sidecar   {} (start {})", status.id, status.incarnation)?;
     writeln!(out, "informer  {}", status.informer)?;
@@ -149,9 +160,12 @@ fn print(out: &mut impl std::io::Write, status: &Status, all: bool) -> std::io::
         let aside = if attempt.set_aside { "  set aside" } else { "" };
         writeln!(out, "  {}  {:12}  {record}{pid}{code}{aside}  {}", attempt.attempt, attempt.state, attempt.name)?;
     }
-    if status.attempts.iter().any(|attempt| attempt.set_aside && attempt.state != ACKNOWLEDGED) {
+    if status.attempts.iter().any(is_apart) {
         writeln!(out, "set aside: the informer does not know them; they run on, and nobody takes their result.")?;
         writeln!(out, "`informer drain {} --stop --wait` ends all that runs here, them too", status.id)?;
+    }
+    if status.attempts.iter().any(|attempt| attempt.set_aside && has_ended(attempt)) {
+        writeln!(out, "set aside and ended: nothing of them runs; their records stay for an informer that knows them")?;
     }
     Ok(())
 }

@@ -10,6 +10,7 @@ use cgroup::Cgroup;
 use pressure::Pressure;
 use proto::v1;
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use sysinfo::{CpuRefreshKind, MemoryRefreshKind, System};
 
 /// What this machine is.
@@ -25,6 +26,8 @@ pub struct Machine {
     pub host: String,
     /// `/proc/sys/kernel/random/boot_id`; empty if unreadable.
     pub boot_id: String,
+    /// Inode of this process's pid namespace; 0 if unreadable.
+    pub pid_ns: u64,
 }
 
 /// Reads what this machine is. Blocking, some hundred microseconds; the limits of a cgroup are those at the call.
@@ -44,6 +47,7 @@ pub fn machine() -> Machine {
         host: System::host_name().unwrap_or_else(|_| "unknown".to_owned()),
         boot_id: fs::read_to_string("/proc/sys/kernel/random/boot_id")
             .map_or_else(|_| String::new(), |id| id.trim().to_owned()),
+        pid_ns: fs::metadata("/proc/self/ns/pid").map_or(0, |namespace| namespace.ino()),
     }
 }
 

@@ -57,6 +57,8 @@ pub enum Kind {
     KillAll,
     /// The box loses its power.
     CutPower,
+    /// Its data directory is started on another machine, while its processes run on.
+    MoveDirectory,
     /// The agent is stopped and goes on.
     PauseAgent,
     /// The keeper is.
@@ -85,7 +87,7 @@ pub enum Kind {
 
 impl Kind {
     /// All.
-    pub const ALL: [Self; 34] = [
+    pub const ALL: [Self; 35] = [
         Self::Cut,
         Self::CutUp,
         Self::CutDown,
@@ -108,6 +110,7 @@ impl Kind {
         Self::KillMonitor,
         Self::KillAll,
         Self::CutPower,
+        Self::MoveDirectory,
         Self::PauseAgent,
         Self::PauseKeeper,
         Self::PauseMonitor,
@@ -271,6 +274,7 @@ impl World {
             Kind::KillMonitor => self.kill_monitor(n, luck),
             Kind::KillAll => self.crash_box(n, down_ms, false),
             Kind::CutPower => self.crash_box(n, down_ms, true),
+            Kind::MoveDirectory => self.move_directory(n, down_ms),
             Kind::PauseAgent => self.pause_agent(n, until_ms),
             Kind::PauseKeeper => self.pause_keeper(n, until_ms),
             Kind::PauseMonitor => self.pause_monitor(n, luck, until_ms),

@@ -11,6 +11,8 @@ use sidecar::machine::{Event, Facts, Found, FoundState, Note, Notice, Refusal};
 const DEAD: u64 = u64::MAX;
 /// The stop grace of every task.
 const STOP_GRACE_MS: u64 = 2 * BEAT_MS;
+/// How long a process runs at most on a machine that its directory has left, if no lease ends it.
+const LEFT_MS: u64 = 20_000;
 /// How much longer than its grace a process may outlive the moment in which its sidecar knew.
 const STOP_SLACK_MS: u64 = 2000;
 
@@ -79,6 +81,7 @@ impl World {
             | Inside::ProcessEnd { .. }
             | Inside::LeaseCheck { .. }
             | Inside::StopCheck { .. }
+            | Inside::LeftEnds { .. }
             | Inside::MonitorGone { .. } => self.on_monitors(n, what),
             // Of an earlier life.
             _ => Ok(()),
@@ -115,6 +118,10 @@ impl World {
             }
             Inside::StopCheck { life, attempt, heard_ms } if life == self.boxes[n].life => {
                 self.check_stop(n, attempt, heard_ms)
+            }
+            Inside::LeftEnds { attempt } => {
+                self.truth.on_process_gone(self.boxes[n].id, attempt);
+                Ok(())
             }
             Inside::MonitorGone { attempt } => {
                 self.on_monitor_gone(n, attempt);
@@ -261,8 +268,40 @@ impl World {
             }
         }
         if power {
+            self.boxes[n].place += 1;
             self.lose_unflushed(n);
         }
+        self.boxes[n].disk.mend();
+    }
+
+    /// The directory is started on another machine, as far as it was flushed. Of what runs on the first one nobody tells any more; what hangs
+    /// on the lease that was earned there ends with it, the rest when it likes.
+    pub(super) fn move_directory(&mut self, n: usize, down_ms: u64) {
+        self.crash_agent(n, down_ms);
+        let it = &mut self.boxes[n];
+        it.keeper_alive = false;
+        it.keeper_life += 1;
+        it.keeper_paused_until_ms = 0;
+        it.place += 1;
+        let deadline_ms = it.at_boot_ms(it.lease_deadline_ms);
+        it.lease_deadline_ms = 0;
+        it.lease_of = None;
+        let open: Vec<AttemptId> =
+            it.records.iter().filter(|(_, record)| record.alive || record.is_open()).map(|(id, _)| *id).collect();
+        for attempt in open {
+            self.truth.on_unrecorded(attempt);
+            let (delay_ms, grace_ms) = (self.rng.range(0, LEFT_MS), self.rng.range(0, FENCE_GRACE_MS - 1));
+            let Some(record) = self.boxes[n].records.get_mut(&attempt) else { continue };
+            record.token = DEAD;
+            if !std::mem::replace(&mut record.alive, false) {
+                continue;
+            }
+            let now_ms = self.agenda.now_ms;
+            let stops = record.note.facts.stop_on_disconnect;
+            let at_ms = if stops { deadline_ms.max(now_ms) + grace_ms } else { now_ms + delay_ms };
+            self.agenda.at(at_ms, Step::Inside { workbox: n, what: Inside::LeftEnds { attempt } });
+        }
+        self.lose_unflushed(n);
         self.boxes[n].disk.mend();
     }
 

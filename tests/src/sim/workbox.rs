@@ -33,6 +33,7 @@ pub(super) enum Inside {
     LeaseCheck { attempt: AttemptId, token: u64 },
     StopCheck { life: u64, attempt: AttemptId, heard_ms: u64 },
     MonitorGone { attempt: AttemptId },
+    LeftEnds { attempt: AttemptId },
     Noticed { life: u64, keeper_life: u64, attempt: AttemptId, notice: Notice },
     Prepared { life: u64, attempt: AttemptId },
     Progressed { life: u64, attempt: AttemptId, step: u64 },
@@ -63,6 +64,8 @@ pub(super) struct Workbox {
     pub file: Option<Identity>,
     /// Sidecars that this box has been.
     pub lives: u128,
+    /// Counts the places in which its directory was in use.
+    pub place: u64,
     pub plan: BoxPlan,
     pub wall_offset_ms: i64,
     pub agent: Option<Machine>,
@@ -109,6 +112,7 @@ impl Workbox {
             sidecar: super::sidecar_id(n),
             file: None,
             lives: 0,
+            place: 0,
             plan,
             wall_offset_ms: 0,
             agent: None,
@@ -168,6 +172,7 @@ impl Workbox {
             incarnation: self.incarnation(),
             start: if self.plan.old { 0 } else { self.incarnation() },
             yields: false,
+            place: format!("{} {}", self.id, self.place),
             host: format!("box{}", self.id.as_u128()),
             version: "simulated".to_owned(),
             labels: [("zone".to_owned(), self.plan.zone.to_owned())].into(),

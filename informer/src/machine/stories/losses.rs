@@ -596,3 +596,27 @@ fn a_clock_that_was_set_back_prolongs_no_wait_of_ours() {
 fn row_of(sidecar: u128) -> store::AttemptRow {
     store::AttemptRow { sidecar: SidecarId::from_u128(sidecar).to_string(), ..Default::default() }
 }
+
+#[test]
+fn a_ready_task_waits_again_for_a_fenced_copy_that_comes_back() {
+    let mut world = World::new();
+    let first = world.link(1, 1, 1, vec![]);
+    let task = world.submit(store::Facts { stop_on_disconnect: true, ..facts() });
+    let old = world.one_assigned();
+    world.started(first, old);
+    world.pass(8 * BEAT);
+    world.link(2, 2, 1, vec![]);
+    let next = world.one_assigned();
+    world.started(SessionId(2), next);
+    world.pass(8 * BEAT);
+    assert_eq!(world.state(task), v1::TaskState::Ready);
+    let hello = Box::new(World::hello(1, 1));
+    let held = vec![held(old, running(0))];
+    world.tell(Event::LinkOpened { session: SessionId(3), hello, held, stored: BTreeMap::new() });
+    assert_eq!(world.verdicts(), [Decision::Stop]);
+    world.link(3, 4, 1, vec![]);
+    assert_eq!((world.state(task), world.assigned()), (v1::TaskState::Waiting, vec![]));
+    let fenced = v1::Ending { reason: v1::Reason::Fenced.into(), ..Default::default() };
+    world.report(SessionId(3), old, Report::Ended(Box::new(fenced)));
+    assert_eq!(world.one_assigned().0.task, task);
+}

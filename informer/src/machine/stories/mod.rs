@@ -6,6 +6,7 @@ mod copies;
 mod lifecycle;
 mod losses;
 mod operations;
+mod places;
 mod queue;
 mod restored;
 mod shown;
@@ -134,6 +135,7 @@ impl World {
             incarnation: 1,
             start: 0,
             yields: false,
+            place: "here".into(),
             host: format!("box{n}"),
             version: "1".into(),
             labels: BTreeMap::new(),

@@ -190,3 +190,146 @@ fn a_sidecar_of_before_reports_the_end_that_is_waited_for() {
         assert_eq!(world.one_assigned().0.task, task);
     }
 }
+
+/// By the backup attempt 1 runs on box 1.
+fn first_copy_runs(facts: store::Facts) -> (World, TaskId) {
+    let mut world = World::new();
+    let first = world.link(1, 1, 1, vec![]);
+    let task = world.submit(facts);
+    let attempt = world.one_assigned();
+    world.started(first, attempt);
+    let (row, id) = (world.row(task), SidecarId::from_u128(1));
+    let sidecars = [world.machine.sidecars[&id].to_row(id)];
+    world.machine = Machine::new(next(&world, 90), world.now, [row], sidecars, []);
+    world.reports.clear();
+    world.effects.clear();
+    (world, task)
+}
+
+/// Box 2, which was given attempt 2 after the backup, has told so: it is set aside.
+fn second_copy_told(facts: store::Facts) -> (World, TaskId, (AttemptId, Fence)) {
+    let (mut world, task) = first_copy_runs(facts);
+    let copy = (AttemptId { task, number: 2 }, BEFORE);
+    world.link(2, 2, 1, vec![held(copy, running(0))]);
+    assert_eq!(world.verdicts(), [Decision::SetAside]);
+    (world, task, copy)
+}
+
+#[test]
+fn a_copy_that_was_set_aside_is_taken_up_when_its_task_comes_to_wait() {
+    for facts in [exclusive(), facts()] {
+        let (mut world, task, copy) = second_copy_told(facts);
+        world.link(1, 3, 1, vec![]);
+        assert_eq!(world.verdicts(), [Decision::Keep], "its own sidecar came back without the first");
+        assert_eq!(world.assigned(), []);
+        world.report(SessionId(2), copy, Report::Started { unix_ms: 5 });
+        assert_eq!(world.state(task), v1::TaskState::Running);
+        let aside = world.machine.take_set_aside();
+        assert!(aside[&task].is_empty() && world.machine.tasks[&task].aside.is_empty(), "{aside:?}");
+        world.report(SessionId(2), copy, Report::Ended(Box::new(exit(0))));
+        assert_eq!(world.state(task), v1::TaskState::Succeeded);
+    }
+}
+
+#[test]
+fn the_other_order_comes_to_the_same() {
+    for facts in [exclusive(), facts()] {
+        let (mut world, task) = first_copy_runs(facts);
+        // Its own sidecar comes back without the first, and has no room before its first beat.
+        let hello = Box::new(World::hello(1, 1));
+        world.tell(Event::LinkOpened { session: SessionId(3), hello, held: vec![], stored: BTreeMap::new() });
+        assert!(world.machine.tasks[&task].waits());
+        world.effects.clear();
+        world.link(2, 2, 1, vec![held((AttemptId { task, number: 2 }, BEFORE), running(0))]);
+        assert_eq!(world.verdicts(), [Decision::Keep]);
+        assert_eq!(world.state(task), v1::TaskState::Running);
+    }
+}
+
+#[test]
+fn a_copy_that_ended_meanwhile_is_taken_up_with_its_end() {
+    let (mut world, task, copy) = second_copy_told(facts());
+    full_beat(&mut world, SessionId(2), &[]);
+    world.effects.clear();
+    world.link(1, 3, 1, vec![]);
+    assert_eq!((world.verdicts(), world.assigned()), (vec![Decision::Keep], vec![]));
+    world.report(SessionId(2), copy, Report::Ended(Box::new(exit(0))));
+    assert_eq!(world.state(task), v1::TaskState::Succeeded);
+}
+
+#[test]
+fn what_its_own_attempts_are_ahead_of_stays_aside() {
+    let (mut world, task, copy) = second_copy_told(facts());
+    let other = world.link(3, 3, 1, vec![]);
+    // Its first is lost, with box 2 out of reach: a third is given, under a later fence.
+    world.tell(Event::LinkClosed { session: SessionId(2) });
+    world.link(1, 4, 1, vec![]);
+    let third = world.assigned();
+    let [(_, third, fence)] = third[..] else { panic!("{third:?}") };
+    assert_eq!(third.number, 3);
+    world.link(2, 5, 1, vec![held(copy, HeldState::SetAside)]);
+    world.effects.clear();
+    let on = if world.machine.tasks[&task].attempt(3).expect("given").sidecar == SidecarId::from_u128(3) {
+        other
+    } else {
+        SessionId(4)
+    };
+    world.report(on, (third, fence), Report::Ended(Box::new(exit(1))));
+    assert_eq!(world.verdicts(), []);
+    assert!(world.machine.tasks[&task].attempt(2).is_none());
+}
+
+#[test]
+fn what_a_user_tries_again_does_not_end_by_what_was_set_aside_before() {
+    let (mut world, task, copy) = second_copy_told(facts());
+    let first = (AttemptId { task, number: 1 }, Fence { epoch: 1, n: 1 });
+    let session = world.link(1, 3, 1, vec![held(first, running(0))]);
+    world.report(session, first, Report::Ended(Box::new(exit(0))));
+    assert_eq!(world.state(task), v1::TaskState::Succeeded);
+    world.effects.clear();
+    world.tell(Event::RetryRequested { ticket: Ticket(1), task, stored: Vec::new(), key: String::new() });
+    assert!(world.machine.tasks[&task].attempt(2).is_none(), "{copy:?}");
+    assert_eq!(world.one_assigned().0.number, 3);
+}
+
+#[test]
+fn why_tells_of_copies_whatever_their_task_does_and_each_once() {
+    let (mut world, task, copy) = second_copy_told(facts());
+    let lines = |world: &World| {
+        let why = world.machine.why(world.now, task).expect("held");
+        let all = std::iter::once(why.summary).chain(why.details);
+        all.filter(|line| line.contains("attempt 2 ")).collect::<Vec<_>>()
+    };
+    let told = lines(&world);
+    assert!(told.len() == 1 && told[0].starts_with("attempt 2 runs on sidecar box2 ("), "{told:?}");
+    full_beat(&mut world, SessionId(2), &[]);
+    let told = lines(&world);
+    assert!(told.len() == 1 && told[0].contains("has ended") && !told[0].contains("drain"), "{told:?}");
+    assert_eq!(
+        world.machine.take_set_aside()[&task],
+        [v1::SetAside { number: 2, sidecar: SidecarId::from_u128(2).to_string(), over: true }]
+    );
+    world.link(2, 4, 1, vec![]);
+    assert_eq!(
+        (lines(&world), world.machine.take_set_aside()[&task].len()),
+        (vec![], 0),
+        "its sidecar has forgotten {copy:?}"
+    );
+
+    let (mut world, task, copy) = second_copy_failed();
+    pass(&mut world, 30, &[copy.0]);
+    let why = world.machine.why(world.now, task).expect("held");
+    let all: Vec<String> = std::iter::once(why.summary).chain(why.details).collect();
+    assert_eq!(all.iter().filter(|line| line.contains("attempt 1 runs on")).count(), 1, "{all:?}");
+}
+
+#[test]
+fn what_a_sidecar_of_before_staged_for_nobody_is_not_kept_for_ever() {
+    let (mut world, task) = restored(exclusive());
+    world.link(2, 2, 1, vec![]);
+    let copy = (AttemptId { task, number: 1 }, BEFORE);
+    let first = world.link(1, 1, 1, vec![Held { asked: None, ..held(copy, running(0)) }]);
+    assert_eq!(world.verdicts(), [Decision::Keep]);
+    world.report(first, copy, Report::Ended(Box::new(staged())));
+    assert_eq!(world.verdicts(), [Decision::Acknowledged]);
+}
