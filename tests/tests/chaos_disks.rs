@@ -3,7 +3,7 @@
 #![cfg(feature = "faults")]
 
 use anyhow::Result;
-use tests::chaos::{damage, disks, identity, play};
+use tests::chaos::{damage, disks, identity, lease_page, play};
 
 #[test]
 fn an_informer_with_a_full_disk() -> Result<()> {
@@ -73,6 +73,16 @@ fn a_sidecar_without_ledger_and_id() -> Result<()> {
 #[test]
 fn a_sidecar_of_another_informer() -> Result<()> {
     play(&identity::OTHER_INFORMER)
+}
+
+#[test]
+fn a_sidecar_whose_lease_page_is_harmed() -> Result<()> {
+    play(&lease_page::HARMED)
+}
+
+#[test]
+fn a_sidecar_whose_lease_page_is_harmed_while_its_agent_is_down() -> Result<()> {
+    play(&lease_page::HARMED_UNSEEN)
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Whether the data directory is still ours: one that was removed or moved away under a running agent holds nothing durable any more.
 
-use super::Error;
 use super::shell::Input;
+use super::{Error, lease};
 use crate::ledger;
 use std::fs::{DirBuilder, File, metadata};
 use std::io;
@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
 
-/// Between two looks: a fraction of a beat, so that few tasks are taken in vain; each look is five `stat`s.
+/// Between two looks: a fraction of a beat, so that few tasks are taken in vain; each look is six `stat`s.
 const LOOK: Duration = Duration::from_secs(1);
 
 /// The paths that must go on naming what they named at the start.
@@ -50,14 +50,15 @@ impl Place {
     }
 }
 
-/// Looks until something is gone, and tells. Not in the first thread: a `stat` may wait for a disk.
-pub(super) fn watch(place: Arc<Place>, inbox: mpsc::Sender<Input>) -> io::Result<()> {
+/// Looks until something is gone, and tells. Not in the first thread: a `stat` may wait for a disk. The lease page may go: it is made again.
+pub(super) fn watch(place: Arc<Place>, mut lease: lease::Watch, inbox: mpsc::Sender<Input>) -> io::Result<()> {
     let look = move || {
         loop {
             std::thread::sleep(LOOK);
             if inbox.is_closed() {
                 return;
             }
+            lease.look();
             if let Some(path) = place.lost() {
                 let _ended = inbox.blocking_send(Input::Lost(Error::Vanished { path: path.to_owned() }));
                 return;

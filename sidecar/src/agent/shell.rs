@@ -19,7 +19,7 @@ use super::wire::{self, Word};
 use super::work::Order;
 use super::{Dirs, Error, Options, clock, failpoint};
 use crate::ledger::{self, Commit, Meta, Writer};
-use crate::machine::{Effect, Event, Found, Heard, LinkId, Machine, Now};
+use crate::machine::{Effect, Event, Found, Heard, LinkId, Machine, Notice, Now, Refusal};
 use crate::metrics::Metrics;
 use crate::{exec, load};
 use keeper::wire::{Fencing, Request};
@@ -197,6 +197,12 @@ impl Shell {
         match input {
             Input::Event(event) => {
                 match &event {
+                    Event::Noticed { attempt, notice: Notice::Refused { refusal: Refusal::NoLease, .. } }
+                        if self.machine.lease_deadline_ms() > clock::boot_ms()
+                            && self.outside.lease.on_refused(*attempt) =>
+                    {
+                        return Ok(());
+                    }
                     Event::KeeperGone => self.keeper = None,
                     Event::LogSent { failure, .. } => self.outside.metrics.on_log_sent(failure.is_none()),
                     _ => {}

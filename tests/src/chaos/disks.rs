@@ -2,7 +2,7 @@
 
 use super::promises::{Promises, attempts, ended, since, started, starts, waiting};
 use super::sys::{Cut, cut_power};
-use super::{Absent, Case, Family, Need, Outcome, Round, damage, identity, now};
+use super::{Absent, Case, Family, Need, Outcome, Round, damage, identity, lease_page, now};
 use crate::world::life::Watched;
 use crate::world::place::Place;
 use crate::world::{World, wait_for};
@@ -27,6 +27,8 @@ pub static CASES: &[&Case] = &[
     &identity::LEDGER_LOST,
     &identity::IDENTITY_LOST,
     &identity::OTHER_INFORMER,
+    &lease_page::HARMED,
+    &lease_page::HARMED_UNSEEN,
     &damage::OLD_BACKUP,
     &damage::OLD_BACKUP_ACCEPTED,
 ];
