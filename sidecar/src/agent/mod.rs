@@ -217,6 +217,15 @@ pub enum Error {
         /// What is gone.
         path: PathBuf,
     },
+    /// A file that it holds open in the data directory is gone, or another one is in its place.
+    #[error(
+        "{} was removed or replaced while this sidecar ran; it takes no more tasks, and what runs goes on. Start it again: it finds in the records what runs and how it ended",
+        path.display()
+    )]
+    Lost {
+        /// What is gone.
+        path: PathBuf,
+    },
     /// The informer speaks another protocol, or the like.
     #[error("the informer will not have this sidecar: {0}; its tasks are left alone")]
     Refused(String),

@@ -14,6 +14,9 @@ use tokio::sync::mpsc;
 /// Between two looks: a fraction of a beat, so that few tasks are taken in vain; each look is six `stat`s.
 const LOOK: Duration = Duration::from_secs(1);
 
+/// A directory is removed file by file; so long after the first, the whole of it is gone, if it goes.
+const SETTLE: Duration = Duration::from_millis(200);
+
 /// The paths that must go on naming what they named at the start.
 #[derive(Debug)]
 pub(super) struct Place {
@@ -50,6 +53,12 @@ impl Place {
     }
 }
 
+/// What it means: a keeper ends what runs when its directories are gone, and knows nothing of the agent's own files.
+fn told(path: PathBuf) -> Error {
+    let is_file = ledger::FILES.iter().any(|file| path.ends_with(file));
+    if is_file { Error::Lost { path } } else { Error::Vanished { path } }
+}
+
 /// Looks until something is gone, and tells. Not in the first thread: a `stat` may wait for a disk. The lease page may go: it is made again.
 pub(super) fn watch(place: Arc<Place>, mut lease: lease::Watch, inbox: mpsc::Sender<Input>) -> io::Result<()> {
     let look = move || {
@@ -59,8 +68,11 @@ pub(super) fn watch(place: Arc<Place>, mut lease: lease::Watch, inbox: mpsc::Sen
                 return;
             }
             lease.look();
+            if place.lost().is_some() {
+                std::thread::sleep(SETTLE);
+            }
             if let Some(path) = place.lost() {
-                let _ended = inbox.blocking_send(Input::Lost(Error::Vanished { path: path.to_owned() }));
+                let _ended = inbox.blocking_send(Input::Lost(told(path.to_owned())));
                 return;
             }
         }
@@ -86,6 +98,7 @@ mod tests {
         std::fs::hard_link(&first, data.join("kept")).expect("a second name");
         std::fs::remove_file(&first).expect("removed");
         assert_eq!(place.lost(), Some(&*first));
+        assert!(matches!(told(first.clone()), Error::Lost { .. }), "its keeper goes on");
         File::create(&first).expect("made again");
         assert_eq!(place.lost(), Some(&*first), "another file of the same name");
         std::fs::remove_file(&first).expect("removed");
@@ -94,6 +107,7 @@ mod tests {
         let attempts = data.join(keeper::record::ATTEMPTS);
         std::fs::remove_dir(&attempts).expect("removed");
         assert_eq!(place.lost(), Some(&*attempts));
+        assert!(matches!(told(attempts.clone()), Error::Vanished { .. }), "its keeper ends what runs");
         std::fs::create_dir(&attempts).expect("made again");
         assert_eq!(place.lost(), Some(&*attempts), "another directory of the same name");
         let moved = data.with_extension("moved");
