@@ -26,6 +26,11 @@ fn a_sidecar_whose_disk_fails() -> Result<()> {
 }
 
 #[test]
+fn an_informer_killed_while_its_disk_is_blocked() -> Result<()> {
+    play(&disks::INFORMER_BLOCKED)
+}
+
+#[test]
 fn an_informer_without_power() -> Result<()> {
     play(&disks::INFORMER_POWER)
 }
