@@ -227,6 +227,8 @@ pub fn raise_open_files() {
 /// Opening may read the whole file, or bring it to a newer schema; that may take seconds, which no runtime thread should be held for.
 async fn open(data: PathBuf, restored: bool) -> Result<(Sqlite, blobs::Dir), Error> {
     let open = move || -> Result<_, Error> {
+        // Before anything is made in it.
+        blobs::Dir::check(&data)?;
         let store = if restored { Sqlite::open_restored(&data)? } else { Sqlite::open(&data)? };
         // The store's lock is on the whole directory.
         Ok((store, blobs::Dir::open(&data)?))

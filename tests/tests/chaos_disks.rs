@@ -3,7 +3,7 @@
 #![cfg(feature = "faults")]
 
 use anyhow::Result;
-use tests::chaos::{damage, disks, identity, play};
+use tests::chaos::{damage, disks, identity, lease_page, play};
 
 #[test]
 fn an_informer_with_a_full_disk() -> Result<()> {
@@ -23,6 +23,11 @@ fn an_informer_whose_disk_fails() -> Result<()> {
 #[test]
 fn a_sidecar_whose_disk_fails() -> Result<()> {
     play(&disks::SIDECAR_EIO)
+}
+
+#[test]
+fn an_informer_killed_while_its_disk_is_blocked() -> Result<()> {
+    play(&disks::INFORMER_BLOCKED)
 }
 
 #[test]
@@ -73,6 +78,16 @@ fn a_sidecar_without_ledger_and_id() -> Result<()> {
 #[test]
 fn a_sidecar_of_another_informer() -> Result<()> {
     play(&identity::OTHER_INFORMER)
+}
+
+#[test]
+fn a_sidecar_whose_lease_page_is_harmed() -> Result<()> {
+    play(&lease_page::HARMED)
+}
+
+#[test]
+fn a_sidecar_whose_lease_page_is_harmed_while_its_agent_is_down() -> Result<()> {
+    play(&lease_page::HARMED_UNSEEN)
 }
 
 #[test]

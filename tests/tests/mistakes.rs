@@ -10,7 +10,7 @@ use tests::chaos::client::is_terminal;
 use tests::chaos::flow::{self, Flow};
 use tests::chaos::job::only;
 use tests::chaos::probe::{Act, What};
-use tests::chaos::{Case, Played, Round, disks, floods};
+use tests::chaos::{Case, Played, Round, disks, floods, pressure};
 use tests::world::{World, signal, wait_for};
 
 /// Rounds until a mistake must have shown. Each shows in almost every round; a machine that starts processes slowly may spare one.
@@ -209,16 +209,16 @@ fn a_loss_that_is_charged() -> Result<()> {
     Mistake { bug: ("INFORMER_BUG", "ChargeLoss"), invariant: 13, says: "1 tries of 2", play }.is_caught()
 }
 
-/// A case of the suite, which plays without a mistake in a test of its own, violates this invariant when the informer has this one.
-fn is_caught_by(case: &Case, mistake: &'static str, invariant: u32) -> Result<()> {
+/// A case of the suite, which plays without a mistake in a test of its own, violates this invariant when a daemon has this one.
+fn is_caught_by(case: &Case, mistake: (&'static str, &'static str), invariant: u32) -> Result<()> {
     let mut round = Round::new(1, 0, false)?;
-    round.bug = Some(("INFORMER_BUG", mistake));
+    round.bug = Some(mistake);
     match case.round(&mut round)? {
         Played::Skipped(reason) => println!("SKIP {}: {reason}", case.slug()),
         Played::Done(outcome) => {
             let prefix = format!("invariant {invariant}: ");
             let seen = outcome.violations.iter().any(|line| line.starts_with(&prefix));
-            ensure!(seen, "{mistake} broke invariant {invariant} unseen: {outcome:#?}");
+            ensure!(seen, "{mistake:?} broke invariant {invariant} unseen: {outcome:#?}");
         }
     }
     Ok(())
@@ -226,10 +226,20 @@ fn is_caught_by(case: &Case, mistake: &'static str, invariant: u32) -> Result<()
 
 #[test]
 fn a_flush_that_fails_and_is_taken_for_a_good_one() -> Result<()> {
-    is_caught_by(&disks::INFORMER_EIO, "GoOnAfterFailedFlush", 10)
+    is_caught_by(&disks::INFORMER_EIO, ("INFORMER_BUG", "GoOnAfterFailedFlush"), 10)
+}
+
+#[test]
+fn an_acknowledgement_before_its_commit_is_durable() -> Result<()> {
+    is_caught_by(&disks::INFORMER_BLOCKED, ("INFORMER_BUG", "AcknowledgeBeforeFlush"), 1)
+}
+
+#[test]
+fn a_beat_that_waits_for_the_ledger() -> Result<()> {
+    is_caught_by(&pressure::DISK_AND_PROCESSOR, ("SIDECAR_BUG", "BeatBehindLedger"), 12)
 }
 
 #[test]
 fn a_queue_towards_who_does_not_read_that_takes_too_much() -> Result<()> {
-    is_caught_by(&floods::readers::LOGS, "HoardLogs", 11)
+    is_caught_by(&floods::readers::LOGS, ("INFORMER_BUG", "HoardLogs"), 11)
 }

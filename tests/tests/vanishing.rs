@@ -83,3 +83,37 @@ fn a_sidecar_whose_directory_is_moved_ends() -> Result<()> {
     std::fs::rename(dir.join("sidecar-0"), dir.join("moved"))?;
     assert_ended(&mut world, "sidecar-0", "first")
 }
+
+#[test]
+fn a_sidecar_without_its_ledger_says_what_is_true_and_the_next_agent_goes_on() -> Result<()> {
+    let mut world = World::with_sidecars(1)?;
+    let dir = world.dir().to_owned();
+    let script = format!(
+        "echo $$ > {0}; while [ ! -e {1} ]; do sleep 0.03; done",
+        dir.join("first").display(),
+        dir.join("go").display()
+    );
+    let id = world.submit(&["--tries", "1", "--", "sh", "-c", &script])?;
+    world.wait_state(&id, &["running"])?;
+    wait_for("it says so", || world.lines("first").first().map(drop))?;
+    let ledger = world.sidecars[0].data.join("ledger.db");
+    std::fs::remove_file(&ledger)?;
+    assert_eq!(world.wait_agent_gone(0)?.code(), Some(1));
+    let log = world.log("sidecar-0.log");
+    let says = |word: &str| log.contains(&format!("{} was removed", ledger.display())) && log.contains(word);
+    assert!(says("what runs goes on. Start it again") && !log.contains("ends what runs"), "{log}");
+    let pid: i32 = world.lines("first").first().context("it started")?.parse()?;
+    assert!(alive(pid), "its keeper has nothing to do with it");
+    let status = std::process::Command::new(tests::world::binary("sidecar"))
+        .args(["status", "--data"])
+        .arg(&world.sidecars[0].data)
+        .output()?;
+    let said = String::from_utf8_lossy(&status.stderr).into_owned();
+    let line = format!("the ledger {} is missing, and a sidecar was here; what runs goes on", ledger.display());
+    assert!(!status.status.success() && said.contains(&line), "{said}");
+    world.start_sidecar(0, &[], &[])?;
+    world.touch("go")?;
+    let task = world.wait_state(&id, &["succeeded"])?;
+    assert_eq!(task["attempts"].as_array().map(Vec::len), Some(1), "{task}");
+    Ok(())
+}

@@ -12,6 +12,7 @@ use super::reader::Reader;
 use super::writer::DirWriter;
 use super::{Blobs, Error, Log, Writer};
 use proto::id::{AttemptId, TaskId};
+use rustix::fs::Access;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io;
@@ -33,6 +34,24 @@ pub struct Dir {
 }
 
 impl Dir {
+    /// Whether a data directory that is to be opened can hold logs, as far as that can be told without changing anything in it.
+    ///
+    /// # Errors
+    /// [`Error::Unusable`].
+    pub fn check(data: &Path) -> Result<(), Error> {
+        for path in [data.join(NAME), data.join(NAME).join(PARTS)] {
+            let rights = Access::WRITE_OK | Access::EXEC_OK;
+            let usable = match fs::metadata(&path) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+                Ok(found) if !found.is_dir() => Err(io::ErrorKind::NotADirectory.into()),
+                Ok(_) => rustix::fs::access(&path, rights).map_err(io::Error::from),
+                Err(error) => Err(error),
+            };
+            usable.map_err(|source| Error::Unusable { path, source })?;
+        }
+        Ok(())
+    }
+
     /// In the informer's data directory, which the caller owns: what an earlier informer did not finish is removed.
     ///
     /// # Errors

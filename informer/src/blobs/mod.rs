@@ -49,6 +49,14 @@ pub enum Error {
         /// The system's answer.
         source: io::Error,
     },
+    /// The directory cannot be used.
+    #[error("cannot keep the logs of tasks in {}: {source}; make it a directory that the informer's user may write, or move it away: it is made anew, and the logs in it are no longer shown", path.display())]
+    Unusable {
+        /// The directory.
+        path: PathBuf,
+        /// The system's answer.
+        source: io::Error,
+    },
     /// The flush that it shared with others failed.
     #[error("{0}")]
     Shared(Arc<Error>),

@@ -47,6 +47,22 @@ impl Drop for World {
     }
 }
 
+#[test]
+fn a_place_that_cannot_hold_logs_is_named_before_anything_is_made() {
+    let world = World::new();
+    Dir::check(&world.data.join("not there yet")).unwrap();
+    Dir::check(&world.data).unwrap();
+    for name in ["logs/parts", "logs"] {
+        let path = world.data.join(name);
+        std::fs::remove_dir(&path).unwrap();
+        std::fs::write(&path, "").unwrap();
+        let said = Dir::check(&world.data).unwrap_err().to_string();
+        let begins = format!("cannot keep the logs of tasks in {}: not a directory; make it", path.display());
+        assert!(said.starts_with(&begins), "{said}");
+        std::fs::remove_file(&path).unwrap();
+    }
+}
+
 fn put(writer: &mut dyn Writer, attempt: AttemptId, out: &[u8], err: &[u8], facts: [Facts; 2]) {
     writer.begin(attempt).unwrap();
     for piece in out.chunks(100_000) {

@@ -380,8 +380,11 @@ impl Core {
         }
         let batch = self.machine.take_batch(self.seq + 1);
         let filling = std::mem::take(&mut self.filling);
+        let effects = filling.effects;
+        #[cfg(feature = "seeded-bugs")]
+        let effects = self.acknowledge_early(effects)?;
         self.committing = Some(Committing {
-            effects: filling.effects,
+            effects,
             keepers: filling.keepers,
             prune: filling.prune.iter().copied().collect(),
             prune_runs: filling.prune_runs.clone(),
@@ -505,6 +508,16 @@ impl Core {
         self.outside.release(effects, &mut *self.reader)?;
         self.close_broken();
         Ok(())
+    }
+
+    /// Lets effects go before their batch is durable, if that is the mistake to be made.
+    #[cfg(feature = "seeded-bugs")]
+    fn acknowledge_early(&mut self, effects: Vec<Effect>) -> Result<Vec<Effect>, Error> {
+        if !failpoint::mistake("AcknowledgeBeforeFlush") {
+            return Ok(effects);
+        }
+        self.release(effects)?;
+        Ok(Vec::new())
     }
 
     fn close_broken(&mut self) {

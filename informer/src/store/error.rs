@@ -70,7 +70,7 @@ pub enum Error {
         detail: String,
     },
     /// Commits that were acknowledged are not in the database.
-    #[error("{}; nothing was changed: put the missing file back, or restore a backup. {}", lost(path, *found, *acknowledged), meant(witness, *found))]
+    #[error("{}; nothing was changed: {}, or restore a backup. {}", lost(path, *found, *acknowledged), back(path, *found), meant(witness, *found))]
     Behind {
         /// The database.
         path: PathBuf,
@@ -216,6 +216,15 @@ fn lost(path: &Path, found: Option<Reached>, acknowledged: Reached) -> String {
              is newer than this file"
         ),
         None => format!("{path} is missing, and {acknowledged} in it was acknowledged"),
+    }
+}
+
+/// What to put back.
+fn back(path: &Path, found: Option<Reached>) -> String {
+    let path = path.display();
+    match found {
+        Some(_) => format!("put {path} and {path}-wal back as they were together"),
+        None => format!("put {path} back, and {path}-wal if there was one"),
     }
 }
 

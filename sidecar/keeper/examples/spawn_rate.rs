@@ -116,7 +116,7 @@ impl Bench {
     /// Starts per second through the keeper: every one with its record, its logs and its reported end.
     fn keeper(&mut self, starts: usize) -> Result<f64, Box<dyn std::error::Error>> {
         // An hour is longer than any round.
-        self.lease.publish(sys::boottime_ns() + 3_600_000_000_000, 1);
+        self.lease.publish(sys::boottime_ns() + 3_600_000_000_000, 1)?;
         let first = self.next;
         let begin = Instant::now();
         let mut ended = 0;

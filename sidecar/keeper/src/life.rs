@@ -9,6 +9,9 @@
 use keeper::wire::{EndReason, OnDisconnect, Spec};
 
 const NS_PER_MS: u64 = 1_000_000;
+/// How long the stop signal waits at a deadline that is in doubt: an agent looks after its page once a second. The KILL never waits, so
+/// whoever counts on the end counts right; longer than this would only leave a task less of its grace.
+const DOUBT_NS: u64 = 1_500_000_000;
 
 /// What the monitor has to do now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,6 +37,7 @@ pub(crate) struct Life {
     obeys_lease: bool,
     stop_grace_ns: u64,
     fence_grace_ns: u64,
+    doubtful: bool,
 }
 
 impl Life {
@@ -45,6 +49,7 @@ impl Life {
             obeys_lease: obeys_lease(spec),
             stop_grace_ns: ns(spec.stop_grace_ms),
             fence_grace_ns: ns(fence_grace_ms(spec)),
+            doubtful: false,
         }
     }
 
@@ -54,6 +59,17 @@ impl Life {
             Phase::Running => None,
             Phase::Stopping { reason, .. } | Phase::Killed { reason } => Some(reason),
         }
+    }
+
+    /// Whether the lease's deadline is in doubt: somebody has harmed its page, and a later one may be on its way there.
+    pub(crate) const fn doubt(&mut self, doubtful: bool) {
+        self.doubtful = doubtful;
+    }
+
+    /// When the lease that ends then is taken to have ended.
+    fn believed(&self, deadline: u64) -> u64 {
+        let patience = if self.doubtful { DOUBT_NS.min(self.fence_grace_ns / 2) } else { 0 };
+        deadline.saturating_add(patience)
     }
 
     /// An order to stop.
@@ -67,7 +83,7 @@ impl Life {
         let mut act = None;
         if self.obeys_lease {
             let deadline = lease.unwrap_or(now);
-            if now >= deadline {
+            if lease.is_none_or(|deadline| now >= self.believed(deadline)) {
                 act = self.end_by(EndReason::Fenced, deadline.saturating_add(self.fence_grace_ns), now);
             }
         }
@@ -89,14 +105,14 @@ impl Life {
         match self.phase {
             Phase::Killed { .. } => None,
             Phase::Running => {
-                let lease = self.obeys_lease.then(|| lease.unwrap_or(0));
+                let lease = self.obeys_lease.then(|| lease.map_or(0, |lease| self.believed(lease)));
                 lease.into_iter().chain(self.timeout_at).min()
             }
             // Once the lease's end has brought the KILL forward, its deadline lies in the past for good.
             Phase::Stopping { kill_at, .. } => {
                 let lease =
                     lease.filter(|lease| self.obeys_lease && lease.saturating_add(self.fence_grace_ns) < kill_at);
-                Some(lease.map_or(kill_at, |lease| lease.min(kill_at)))
+                Some(lease.map_or(kill_at, |lease| self.believed(lease).min(kill_at)))
             }
         }
     }
@@ -161,6 +177,18 @@ mod tests {
         assert_eq!(life.wake(Some(90 * MS)), Some(50 * MS));
         assert_eq!(life.due(50 * MS, Some(90 * MS)), Some(Act::Kill));
         assert_eq!(life.reason(), Some(EndReason::Fenced));
+    }
+
+    #[test]
+    fn at_a_deadline_in_doubt_the_stop_signal_waits_and_the_kill_does_not() {
+        let mut life = Life::new(&Spec { on_disconnect: OnDisconnect::Stop, ..spec() }, 0);
+        life.doubt(true);
+        assert_eq!((life.due(10 * MS, Some(10 * MS)), life.wake(Some(10 * MS))), (None, Some(25 * MS)));
+        assert_eq!(life.due(25 * MS, Some(40 * MS)), None, "it was mended in time");
+        assert_eq!(life.stop(EndReason::Cancelled, Some(1_000), 30 * MS), Some(Act::Signal));
+        assert_eq!((life.due(41 * MS, Some(40 * MS)), life.wake(Some(40 * MS))), (None, Some(55 * MS)));
+        assert_eq!((life.due(55 * MS, Some(40 * MS)), life.wake(Some(40 * MS))), (None, Some(70 * MS)));
+        assert_eq!(life.due(70 * MS, Some(40 * MS)), Some(Act::Kill));
     }
 
     #[test]

@@ -15,6 +15,7 @@ use std::os::fd::{OwnedFd, RawFd};
 use std::path::Path;
 
 use keeper::codec;
+use keeper::lease::LeasePage;
 use keeper::sys;
 use keeper::wire::{ProcessId, Refusal, Request};
 use rustix::fs::{Mode, OFlags, open};
@@ -38,6 +39,7 @@ struct Monitor<'a> {
     seat: Seat,
     me: ProcessId,
     attempts: OwnedFd,
+    lease: LeasePage,
     null: OwnedFd,
     signals: OwnedFd,
     timer: OwnedFd,
@@ -101,6 +103,7 @@ impl<'a> Monitor<'a> {
             seat,
             me: world.place.identify(std::process::id())?,
             attempts: open(&world.attempts_dir, dir, Mode::empty())?,
+            lease: world.lease.in_fork(&world.data_dir)?,
             null: open(Path::new("/dev/null"), OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?,
             signals: sys::signal_fd(&[libc::SIGCHLD])?,
             timer: timerfd_create(TimerfdClockId::Boottime, TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK)?,

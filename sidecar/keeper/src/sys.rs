@@ -2,7 +2,7 @@
 //! outside has to reason about it.
 #![allow(
     unsafe_code,
-    reason = "fork, clone, OFD locks, signalfd, wait4 and mmap have no safe wrapper without new dependencies"
+    reason = "fork, clone, OFD locks, signalfd and wait4 have no safe wrapper without new dependencies"
 )]
 
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
@@ -291,45 +291,6 @@ fn unwritten(line: &str) -> Option<(usize, usize)> {
     let is_unwritten = rights == "r-xp" || rights == "r--p" && offset == "00000000";
     let (from, to) = range.split_once('-').filter(|_| is_file && is_unwritten)?;
     Some((usize::from_str_radix(from, 16).ok()?, usize::from_str_radix(to, 16).ok()?))
-}
-
-/// A shared mapping of the first bytes of a file as 64-bit words, unmapped on drop.
-#[derive(Debug)]
-pub struct SharedWords {
-    base: *mut c_void,
-    words: usize,
-}
-
-// SAFETY: the mapping is only reached through atomics.
-unsafe impl Send for SharedWords {}
-// SAFETY: as above.
-unsafe impl Sync for SharedWords {}
-
-impl SharedWords {
-    /// Maps the file, which must be at least that long.
-    ///
-    /// # Errors
-    /// What mmap says.
-    pub fn map(file: BorrowedFd<'_>, words: usize) -> io::Result<Self> {
-        use rustix::mm::{MapFlags, ProtFlags, mmap};
-        let protection = ProtFlags::READ | ProtFlags::WRITE;
-        // SAFETY: a new mapping at an address of the kernel's choice aliases nothing.
-        let base = unsafe { mmap(std::ptr::null_mut(), words * 8, protection, MapFlags::SHARED, file, 0)? };
-        Ok(Self { base, words })
-    }
-
-    /// The words; other processes see each store whole.
-    pub fn words(&self) -> &[std::sync::atomic::AtomicU64] {
-        // SAFETY: the mapping is page-aligned, `words` long, and lives as long as self.
-        unsafe { std::slice::from_raw_parts(self.base.cast(), self.words) }
-    }
-}
-
-impl Drop for SharedWords {
-    fn drop(&mut self) {
-        // SAFETY: base and length are those of the mapping made in `map`.
-        unsafe { rustix::mm::munmap(self.base, self.words * 8).unwrap_or_default() };
-    }
 }
 
 #[cfg(test)]

@@ -17,6 +17,7 @@ pub(crate) struct World {
     pub(crate) data_dir: PathBuf,
     pub(crate) attempts_dir: PathBuf,
     pub(crate) place: Place,
+    /// The keeper's own: a monitor has closed its descriptors, and opens the page anew.
     pub(crate) lease: LeasePage,
     pub(crate) groups: Groups,
     pub(crate) fencing: Fencing,

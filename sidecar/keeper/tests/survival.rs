@@ -181,7 +181,7 @@ fn nothing_starts_without_a_live_lease() {
     assert_eq!(agent.run("probe", Spec { without_lease: true, ..sh("exit 2") }).code, Some(2));
     bed.grant(Duration::from_secs(100));
     assert_eq!(agent.run("a", sh("exit 1")).code, Some(1));
-    bed.lease.publish(0, 1);
+    bed.lease.publish(0, 1).unwrap();
     agent.start("a", sh("true"));
     assert_eq!(agent.refused("a").0, Refusal::Exists);
 }

@@ -66,3 +66,15 @@ pub(crate) fn bug() -> Option<crate::machine::Bug> {
     let of_processes = [B::ForgetRunning, B::IgnoreStop, B::LeaseToStrangers, B::PublishUnasked, B::StartTwice];
     of_link.into_iter().chain(of_processes).find(|bug| format!("{bug:?}") == name)
 }
+
+/// Whether `SIDECAR_BUG` names the mistake of the shell's: beats wait for the ledger.
+#[cfg(feature = "seeded-bugs")]
+pub(crate) fn beats_wait() -> bool {
+    std::env::var("SIDECAR_BUG").is_ok_and(|bug| bug == "BeatBehindLedger")
+}
+
+/// They never do.
+#[cfg(not(feature = "seeded-bugs"))]
+pub(crate) const fn beats_wait() -> bool {
+    false
+}

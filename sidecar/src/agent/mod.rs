@@ -5,7 +5,7 @@
 //!  informer ◀─ link ─▶│ Shell (machine, beats) ◀─ keeping ─▶ keeper     │
 //!                     └──┬────────┬──────────┬───────────┬──────────────┘
 //!                     ledger    lease       work       files            one thread each
-//!                     (fsync)   (mmap)   (logs, load,  (publish, purge)
+//!                     (fsync)   (page)   (logs, load,  (publish, purge)
 //!                                         uploads, probes,
 //!                                         ends)
 //! ```
@@ -217,6 +217,15 @@ pub enum Error {
         /// What is gone.
         path: PathBuf,
     },
+    /// A file that it holds open in the data directory is gone, or another one is in its place.
+    #[error(
+        "{} was removed or replaced while this sidecar ran; it takes no more tasks, and what runs goes on. Start it again: it finds in the records what runs and how it ended",
+        path.display()
+    )]
+    Lost {
+        /// What is gone.
+        path: PathBuf,
+    },
     /// The informer speaks another protocol, or the like.
     #[error("the informer will not have this sidecar: {0}; its tasks are left alone")]
     Refused(String),
@@ -311,10 +320,10 @@ pub(crate) async fn serve(
     let mut tasks = tokio::task::JoinSet::new();
     tasks.spawn(keep(within.keeperless, dirs.clone(), place.clone(), options.slots, said));
     tasks.spawn(link::keep(dial, inbox.clone(), silence_ms.clone()));
-    let lease =
-        LeasePublisher::start(&dirs.data, meta.sidecar, meta.incarnation).map_err(system("write the lease page"))?;
+    let (lease, watch) = LeasePublisher::start(&dirs.data, meta.sidecar, meta.incarnation, inbox.clone())
+        .map_err(system("start with the lease page"))?;
     let inputs = Inputs::new(dirs.clone(), crun, inbox.clone());
-    place::watch(place, inbox.clone()).map_err(system("start a thread"))?;
+    place::watch(place, watch, inbox.clone()).map_err(system("start a thread"))?;
     let writer = start_ledger(ledger, inbox, metrics.clone())?;
     let types = Types::open(&dirs.data, within.executors);
     let outside = Outside {

@@ -1,7 +1,7 @@
 //! Whether the data directory is still ours: one that was removed or moved away under a running agent holds nothing durable any more.
 
-use super::Error;
 use super::shell::Input;
+use super::{Error, lease};
 use crate::ledger;
 use std::fs::{DirBuilder, File, metadata};
 use std::io;
@@ -11,8 +11,11 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
 
-/// Between two looks: a fraction of a beat, so that few tasks are taken in vain; each look is five `stat`s.
+/// Between two looks: a fraction of a beat, so that few tasks are taken in vain; each look is six `stat`s.
 const LOOK: Duration = Duration::from_secs(1);
+
+/// A directory is removed file by file; so long after the first, the whole of it is gone, if it goes.
+const SETTLE: Duration = Duration::from_millis(200);
 
 /// The paths that must go on naming what they named at the start.
 #[derive(Debug)]
@@ -50,16 +53,26 @@ impl Place {
     }
 }
 
-/// Looks until something is gone, and tells. Not in the first thread: a `stat` may wait for a disk.
-pub(super) fn watch(place: Arc<Place>, inbox: mpsc::Sender<Input>) -> io::Result<()> {
+/// What it means: a keeper ends what runs when its directories are gone, and knows nothing of the agent's own files.
+fn told(path: PathBuf) -> Error {
+    let is_file = ledger::FILES.iter().any(|file| path.ends_with(file));
+    if is_file { Error::Lost { path } } else { Error::Vanished { path } }
+}
+
+/// Looks until something is gone, and tells. Not in the first thread: a `stat` may wait for a disk. The lease page may go: it is made again.
+pub(super) fn watch(place: Arc<Place>, mut lease: lease::Watch, inbox: mpsc::Sender<Input>) -> io::Result<()> {
     let look = move || {
         loop {
             std::thread::sleep(LOOK);
             if inbox.is_closed() {
                 return;
             }
+            lease.look();
+            if place.lost().is_some() {
+                std::thread::sleep(SETTLE);
+            }
             if let Some(path) = place.lost() {
-                let _ended = inbox.blocking_send(Input::Lost(Error::Vanished { path: path.to_owned() }));
+                let _ended = inbox.blocking_send(Input::Lost(told(path.to_owned())));
                 return;
             }
         }
@@ -85,6 +98,7 @@ mod tests {
         std::fs::hard_link(&first, data.join("kept")).expect("a second name");
         std::fs::remove_file(&first).expect("removed");
         assert_eq!(place.lost(), Some(&*first));
+        assert!(matches!(told(first.clone()), Error::Lost { .. }), "its keeper goes on");
         File::create(&first).expect("made again");
         assert_eq!(place.lost(), Some(&*first), "another file of the same name");
         std::fs::remove_file(&first).expect("removed");
@@ -93,6 +107,7 @@ mod tests {
         let attempts = data.join(keeper::record::ATTEMPTS);
         std::fs::remove_dir(&attempts).expect("removed");
         assert_eq!(place.lost(), Some(&*attempts));
+        assert!(matches!(told(attempts.clone()), Error::Vanished { .. }), "its keeper ends what runs");
         std::fs::create_dir(&attempts).expect("made again");
         assert_eq!(place.lost(), Some(&*attempts), "another directory of the same name");
         let moved = data.with_extension("moved");

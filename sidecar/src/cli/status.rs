@@ -89,11 +89,7 @@ fn gather(data: &Path, meta: Meta, entries: &[Entry]) -> Status {
     }
 }
 
-/// An absent page would be made by opening it, and status changes nothing.
 fn lease_ms(data: &Path) -> u64 {
-    if !data.join(keeper::lease::FILE).exists() {
-        return 0;
-    }
     let time = clock_gettime(ClockId::Boottime);
     let now_ns = time.tv_sec.cast_unsigned() * 1_000_000_000 + time.tv_nsec.cast_unsigned();
     let deadline_ns = LeasePage::open(data).ok().and_then(|page| page.deadline()).unwrap_or(0);

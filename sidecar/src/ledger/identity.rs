@@ -17,7 +17,7 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 /// Name of the file inside the data directory.
-const FILE: &str = "sidecar.id";
+pub(super) const FILE: &str = "sidecar.id";
 /// Where it is written before it takes its place.
 const FRESH: &str = "sidecar.id.new";
 /// Longest file that is read: its one line has at most a hundred bytes.

@@ -99,6 +99,12 @@ pub enum Error {
         /// This build's.
         known: i64,
     },
+    /// It is missing where there is a sidecar.
+    #[error("the ledger {} is missing, and a sidecar was here; what runs goes on. Start the sidecar: it is the same one if sidecar.id is there, and finds in the records what runs and how it ended", path.display())]
+    Missing {
+        /// The file.
+        path: PathBuf,
+    },
     /// There is none.
     #[error("there is no sidecar in {}; `sidecar run --data {}` makes one", dir.display(), dir.display())]
     Absent {
@@ -180,7 +186,11 @@ impl Ledger {
     pub fn peek(data_dir: &Path) -> Result<(Meta, Vec<Entry>), Error> {
         let path = data_dir.join(FILE);
         if !path.exists() {
-            return Err(Error::Absent { dir: data_dir.to_owned() });
+            let was_here = [identity::FILE, lock::FILE, keeper::record::ATTEMPTS];
+            return Err(match was_here.iter().any(|name| data_dir.join(name).exists()) {
+                true => Error::Missing { path },
+                false => Error::Absent { dir: data_dir.to_owned() },
+            });
         }
         let unusable = |source| Error::Database { path: path.clone(), source };
         let connection = Connection::open_with_flags(&path, OpenFlags::SQLITE_OPEN_READ_ONLY).map_err(unusable)?;

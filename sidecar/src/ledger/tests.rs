@@ -281,3 +281,14 @@ fn a_damaged_identity_is_reported_and_nothing_is_changed() {
     std::fs::remove_file(&file).unwrap();
     assert_eq!(dir.open().unwrap().1.incarnation, 2, "the ledger has the id, too");
 }
+
+#[test]
+fn a_missing_ledger_is_told_from_a_directory_without_a_sidecar() {
+    let dir = Dir::new("missing");
+    assert!(matches!(Ledger::peek(&dir.0), Err(Error::Absent { .. })));
+    drop(dir.open().unwrap());
+    std::fs::remove_file(dir.0.join(FILE)).unwrap();
+    let error = Ledger::peek(&dir.0).unwrap_err();
+    assert!(matches!(&error, Error::Missing { path } if *path == dir.0.join(FILE)), "{error}");
+    assert!(error.to_string().contains("what runs goes on. Start the sidecar"), "{error}");
+}

@@ -2,10 +2,10 @@
 
 use super::promises::{Promises, attempts, ended, since, started, starts, waiting};
 use super::sys::{Cut, cut_power};
-use super::{Absent, Case, Family, Need, Outcome, Round, damage, identity, now};
-use crate::world::life::Watched;
+use super::{Absent, Case, Family, Need, Outcome, Round, damage, identity, lease_page, now};
+use crate::world::life::{Frozen, Watched};
 use crate::world::place::Place;
-use crate::world::{World, wait_for};
+use crate::world::{World, kill, wait_for};
 use anyhow::{Context as _, Result};
 use std::fs::File;
 use std::path::Path;
@@ -17,6 +17,7 @@ pub static CASES: &[&Case] = &[
     &SIDECAR_FULL,
     &INFORMER_EIO,
     &SIDECAR_EIO,
+    &INFORMER_BLOCKED,
     &INFORMER_POWER,
     &SIDECAR_POWER,
     &damage::STORE_PAGE,
@@ -27,6 +28,8 @@ pub static CASES: &[&Case] = &[
     &identity::LEDGER_LOST,
     &identity::IDENTITY_LOST,
     &identity::OTHER_INFORMER,
+    &lease_page::HARMED,
+    &lease_page::HARMED_UNSEEN,
     &damage::OLD_BACKUP,
     &damage::OLD_BACKUP_ACCEPTED,
 ];
@@ -101,6 +104,22 @@ pub static SIDECAR_EIO: Case = Case {
     family: Family::Disks,
     needs: LOOP,
     run: sidecar_eio,
+};
+
+/// The informer's disk does not answer, and it is killed over it.
+pub static INFORMER_BLOCKED: Case = Case {
+    fault: "informer killed while its disk is blocked",
+    how: "fsfreeze of an ext4 loop image, kill -9 when a commit hangs in it and another client was answered",
+    family: Family::Disks,
+    needs: &[
+        Need::Root,
+        Need::Tool("unshare"),
+        Need::Tool("nsenter"),
+        Need::Tool("mkfs.ext4"),
+        Need::Tool("fsfreeze"),
+        Need::File("/dev/loop-control"),
+    ],
+    run: informer_blocked,
 };
 
 /// The informer's machine loses its power.
@@ -180,6 +199,52 @@ fn flood(world: &mut World, promises: &mut Promises, fault: Duration) -> Result<
         }
     }
     Ok(None)
+}
+
+/// What is told while nothing can be written is told before it is durable.
+fn informer_blocked(round: &mut Round) -> Result<Outcome> {
+    let mut world = World::empty()?;
+    if let Some((variable, bug)) = round.bug {
+        world.set(variable, bug.into());
+    }
+    let data = world.dir().join("informer");
+    let place = place(&data, JOURNALLED)?;
+    world.put_informer(place.enter());
+    world.put_sidecars(place.enter());
+    world.start_informer(&[])?;
+    world.start_sidecar(0, &[], &[])?;
+    world.wait_linked(1)?;
+    let mut promises = Promises::default();
+    promises.submit(&world, &["--", "true"])?;
+    promises.settle(&world)?;
+    let frozen = Frozen::new(&world, &data)?;
+    let mut client = Watched::new(world.informer_started(&["submit", "--key", "blocked", "--", "true"])?)?;
+    let informer = world.informer_pid().context("the informer runs")?;
+    wait_for("a commit hangs", || hangs(informer).then_some(()))?;
+    // Whoever came before has been told by then what it is told.
+    world.json(&["sidecars", "--json"])?;
+    let (served, fault) = (!client.runs(), now());
+    kill(informer);
+    drop(frozen);
+    world.kill_informer();
+    world.start_informer(&[])?;
+    world.wait_linked(1)?;
+    let recovered = since(fault);
+    promises.require(client.wait()?.success(), "invariant 4: its client was not served by the next informer");
+    let told = String::from_utf8_lossy(&client.stdout).trim().to_owned();
+    let again = world.submit(&["--key", "blocked", "--", "true"])?;
+    promises.require(again == told, format!("invariant 1: {told} was acknowledged, and is {again} now"));
+    promises.require(!served, "invariant 1: a submit was acknowledged while nothing could be written");
+    promises.settle(&world)?;
+    let happened = "nobody was told anything that was not on the disk; the client was served by the next informer";
+    Ok(promises.outcome(happened, None, Some(recovered)))
+}
+
+/// Whether a thread of it waits for a disk.
+fn hangs(pid: i32) -> bool {
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let states = threads.filter_map(|thread| std::fs::read_to_string(thread.path().join("stat")).ok());
+    states.filter_map(|stat| stat.rsplit_once(") ").map(|(_, rest)| rest.starts_with('D'))).any(|waits| waits)
 }
 
 fn sidecar_full(_: &mut Round) -> Result<Outcome> {

@@ -55,7 +55,7 @@ pub static OTHER_INFORMER: Case = Case {
 /// A lease is waited for here.
 const BEAT: &str = "500ms";
 
-const EXCLUSIVE: &[&str] = &["--exclusive", "--accept-weak-fencing", "--stop-grace", "1s", "--tries", "1"];
+pub(super) const EXCLUSIVE: &[&str] = &["--exclusive", "--accept-weak-fencing", "--stop-grace", "1s", "--tries", "1"];
 
 /// An exclusive task runs on the first of two sidecars, until there is a file `done`.
 fn busy() -> Result<(World, Promises, String)> {
@@ -64,14 +64,8 @@ fn busy() -> Result<(World, Promises, String)> {
     world.start_informer(&[])?;
     world.start_sidecar(0, &[], &[])?;
     world.wait_linked(1)?;
-    let dir = world.dir().display();
-    let script = format!(
-        "say() {{ echo \"$1 $INFORMER_ATTEMPT\" >> {dir}/runs; }}; trap 'say end; exit 0' TERM; say start\n\
-         while [ ! -e {dir}/done ]; do say tick; sleep 0.03; done\n\
-         say end"
-    );
     let mut promises = Promises::default();
-    let id = promises.submit(&world, &[EXCLUSIVE, &["--", "sh", "-c", &script]].concat())?;
+    let id = promises.submit(&world, &[EXCLUSIVE, &["--", "sh", "-c", &script(&world)]].concat())?;
     wait_line(&world, "tick 1")?;
     world.wait_attempt(&id, 1, &["running"])?;
     world.start_sidecar(1, &[], &[])?;
@@ -79,7 +73,17 @@ fn busy() -> Result<(World, Promises, String)> {
     Ok((world, promises, id))
 }
 
-fn wait_line(world: &World, line: &str) -> Result<()> {
+/// What writes those lines, until there is a file `done`.
+pub(super) fn script(world: &World) -> String {
+    let dir = world.dir().display();
+    format!(
+        "say() {{ echo \"$1 $INFORMER_ATTEMPT\" >> {dir}/runs; }}; trap 'say end; exit 0' TERM; say start\n\
+         while [ ! -e {dir}/done ]; do say tick; sleep 0.03; done\n\
+         say end"
+    )
+}
+
+pub(super) fn wait_line(world: &World, line: &str) -> Result<()> {
     wait_for(&format!("a copy says {line}"), || world.lines("runs").iter().any(|said| said == line).then_some(()))
 }
 
@@ -95,14 +99,21 @@ fn forget(world: &World, names: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// The task ends well; of its copies none was beside another, and there were so many.
-fn finish(world: &World, promises: &mut Promises, id: &str, copies: usize) -> Result<()> {
+/// The task ends well, and of its copies none was beside another.
+pub(super) fn finish_apart(world: &World, promises: &mut Promises) -> Result<()> {
     world.touch("done")?;
     promises.settle(world)?;
-    let (task, runs) = (world.task(id)?, world.lines("runs"));
+    let runs = world.lines("runs");
     let order = |line: &String| line.split(' ').nth(1).and_then(|number| number.parse::<u32>().ok());
-    let starts = runs.iter().filter(|line| line.starts_with("start")).count();
     promises.require(runs.iter().map(order).is_sorted(), format!("invariant 5: two copies ran at once: {runs:?}"));
+    Ok(())
+}
+
+/// The same, and there were so many.
+pub(super) fn finish(world: &World, promises: &mut Promises, id: &str, copies: usize) -> Result<()> {
+    finish_apart(world, promises)?;
+    let (task, runs) = (world.task(id)?, world.lines("runs"));
+    let starts = runs.iter().filter(|line| line.starts_with("start")).count();
     promises.require(starts == copies, format!("{starts} copies were started, not {copies}: {task}"));
     promises.require(attempts(&task).len() == copies, format!("it has not had {copies} attempts: {task}"));
     Ok(())

@@ -22,6 +22,7 @@ mod group;
 pub mod identity;
 pub mod job;
 pub mod kills;
+pub mod lease_page;
 pub mod limits;
 pub mod network;
 pub mod pressure;

@@ -3,7 +3,7 @@
 use super::disks::place;
 use super::group::Group;
 use super::promises::{Promises, since, started, starts, waiting};
-use super::{Absent, Case, Family, Need, Outcome, now};
+use super::{Absent, Case, Family, Need, Outcome, Round, now};
 use crate::world::life::{Burners, Frozen};
 use crate::world::place::wrapped;
 use crate::world::{World, wait_for};
@@ -38,7 +38,7 @@ pub static DISK_AND_PROCESSOR: Case = Case {
     how: "fsfreeze of an ext4 loop image, four loops that never sleep",
     family: Family::Limits,
     needs: &[Need::Root, Need::Tool("unshare"), Need::Tool("nsenter"), Need::Tool("mkfs.ext4"), Need::Tool("fsfreeze")],
-    run: |_| under_a_blocked_disk(),
+    run: under_a_blocked_disk,
 };
 
 /// Memory is taken back as fast as it is used.
@@ -105,8 +105,11 @@ fn under_processor_load() -> Result<Outcome> {
     Ok(promises.outcome("eight beats were heard, and no lease ended", None, None))
 }
 
-fn under_a_blocked_disk() -> Result<Outcome> {
+fn under_a_blocked_disk(round: &mut Round) -> Result<Outcome> {
     let mut world = World::empty()?;
+    if let Some((variable, bug)) = round.bug {
+        world.set(variable, bug.into());
+    }
     let data = world.dir().join("sidecar-0");
     let place = place(&data, DISK)?;
     world.put_sidecars(place.enter());

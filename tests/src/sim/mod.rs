@@ -11,7 +11,7 @@
 //! | `script` | what a history is made of, drawn from the seed before it is played |
 //! | `clients` | who submits, cancels, retries, drains, prunes |
 //! | `center` | the informer's shell: batches, commits that may hang, fail or be lost, effects after commits |
-//! | `workbox` | a machine with an agent (the sidecar machine under a model of shell and ledger) |
+//! | `workbox` | a machine with an agent (the sidecar machine under a model of shell and ledger: `workbox/agent`) |
 //! | `identity` | who its sidecar is |
 //! | `uplink` | its agent's end of the link |
 //! | `keeper` | its keeper, monitors, records and processes |

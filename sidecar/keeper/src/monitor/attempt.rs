@@ -66,7 +66,7 @@ pub(super) fn run(monitor: &mut Monitor<'_>, contact: &mut Contact, name: &str, 
 /// Everything up to the record: until it exists, a failure leaves nothing behind and is a refusal.
 fn prepare<'a>(monitor: &Monitor<'_>, name: &'a str, spec: &'a Spec) -> Result<Attempt<'a>, Refused> {
     let world = monitor.world;
-    if !spec.without_lease && !world.lease.is_live(sys::boottime_ns()) {
+    if !spec.without_lease && !monitor.lease.is_live(sys::boottime_ns()) {
         let exists = statat(&monitor.attempts, name, AtFlags::SYMLINK_NOFOLLOW).is_ok();
         return Err(if exists { exists_already(name) } else { no_lease() });
     }
@@ -293,7 +293,8 @@ impl Process {
     /// Does what is due and sets the timer for what is next.
     fn tick(&mut self, monitor: &Monitor<'_>, attempt: &Attempt<'_>) {
         let now = sys::boottime_ns();
-        let lease = monitor.world.lease.deadline();
+        let (lease, doubtful) = monitor.lease.deadline_and_doubt();
+        self.life.doubt(doubtful);
         let act = self.life.due(now, lease);
         self.act(act, attempt.spec);
         if now >= self.logs.look_at && self.logs.look(now) {

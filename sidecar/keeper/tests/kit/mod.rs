@@ -63,7 +63,7 @@ impl Bed {
 
     /// Publishes a lease that ends in so long.
     pub(crate) fn grant(&self, time: Duration) {
-        self.lease.publish(sys::boottime_ns() + time.as_nanos() as u64, 1);
+        self.lease.publish(sys::boottime_ns() + time.as_nanos() as u64, 1).unwrap();
     }
 
     pub(crate) fn exe() -> &'static str {
