@@ -42,10 +42,10 @@ impl Dir {
         for path in [data.join(NAME), data.join(NAME).join(PARTS)] {
             let rights = Access::WRITE_OK | Access::EXEC_OK;
             let usable = match fs::metadata(&path) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
                 Ok(found) if !found.is_dir() => Err(io::ErrorKind::NotADirectory.into()),
                 Ok(_) => rustix::fs::access(&path, rights).map_err(io::Error::from),
-                Err(error) => Err(error),
+                // It is made, or the data directory itself is no good, which the store tells.
+                Err(_) => return Ok(()),
             };
             usable.map_err(|source| Error::Unusable { path, source })?;
         }
