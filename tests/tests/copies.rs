@@ -3,6 +3,7 @@
 use anyhow::{Context as _, Result, ensure};
 use std::path::Path;
 use std::process::Command;
+use tests::world::place::Place;
 use tests::world::{World, alive, wait_for};
 
 /// What `sidecar run` ends with if another process has its id.
@@ -154,6 +155,41 @@ fn a_copy_that_is_always_started_again_does_not_take_turns() -> Result<()> {
     world.kill_box(0);
     world.start_sidecar(1, &[], &[])?;
     let id = world.submit(&["--", "true"])?;
+    world.wait_state(&id, &["succeeded"])?;
+    Ok(())
+}
+
+/// What makes another machine of this one, as far as a keeper can tell.
+const OTHER_BOOT: &str =
+    "cat /proc/sys/kernel/random/uuid > \"$1/boot\" && mount --bind \"$1/boot\" /proc/sys/kernel/random/boot_id";
+
+#[test]
+fn what_runs_where_a_directory_was_has_ended_before_it_runs_where_it_is() -> Result<()> {
+    let mut world = World::with_sidecars(1)?;
+    let elsewhere = match Place::over(&world.dir().join("elsewhere"), OTHER_BOOT) {
+        Ok(place) => place,
+        Err(error) => {
+            println!("SKIP what_runs_where_a_directory_was: {error:#}");
+            return Ok(());
+        }
+    };
+    let dir = world.dir().display();
+    let script = format!(
+        "trap 'echo end >> {dir}/story; exit 1' TERM; echo start >> {dir}/story; while [ ! -e {dir}/go ]; do sleep 0.02; done"
+    );
+    let id = world.submit(&["--exclusive", "--accept-weak-fencing", "--", "sh", "-c", &script])?;
+    wait_for("it runs", || (world.lines("story") == ["start"]).then_some(()))?;
+    world.wait_state(&id, &["running"])?;
+    world.kill_agent(0);
+    copy(&world.dir().join("sidecar-0"), &world.dir().join("sidecar-1"))?;
+    world.put_sidecars(elsewhere.enter());
+    world.start_sidecar(1, &[], &[])?;
+    world.wait_attempt(&id, 2, &["running"])?;
+    let story = wait_for("the second tells that it started", || {
+        Some(world.lines("story")).filter(|lines| lines.iter().filter(|line| *line == "start").count() == 2)
+    })?;
+    assert_eq!(story, ["start", "end", "start"], "{:?}", world.history(&id)?);
+    world.touch("go")?;
     world.wait_state(&id, &["succeeded"])?;
     Ok(())
 }
