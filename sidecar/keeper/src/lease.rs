@@ -333,12 +333,15 @@ mod tests {
         std::fs::remove_dir_all(dir).unwrap();
     }
 
+    /// What somebody does to the file.
+    type Harm = fn(&Path);
+
     /// A file that is removed, replaced or cut, and what the reader has from it then: the last that it could know, and no more.
     #[test]
     fn what_was_earned_stays_in_force_whatever_becomes_of_the_file() {
         let seal = Seal::of(b"box", "x", 1);
         let publish = |page: &LeasePage, deadline| page.seal(seal).and_then(|()| page.publish(deadline, 1)).unwrap();
-        let harms: [(&str, fn(&Path)); 5] = [
+        let harms: [(&str, Harm); 5] = [
             ("removed", |file| std::fs::remove_file(file).unwrap()),
             ("cut", |file| std::fs::File::create(file).map(drop).unwrap()),
             ("half", |file| std::fs::File::options().write(true).open(file).unwrap().set_len(32).unwrap()),
