@@ -55,6 +55,7 @@ install_missing() {
 python_client() {
     local wanted=examples/python/requirements.txt dir=${CARGO_TARGET_DIR:-target}/python
     if cmp -s "$wanted" "$dir/installed.txt" && "$dir/bin/python" -c 'import grpc, grpc_tools' 2>/dev/null; then
+        conductors_client "$dir"
         return 0
     fi
     say "installing grpcio for the client in Python"
@@ -64,6 +65,22 @@ python_client() {
         echo "SKIP python: pip cannot install $(tr '\n' ' ' <"$wanted")"
     else
         cp "$wanted" "$dir/installed.txt"
+    fi
+    conductors_client "$dir"
+}
+
+# Conductor's own client, the independent side of the REST interface, goes into the same environment.
+conductors_client() {
+    local wanted=examples/conductor/requirements.txt dir=$1
+    [ -x "$dir/bin/pip" ] || return 0
+    if cmp -s "$wanted" "$dir/installed-conductor.txt" && "$dir/bin/python" -c 'import conductor.client' 2>/dev/null; then
+        return 0
+    fi
+    say "installing conductor-python"
+    if ! "$dir/bin/pip" install -q --disable-pip-version-check --retries 1 --timeout 20 -r "$wanted"; then
+        echo "SKIP conductor: pip cannot install $(tr '\n' ' ' <"$wanted")"
+    else
+        cp "$wanted" "$dir/installed-conductor.txt"
     fi
 }
 

@@ -122,3 +122,54 @@ fn a_run_is_paused_signalled_terminated_and_retried_by_hand() -> Result<()> {
     assert!(String::from_utf8_lossy(&refused.stderr).contains("[unknown_run]"), "{refused:?}");
     Ok(())
 }
+
+#[test]
+fn a_run_is_looked_at_drawn_and_found_by_what_it_holds() -> Result<()> {
+    let world = World::with_sidecars(1)?;
+    let human = json!({"name": "ask", "taskReferenceName": "ask", "type": "HUMAN"});
+    put(&world, &json!({"name": "w", "tasks": [human]}))?;
+    let start = |input: Value, key: &str| {
+        let input = input.to_string();
+        told(&world, &["workflow", "start", "w", "--input", &input, "--key", key, "--json"])
+    };
+    let id = start(json!({"film": {"name": "alpha"}}), "1")?["id"].as_str().context("an id")?.to_owned();
+    let other = start(json!({"film": {"name": "beta"}}), "2")?["id"].as_str().context("an id")?.to_owned();
+    let known = [
+        "workflow",
+        "start",
+        "w",
+        "--input",
+        "{\"film\":{\"name\":\"alpha\"}}",
+        "--key",
+        "1",
+        "--on-known-key",
+        "fail",
+    ];
+    let refused = world.informer(&known)?;
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("[key_conflict]"), "{refused:?}");
+
+    let waits = |why: &Value| why["tasks"][0]["why"].as_str().is_some_and(|why| why.contains("somebody's word"));
+    let why = wait_for("the question is asked", || {
+        told(&world, &["workflow", "why", &id, "--json"]).ok().filter(|why| waits(why))
+    })?;
+    assert_eq!(why["tasks"][0]["reference"], "ask", "{why}");
+    let picture = world.dir().join("run.svg");
+    let drawn = world.informer(&["workflow", "chart", &id, "-o", picture.to_str().context("a path")?])?;
+    ensure!(drawn.status.success(), "{drawn:?}");
+    let picture = std::fs::read_to_string(&picture)?;
+    ensure!(picture.starts_with("<svg") && picture.contains("IN_PROGRESS"), "{picture}");
+    let plain = told(&world, &["workflow", "chart", "--definition", "w", "--json"])?;
+    assert_eq!((&plain["nodes"][1]["reference"], plain.get("run")), (&json!("ask"), None), "{plain}");
+
+    let found = |words: &[&str]| -> Result<Vec<Value>> {
+        let runs = told(&world, &[&["workflow", "search", "--json"], words].concat())?;
+        Ok(runs.as_array().context("a list")?.iter().map(|run| run["id"].clone()).collect())
+    };
+    assert_eq!(found(&["--input", "film.name=alpha"])?, [json!(id)]);
+    assert_eq!(found(&["--text", "beta"])?, [json!(other)]);
+    told(&world, &["workflow", "terminate", &id, "--reason", "the reel is lost", "--json"])?;
+    assert_eq!(found(&["--text", "the reel"])?, [json!(id)], "at once");
+    let over = told(&world, &["workflow", "why", &id, "--json"])?;
+    assert_eq!(over["summary"], "it is over: TERMINATED: the reel is lost");
+    Ok(())
+}

@@ -82,6 +82,9 @@ pub(crate) enum Error {
     /// No such run.
     #[error("no workflow run {0}; `informer workflow search` shows what there is")]
     UnknownRun(String),
+    /// A start that wanted its key for itself.
+    #[error("the key stands for workflow run {0} already; use a new key, or let a known one return its run")]
+    KnownKey(String),
     /// The shell or its machine refused.
     #[error("{0}")]
     Shell(#[from] shell::Error),
@@ -136,6 +139,7 @@ impl Error {
             Self::Definition(_) => "definition",
             Self::UnknownDefinition { .. } => "unknown_definition",
             Self::UnknownRun(_) => "unknown_run",
+            Self::KnownKey(_) => "key_conflict",
             Self::Shell(shell::Error::Rejected(rejection)) => rejected(rejection),
             Self::Shell(shell::Error::Busy) | Self::LogUploads { .. } => "busy",
             Self::Shell(shell::Error::Stopped(_)) | Self::Stopping => "stopping",
@@ -272,6 +276,7 @@ mod tests {
             Error::Invalid(Faults::default()),
             Error::UnknownTask(task),
             Error::UnknownRun("r".to_owned()),
+            Error::KnownKey("r".to_owned()),
             Error::Definition("nothing is registered".to_owned()),
             Error::UnknownDefinition { name: "w".to_owned(), version: 2 },
             Error::Unauthenticated(crate::edge::tls::Refusal::Missing),

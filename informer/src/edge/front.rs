@@ -2,7 +2,7 @@
 //! gRPC status; so the content type decides before any routing. Every request of either kind passes the one check here.
 
 use super::tls::{Caller, Guard};
-use super::{Edge, client, error, http as plain, link, workflow};
+use super::{Edge, client, error, http as plain, link, rest, workflow};
 use axum::body::Body;
 use http::header::{CONTENT_TYPE, WWW_AUTHENTICATE};
 use http::{HeaderValue, Request, Response, StatusCode, Version};
@@ -42,7 +42,7 @@ impl Front {
         let workflows = WorkflowServiceServer::new(workflow::Workflows::new(edge.clone()))
             .max_decoding_message_size(MESSAGE_BYTES)
             .max_encoding_message_size(MESSAGE_BYTES);
-        let http = plain::router(edge.clone());
+        let http = plain::router(edge.clone(), Arc::clone(&guard));
         let link = SidecarLinkServer::new(link::Links::new(edge))
             .max_decoding_message_size(MESSAGE_BYTES)
             .max_encoding_message_size(MESSAGE_BYTES);
@@ -89,12 +89,12 @@ impl Front {
 }
 
 /// What those ask who have no token: a balancer, which learns nothing but "alive", and a remote service that was given an attempt's own
-/// URL to report at.
+/// URL to report at. And whoever shows the token itself to have it confirmed.
 fn is_open(path: &str, grpc: bool) -> bool {
     if grpc {
         path.starts_with("/grpc.health.v1.Health/")
     } else {
-        path == "/healthz" || path.starts_with(plain::CALLBACK)
+        path == "/healthz" || path == rest::TOKEN || path.starts_with(plain::CALLBACK)
     }
 }
 

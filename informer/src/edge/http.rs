@@ -1,7 +1,8 @@
 //! The little that plain HTTP is told: who this is, that it lives, its metrics, a real 404 for the rest; and the callbacks of remote
 //! services.
 
-use super::{Edge, metrics};
+use super::tls::Guard;
+use super::{Edge, metrics, rest};
 use crate::shell;
 use axum::body::{Body, to_bytes};
 use axum::extract::{Path, State};
@@ -9,6 +10,7 @@ use axum::routing::{get, post};
 use http::{HeaderValue, Request, Response, StatusCode, header::CONTENT_TYPE};
 use proto::id::{AttemptId, Fence};
 use proto::v1::{self, informer_message::Message};
+use std::sync::Arc;
 
 /// Bytes of one callback: a status with a note or a result by reference. It goes down a link among assignments and cancels, which
 /// it must not hold up.
@@ -18,10 +20,11 @@ const WELCOME: &str =
     concat!("informer ", env!("CARGO_PKG_VERSION"), ": a gRPC service (informer.v1.Informer); see `informer --help`\n");
 /// Before the attempt at which a remote service reports.
 pub(super) const CALLBACK: &str = "/v1/callback/";
-const NOT_FOUND: &str = "no such page; there are /, /healthz, /metrics and /v1/callback/\n";
+const NOT_FOUND: &str = "no such page; there are /, /healthz, /metrics, /api/ (docs/rest.md) and /v1/callback/\n";
 
 /// The routes of plain HTTP.
-pub(super) fn router(edge: Edge) -> axum::Router {
+pub(super) fn router(edge: Edge, guard: Arc<Guard>) -> axum::Router {
+    let rest = rest::router(edge.clone(), guard);
     axum::Router::new()
         .route("/", get(|| async { line(StatusCode::OK, WELCOME) }))
         .route("/healthz", get(|| async { line(StatusCode::OK, "ok\n") }))
@@ -29,6 +32,7 @@ pub(super) fn router(edge: Edge) -> axum::Router {
         .route(&format!("{CALLBACK}{{attempt}}"), post(callback))
         .fallback(|| async { line(StatusCode::NOT_FOUND, NOT_FOUND) })
         .with_state(edge)
+        .merge(rest)
 }
 
 async fn scrape(State(edge): State<Edge>) -> Response<Body> {

@@ -8,7 +8,8 @@
 //!                        │                                           ├─ logs     (Logs ◀── relay ── SendLog)
 //!                        │                                           ├─ link     (Link)
 //!                        │                                           └─ health, reflection
-//!                        └─ all else ─ axum ─ http  (/, /healthz, /metrics, /v1/callback, 404)
+//!                        └─ all else ─ axum ─┬─ http  (/, /healthz, /metrics, /v1/callback, 404)
+//!                                            └─ rest  (/api)
 //! ```
 //!
 //! | module | holds |
@@ -19,6 +20,7 @@
 //! | `client`, `submit`, `array`, `list`, `many`, `watch`, `logs` | the service `Informer` |
 //! | `workflow` | the service `WorkflowService` |
 //! | `link` | the service `SidecarLink` |
+//! | `rest` | Conductor's REST interface |
 //! | `http`, `metrics`, `traffic` | what plain HTTP is told |
 //! | [`convert`] | wire messages to events, rows to wire messages |
 //! | `error` | every refusal with its code; `docs/errors.md` explains each |
@@ -36,6 +38,7 @@ mod list;
 pub(crate) mod logs;
 mod many;
 mod metrics;
+mod rest;
 mod stream;
 mod submit;
 #[cfg(test)]

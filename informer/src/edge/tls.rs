@@ -3,7 +3,7 @@
 use crate::server::Security;
 use arc_swap::{ArcSwap, ArcSwapOption};
 use http::HeaderMap;
-use http::header::AUTHORIZATION;
+use http::header::{AUTHORIZATION, HeaderName};
 use proto::dial::{Error, files, provider, roots};
 use rustls::ServerConfig;
 use rustls::server::WebPkiClientVerifier;
@@ -17,6 +17,8 @@ use tokio_rustls::TlsAcceptor;
 const ALPN: [&[u8]; 2] = [b"h2", b"http/1.1"];
 /// What stands before the token in a call's `authorization` (RFC 6750).
 const SCHEME: &str = "Bearer ";
+/// Where Conductor's clients put theirs, and nothing before it.
+const CONDUCTORS: HeaderName = HeaderName::from_static("x-authorization");
 
 /// Who calls, as far as the informer can tell. It stands in every request's extensions; today all that are let in may do the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,12 +101,23 @@ impl Guard {
 
     /// Looks at a call's token.
     pub(super) fn admit(&self, headers: &HeaderMap) -> Result<Caller, Refusal> {
-        let Some(token) = &self.token else { return Ok(Caller::Anyone) };
+        if self.token.is_none() {
+            return Ok(Caller::Anyone);
+        }
+        if let (None, Some(given)) = (headers.get(AUTHORIZATION), headers.get(CONDUCTORS)) {
+            return self.knows(given.as_bytes());
+        }
         let given = headers.get(AUTHORIZATION).ok_or(Refusal::Missing)?.as_bytes();
         let (scheme, given) = given.split_at_checked(SCHEME.len()).ok_or(Refusal::Missing)?;
         if !scheme.eq_ignore_ascii_case(SCHEME.as_bytes()) {
             return Err(Refusal::Missing);
         }
+        self.knows(given)
+    }
+
+    /// Looks at a token.
+    pub(super) fn knows(&self, given: &[u8]) -> Result<Caller, Refusal> {
+        let Some(token) = &self.token else { return Ok(Caller::Anyone) };
         if bool::from(hash(given).ct_eq(token.load().as_slice())) { Ok(Caller::Bearer) } else { Err(Refusal::Wrong) }
     }
 }
@@ -158,6 +171,9 @@ mod tests {
         for missing in [None, Some(""), Some("Basic 0123456789abcdef"), Some("0123456789abcdef")] {
             assert_eq!(admit(missing), Err(Refusal::Missing), "{missing:?}");
         }
+        let theirs = |value: &str| guard.admit(&HeaderMap::from_iter([(CONDUCTORS, value.parse().expect("a header"))]));
+        assert_eq!(theirs("0123456789abcdef"), Ok(Caller::Bearer));
+        assert_eq!(theirs("Bearer 0123456789abcdef"), Err(Refusal::Wrong));
         for wrong in ["Bearer ", "Bearer 0123456789abcde", "Bearer 0123456789abcdef0", "Bearer  0123456789abcdef"] {
             assert_eq!(admit(Some(wrong)), Err(Refusal::Wrong), "{wrong:?}");
         }

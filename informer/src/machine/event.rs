@@ -265,6 +265,19 @@ pub enum FlowEvent {
         /// What it says.
         update: WorkUpdate,
     },
+    /// A worker tells what it does, for those who look later.
+    WorkLogged {
+        /// Who waits.
+        ticket: Ticket,
+        /// The run.
+        run: RunId,
+        /// The step.
+        step: StepIx,
+        /// The run, if the store has it and the machine does not.
+        stored: Vec<StoredRun>,
+        /// The lines, each a JSON text; they are stored in the same batch.
+        lines: Vec<PayloadHandle>,
+    },
 }
 
 impl From<FlowEvent> for Event {

@@ -65,7 +65,7 @@ mod workflow;
 #[cfg(test)]
 mod stories;
 
-pub use self::workflow::{kin, wire_status, work_id};
+pub use self::workflow::{LOGGED, kin, wire_status, work_id};
 pub use effect::{Batch, Effect, HistoryEvent, PolledWork, Rejection, Reply, RunChange, TaskChange};
 pub use event::{
     EmittedChild, Event, FlowEvent, Held, HeldState, Hello, KeyHit, NewArray, NewRun, Now, Operation, PayloadHandle,

@@ -220,6 +220,12 @@ impl Core {
             ClientCall::Why { task, reply } => {
                 let _ = reply.send(self.machine.why(self.clock.now(), task));
             }
+            ClientCall::WhyRun { run, reply } => {
+                let _ = reply.send(self.machine.why_run(self.clock.now(), &run));
+            }
+            ClientCall::Queued { reply } => {
+                let _ = reply.send(self.machine.queued());
+            }
             ClientCall::Sidecars { all, reply } => {
                 let _ = reply.send(self.machine.sidecars(self.clock.now(), all));
             }
@@ -507,6 +513,7 @@ impl Core {
         let effects = self.compute(effects);
         self.outside.release(effects, &mut *self.reader)?;
         self.close_broken();
+        self.give_back();
         Ok(())
     }
 

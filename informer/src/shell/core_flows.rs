@@ -2,7 +2,7 @@
 
 use super::core::Core;
 use super::flows::{self, Bodies, FlowCall, Job, RunCall, What};
-use crate::machine::{Effect, FlowEvent, Rejection, Reply, RunId, StoredRun};
+use crate::machine::{Effect, FlowEvent, Rejection, Reply, RunId, StoredRun, WorkUpdate};
 use crate::store::Error;
 use tokio::sync::oneshot;
 
@@ -39,6 +39,11 @@ impl Core {
             What::Update { run, step, update } => {
                 let Some(stored) = self.family(&run)? else { return self.too_many(run, reply) };
                 FlowEvent::WorkUpdated { ticket: self.outside.ticket(reply), run, step, stored, update }
+            }
+            What::Log { run, step, lines } => {
+                // Only the run itself: a word about it reaches no other.
+                let stored = self.run_alone(&run)?;
+                FlowEvent::WorkLogged { ticket: self.outside.ticket(reply), run, step, stored, lines }
             }
         };
         self.apply_with(event, bodies);
@@ -84,6 +89,23 @@ impl Core {
         };
         stored.retain(|stored| !self.is_run_going(&stored.row.id));
         Ok(Some(stored))
+    }
+
+    /// A run, if the machine does not hold it.
+    fn run_alone(&mut self, run: &RunId) -> Result<Vec<StoredRun>, Error> {
+        if self.machine.holds_run(run) || self.is_run_going(run) {
+            return Ok(Vec::new());
+        }
+        Ok(flows::one(&mut *self.reader, &self.plans, run)?.into_iter().collect())
+    }
+
+    /// Gives tasks back to their queue whose taker has left before it could be told.
+    pub(super) fn give_back(&mut self) {
+        for work in self.outside.take_undelivered() {
+            let update = WorkUpdate::Yield { after_ms: 0, output: None };
+            let (run, step, stored) = (work.run, work.step, Vec::new());
+            self.apply(FlowEvent::WorkUpdated { ticket: flows::NOBODY, run, step, stored, update }.into());
+        }
     }
 
     /// The batch under way removes it.

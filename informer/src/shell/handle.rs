@@ -359,7 +359,7 @@ impl Handle {
         }
     }
 
-    async fn asked<T>(&self, call: impl FnOnce(oneshot::Sender<T>) -> ClientCall) -> Result<T, Error> {
+    pub(super) async fn asked<T>(&self, call: impl FnOnce(oneshot::Sender<T>) -> ClientCall) -> Result<T, Error> {
         let (reply, answer) = oneshot::channel();
         match self.inbox.clients.try_send(call(reply)) {
             Ok(()) => answer.await.map_err(|_| self.stopped()),

@@ -2,10 +2,11 @@
 
 use super::flows::{FlowCall, RunCall};
 use super::handle::NewTask;
-use crate::machine::{Event, Held, Hello, Reply, SessionId};
+use crate::machine::{Event, Held, Hello, Reply, RunId, SessionId};
 use crate::store::ItemChunk;
 use proto::id::{SidecarId, TaskId};
 use proto::{bounds, v1};
+use std::collections::BTreeMap;
 use tokio::sync::{mpsc, oneshot};
 
 /// Chunks of items waiting for the loop: 1 MiB. An upload that is faster than the disk waits here, and its client with it.
@@ -70,6 +71,8 @@ pub(super) enum ClientCall {
     DeleteExecutor { r#type: String, reply: oneshot::Sender<Reply> },
     Run(Box<RunCall>),
     Why { task: TaskId, reply: oneshot::Sender<Option<v1::WhyResponse>> },
+    WhyRun { run: RunId, reply: oneshot::Sender<Option<v1::WhyRunResponse>> },
+    Queued { reply: oneshot::Sender<BTreeMap<String, usize>> },
     Sidecars { all: bool, reply: oneshot::Sender<Vec<v1::Sidecar>> },
     SessionOf { sidecar: String, reply: oneshot::Sender<Option<SessionId>> },
     Send { session: SessionId, message: Box<v1::InformerMessage>, reply: oneshot::Sender<bool> },

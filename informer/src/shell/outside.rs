@@ -3,7 +3,7 @@
 use super::bodies::Bodies;
 use super::items::Items;
 use crate::failpoint;
-use crate::machine::{Effect, PayloadHandle, Reply, SessionId, Ticket};
+use crate::machine::{Effect, PayloadHandle, PolledWork, Reply, SessionId, Ticket};
 use crate::store::{Error, Read};
 use bytes::Bytes;
 use prost::Message as _;
@@ -30,6 +30,8 @@ pub(super) struct Outside {
     tickets: u64,
     /// Links dropped from this side that the machine does not know of yet.
     broken: Vec<SessionId>,
+    /// Tasks that were given to workers who have left.
+    undelivered: Vec<PolledWork>,
 }
 
 impl Outside {
@@ -56,6 +58,11 @@ impl Outside {
     /// Sessions that broke since the last call.
     pub(super) fn take_broken(&mut self) -> Vec<SessionId> {
         std::mem::take(&mut self.broken)
+    }
+
+    /// Tasks that nobody took since the last call.
+    pub(super) fn take_undelivered(&mut self) -> Vec<PolledWork> {
+        std::mem::take(&mut self.undelivered)
     }
 
     /// Sends down a link; says whether it was there and had room.
@@ -123,8 +130,10 @@ impl Outside {
             if let Effect::Reply { ticket, reply } = effect
                 && let Some(waiter) = self.waiters.remove(&ticket)
             {
-                // Whoever no longer waits finds the answer in the store.
-                let _ = waiter.send(reply);
+                // Whoever no longer waits finds the answer in the store; only a task would lie with nobody.
+                if let Err(Reply::Polled(tasks)) = waiter.send(reply) {
+                    self.undelivered.extend(tasks);
+                }
             }
             failpoint::hit("after-reply");
         }

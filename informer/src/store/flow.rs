@@ -1,12 +1,18 @@
 //! What the store tells of workflows: definitions, and runs with their steps.
 
 use super::{Error, SCAN_ROWS};
-use crate::machine::{RunId, RunKeyHit};
+use crate::machine::{PayloadHandle, RunId, RunKeyHit};
+use bytes::Bytes;
 use proto::bounds;
 use proto::store::{DefinitionRow, RunEventRow, RunRow, TaskDefinitionRow};
 use proto::v1::RunStatus;
 use std::collections::BTreeMap;
+use workflow::evaluate::Handle;
 use workflow::run::{PartRow, StepIx, StepRow};
+
+/// Bytes of inputs and outputs that one page of a search reads. A page then ends short, like one that has looked at [`SCAN_ROWS`]: some
+/// tenths of a second, in which a reader serves nobody else.
+const SCAN_BYTES: usize = 64 << 20;
 
 /// Which runs a search shows. Everything given must hold; the default shows all.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -31,6 +37,10 @@ pub struct RunFilter {
     pub started_before_unix_ms: Option<u64>,
     /// Runs whose reason contains this.
     pub reason: Option<String>,
+    /// Runs of which anything that people have written contains this: names, labels, the reason, input or output.
+    pub text: Option<String>,
+    /// Fields of the input, by path (`film.name`), each with this value; what is no text is compared as its JSON.
+    pub input: BTreeMap<String, String>,
     /// Rows wanted; 0 means the default, more than `bounds::PAGE` means `bounds::PAGE`.
     pub page_size: u32,
     /// Only runs whose ids are smaller than this one, which need not exist any more.
@@ -58,15 +68,84 @@ impl RunFilter {
             && self.started_before_unix_ms.is_none_or(|time| row.started_unix_ms < time)
             && self.reason.as_ref().is_none_or(|wanted| reason(row).is_some_and(|reason| reason.contains(wanted)))
     }
+
+    /// Whether bodies have to be read to know whether a run is shown.
+    fn reads_bodies(&self) -> bool {
+        self.text.is_some() || !self.input.is_empty()
+    }
+
+    /// Whether a run is shown that [`RunFilter::takes`] takes, by what its input and its output hold; and the bytes that were read for it.
+    fn finds<E>(
+        &self,
+        row: &RunRow,
+        body: &mut impl FnMut(PayloadHandle) -> Result<Option<Bytes>, E>,
+    ) -> Result<(bool, usize), E> {
+        let told = self.text.as_ref().is_none_or(|text| tells(row, text));
+        if told && self.input.is_empty() {
+            return Ok((true, 0));
+        }
+        let Ok(own) = serde_json::from_slice::<Own>(&row.body) else { return Ok((false, 0)) };
+        let mut read = |handle: Option<Handle>| handle.map_or(Ok(None), |handle| body(handle.0));
+        let input = read(own.input)?.unwrap_or_default();
+        let mut bytes = input.len();
+        if !self.input.is_empty() && !has_fields(&input, &self.input) {
+            return Ok((false, bytes));
+        }
+        let Some(text) = self.text.as_ref().filter(|_| !told) else { return Ok((true, bytes)) };
+        // As it stands in JSON, where a quote or a line's end is two characters.
+        let quoted = serde_json::Value::String(text.clone()).to_string();
+        let sought = &quoted.as_bytes()[1..quoted.len() - 1];
+        if contains(&input, sought) {
+            return Ok((true, bytes));
+        }
+        let output = read(own.output)?.unwrap_or_default();
+        bytes += output.len();
+        Ok((contains(&output, sought), bytes))
+    }
+}
+
+/// What of a run's own row a search asks for.
+#[derive(serde::Deserialize)]
+struct Own {
+    reason: Option<String>,
+    input: Option<Handle>,
+    output: Option<Handle>,
 }
 
 /// Why a run did not end well, as its own row tells.
 fn reason(row: &RunRow) -> Option<String> {
-    #[derive(serde::Deserialize)]
-    struct Reason {
-        reason: Option<String>,
-    }
-    serde_json::from_slice::<Reason>(&row.body).ok()?.reason
+    serde_json::from_slice::<Own>(&row.body).ok()?.reason
+}
+
+/// Whether a run's row itself contains the text.
+fn tells(row: &RunRow, text: &str) -> bool {
+    let words = [&row.id, &row.name, &row.owner, &row.correlation];
+    let labels = row.labels.iter().flat_map(|(key, value)| [key, value]);
+    words.into_iter().chain(labels).any(|word| word.contains(text))
+        || reason(row).is_some_and(|reason| reason.contains(text))
+}
+
+fn contains(body: &[u8], sought: &[u8]) -> bool {
+    sought.is_empty() || body.windows(sought.len()).any(|window| window == sought)
+}
+
+/// Whether a JSON object has all of these fields.
+fn has_fields(body: &[u8], wanted: &BTreeMap<String, String>) -> bool {
+    let Ok(body) = serde_json::from_slice::<serde_json::Value>(body) else { return false };
+    wanted.iter().all(|(path, wanted)| {
+        let mut at = Some(&body);
+        for name in path.split('.') {
+            at = at.and_then(|value| match name.parse::<usize>() {
+                Ok(index) if value.is_array() => value.get(index),
+                _ => value.get(name),
+            });
+        }
+        match at {
+            Some(serde_json::Value::String(text)) => text == wanted,
+            Some(value) => value.to_string() == *wanted,
+            None => false,
+        }
+    })
 }
 
 /// One page of a search: newest first by id.
@@ -80,19 +159,29 @@ pub struct RunPage {
 
 impl RunPage {
     /// Fills a page from rows in the order of a search; those after the bound of what is looked at are left for the next.
-    pub(crate) fn fill<E>(filter: &RunFilter, rows: impl Iterator<Item = Result<RunRow, E>>) -> Result<Self, E> {
+    pub(crate) fn fill<E>(
+        filter: &RunFilter,
+        rows: impl Iterator<Item = Result<RunRow, E>>,
+        mut body: impl FnMut(PayloadHandle) -> Result<Option<Bytes>, E>,
+    ) -> Result<Self, E> {
         let mut page = Self::default();
+        let mut read = 0;
         for (scanned, row) in (1..).zip(rows) {
             let row = row?;
             let id = row.id.clone();
-            if filter.takes(&row) {
+            let mut taken = filter.takes(&row);
+            if taken && filter.reads_bodies() {
+                let (found, bytes) = filter.finds(&row, &mut body)?;
+                (taken, read) = (found, read + bytes);
+            }
+            if taken {
                 if page.rows.len() == filter.rows() {
                     page.next = page.rows.last().map(|row| row.id.clone());
                     break;
                 }
                 page.rows.push(row);
             }
-            if scanned == SCAN_ROWS {
+            if scanned == SCAN_ROWS || read >= SCAN_BYTES {
                 page.next = Some(id);
                 break;
             }

@@ -7,7 +7,7 @@ use proto::{
     v1::{self, task_spec::Kind},
 };
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::{Problem, below, ms, read_bounded};
 use crate::cli::units::{Millis, Time};
@@ -20,12 +20,13 @@ pub(super) struct Kinds {
     pub(super) transcode: Option<Transcode>,
     pub(super) typed: Option<Typed>,
     pub(super) container: Option<Container>,
+    pub(super) http: Option<Http>,
 }
 
 impl Kinds {
     /// The one that is there.
     pub(super) fn wire(self, folder: &Path) -> Result<Kind, Problem> {
-        const TABLES: &str = "[command], [script], [service], [transcode], [typed], [container]";
+        const TABLES: &str = "[command], [script], [service], [transcode], [typed], [container], [http]";
         let wrong = |problem: String| Problem::Content { near: "", problem };
         let kinds = [
             self.command.map(|command| Ok(Kind::Command(v1::Command { argv: command.argv }))),
@@ -34,6 +35,7 @@ impl Kinds {
             self.transcode.map(|transcode| transcode.wire(folder).map(Kind::Transcode)),
             self.typed.map(|typed| typed.wire(folder).map(Kind::Typed)),
             self.container.map(|container| container.wire(folder).map(Kind::Container)),
+            self.http.map(|http| http.wire().map(Kind::Http)),
         ];
         let mut kinds = kinds.into_iter().flatten();
         match (kinds.next(), kinds.next()) {
@@ -166,6 +168,26 @@ enum Network {
     Host,
 }
 
+/// What `http_request` of Conductor's says, in the words of a task file; or `input`, the whole of it as the informer takes it.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Http {
+    input: Option<Value>,
+    uri: Option<String>,
+    method: Option<String>,
+    headers: Option<Value>,
+    body: Option<Value>,
+    #[serde(alias = "contentType")]
+    content_type: Option<String>,
+    accept: Option<Value>,
+    connect_timeout: Option<Time>,
+    connect_timeout_ms: Option<Millis>,
+    read_timeout: Option<Time>,
+    read_timeout_ms: Option<Millis>,
+    #[serde(alias = "expectStatus")]
+    expect_status: Option<Value>,
+}
+
 impl Script {
     fn wire(self, folder: &Path) -> Result<v1::Script, Problem> {
         let body = match (self.body, self.file) {
@@ -257,6 +279,36 @@ impl Typed {
             }
         };
         Ok(v1::Typed { r#type: self.r#type, input })
+    }
+}
+
+impl Http {
+    fn wire(self) -> Result<v1::Http, Problem> {
+        let wrong = |problem: &str| Problem::Content { near: "http", problem: problem.into() };
+        let timeout = |name, time: Option<Time>, millis: Option<Millis>| match time.is_some() || millis.is_some() {
+            true => ms(name, time, millis).map(|ms| Some(Value::from(ms))),
+            false => Ok(None),
+        };
+        let fields = [
+            ("uri", self.uri.map(Value::from)),
+            ("method", self.method.map(Value::from)),
+            ("headers", self.headers),
+            ("body", self.body),
+            ("contentType", self.content_type.map(Value::from)),
+            ("accept", self.accept),
+            ("connectionTimeOut", timeout("connect_timeout", self.connect_timeout, self.connect_timeout_ms)?),
+            ("readTimeOut", timeout("read_timeout", self.read_timeout, self.read_timeout_ms)?),
+            ("expectStatus", self.expect_status),
+        ];
+        let request: Map<String, Value> =
+            fields.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect();
+        let input = match self.input {
+            None if request.contains_key("uri") => serde_json::json!({"http_request": request}).to_string(),
+            None => return Err(wrong("a request needs `uri`")),
+            Some(_) if !request.is_empty() => return Err(wrong("`input` says all of it; leave the other keys out")),
+            Some(input) => super::array::text(input),
+        };
+        Ok(v1::Http { input })
     }
 }
 

@@ -205,6 +205,7 @@ struct Form {
     transcode: Option<kind::Transcode>,
     typed: Option<kind::Typed>,
     container: Option<kind::Container>,
+    http: Option<kind::Http>,
     inputs: Vec<files::Input>,
     outputs: Vec<files::Output>,
     array: Option<array::Array>,
@@ -320,6 +321,7 @@ impl Form {
             transcode: self.transcode,
             typed: self.typed,
             container: self.container,
+            http: self.http,
         };
         let kind = kinds.wire(folder)?;
         let on_disconnect = self.on_disconnect.map_or(v1::OnDisconnect::Unspecified, |what| match what {

@@ -192,6 +192,30 @@ fn a_container_reads_as_the_grpc_form() {
 }
 
 #[test]
+fn a_request_reads_as_conductors() {
+    let input = |text: &str| {
+        let Some(Kind::Http(http)) = parsed("a.toml", text)?.spec.kind else { panic!("none") };
+        Ok::<serde_json::Value, String>(serde_json::from_str(&http.input).expect("JSON"))
+    };
+    let text = "[http]\nuri = \"https://h/p\"\nmethod = \"POST\"\nheaders = { x-a = \"1\" }\nbody = { n = 1 }\n\
+                read_timeout = \"5s\"\nexpect_status = [200, 201]\n";
+    let request = serde_json::json!({"uri": "https://h/p", "method": "POST", "headers": {"x-a": "1"}, "body": {"n": 1},
+        "readTimeOut": 5000, "expectStatus": [200, 201]});
+    assert_eq!(input(text), Ok(serde_json::json!({"http_request": request})));
+    assert_eq!(
+        input("[http]\ninput = { http_request = { uri = \"http://h\" } }\n"),
+        Ok(serde_json::json!({"http_request": {"uri": "http://h"}}))
+    );
+    for (text, problem) in [
+        ("[http]\nmethod = \"GET\"\n", "a.toml:1: a request needs `uri`"),
+        ("[http]\nuri = \"http://h\"\ninput = \"{}\"\n", "a.toml:1: `input` says all of it"),
+    ] {
+        let error = input(text).expect_err(text);
+        assert!(error.starts_with(problem), "{error}");
+    }
+}
+
+#[test]
 fn garbage_is_refused_and_never_panics() {
     for text in ["\u{0}", "}{", "[[[[", "\"", "é=é", "a.b.c.d = 1\n", "{\"a\":{\"a\":{\"a\":1}}}"] {
         for name in ["x", "x.json", "x.toml"] {

@@ -4,11 +4,13 @@
 //! |---|---|
 //! | `definition` | `put`, `list`, `show`, `delete` |
 //! | `run` | `start`, `wait`, `get`, `history`, `search` |
+//! | `look` | `why`, `chart` |
 //! | `operate` | `pause`, `resume`, `terminate`, `retry`, `rerun`, `restart`, `skip`, `signal` |
 //! | `document` | what `--json` prints |
 
 mod definition;
 mod document;
+mod look;
 mod operate;
 mod run;
 
@@ -45,6 +47,10 @@ enum What {
     Get(run::Get),
     /// Tell what was done to a run
     History(run::History),
+    /// Say what each task of a run waits for
+    Why(look::Why),
+    /// Draw the flow chart of a run, or of a definition
+    Chart(look::Chart),
     /// List runs, newest first
     Search(run::Search),
     /// Let a run schedule nothing more
@@ -75,6 +81,8 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<u8, Error> {
         What::Wait(args) => run::wait(args, context).await,
         What::Get(args) => run::get(args, context).await,
         What::History(args) => run::history(args, context).await,
+        What::Why(args) => look::why(args, context).await,
+        What::Chart(args) => look::chart(args, context).await,
         What::Search(args) => run::search(args, context).await,
         What::Pause(args) => operate::pause(args, context).await,
         What::Resume(args) => operate::resume(args, context).await,

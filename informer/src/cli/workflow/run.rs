@@ -33,6 +33,9 @@ pub(super) struct Start {
     /// Starting again with this key and the same start gives the same run
     #[arg(long, value_name = "K")]
     key: Option<String>,
+    /// What becomes of a start whose key is known: `return` gives its run, `fail` refuses it
+    #[arg(long, value_name = "WHAT", requires = "key", value_enum, default_value_t = KnownKey::Return)]
+    on_known_key: KnownKey,
     /// An id of yours that it belongs to
     #[arg(long, value_name = "ID")]
     correlation: Option<String>,
@@ -51,6 +54,22 @@ pub(super) struct Start {
     /// Print the run as a JSON document
     #[arg(long)]
     json: bool,
+}
+
+/// What becomes of a start whose key is known.
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum KnownKey {
+    Return,
+    Fail,
+}
+
+impl From<KnownKey> for v1::KnownKey {
+    fn from(known: KnownKey) -> Self {
+        match known {
+            KnownKey::Return => Self::Return,
+            KnownKey::Fail => Self::Fail,
+        }
+    }
 }
 
 /// Arguments of `workflow wait`.
@@ -119,6 +138,12 @@ pub(super) struct Search {
     /// Whose reason contains this
     #[arg(long, value_name = "TEXT")]
     reason: Option<String>,
+    /// Of which names, labels, the reason, input or output contain this
+    #[arg(long, value_name = "TEXT")]
+    text: Option<String>,
+    /// With this field of the input, by its path (film.name); may be given more than once
+    #[arg(long = "input", value_name = "PATH=VALUE", value_parser = units::pair)]
+    input: Vec<(String, String)>,
     /// At most so many
     #[arg(long, value_name = "N", default_value_t = 100)]
     limit: usize,
@@ -141,6 +166,7 @@ pub(super) async fn start(args: Start, context: &Context) -> Result<u8, Error> {
         labels,
         priority: args.priority,
         definition: String::new(),
+        on_known_key: v1::KnownKey::from(args.on_known_key).into(),
     };
     let client = context.connect().await?;
     let attempted = format!("start workflow {}", request.name);
@@ -290,6 +316,8 @@ pub(super) async fn search(args: Search, context: &Context) -> Result<u8, Error>
         started_before_unix_ms: args.before.unwrap_or(0),
         parent: args.parent.unwrap_or_default(),
         reason: args.reason.unwrap_or_default(),
+        text: args.text.unwrap_or_default(),
+        input: args.input.into_iter().collect(),
         page_size: PAGE.min(u32::try_from(args.limit.max(1)).unwrap_or(PAGE)),
         page_token: String::new(),
     };

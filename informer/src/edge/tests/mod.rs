@@ -7,6 +7,7 @@ mod http;
 mod link;
 mod logs;
 mod operations;
+mod rest;
 mod stored;
 mod tasks;
 

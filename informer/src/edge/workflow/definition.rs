@@ -54,7 +54,7 @@ fn shown_task(row: TaskDefinitionRow) -> v1::TaskDefinition {
 }
 
 impl Workflows {
-    pub(super) async fn on_put_definition(
+    pub(in super::super) async fn on_put_definition(
         &self,
         request: v1::PutDefinitionRequest,
     ) -> Result<v1::PutDefinitionResponse, Error> {
@@ -63,7 +63,7 @@ impl Workflows {
         Ok(v1::PutDefinitionResponse { name: put.name, version: put.version, existed: put.existed, notes })
     }
 
-    pub(super) async fn on_get_definition(
+    pub(in super::super) async fn on_get_definition(
         &self,
         request: v1::GetDefinitionRequest,
     ) -> Result<v1::WorkflowDefinition, Error> {
@@ -73,7 +73,7 @@ impl Workflows {
         Ok(shown(row, true))
     }
 
-    pub(super) async fn on_list_definitions(
+    pub(in super::super) async fn on_list_definitions(
         &self,
         request: v1::ListDefinitionsRequest,
     ) -> Result<v1::ListDefinitionsResponse, Error> {
@@ -99,7 +99,7 @@ impl Workflows {
         })
     }
 
-    pub(super) async fn on_delete_definition(
+    pub(in super::super) async fn on_delete_definition(
         &self,
         request: v1::DeleteDefinitionRequest,
     ) -> Result<v1::DeleteDefinitionResponse, Error> {
@@ -107,7 +107,7 @@ impl Workflows {
         Ok(v1::DeleteDefinitionResponse { existed })
     }
 
-    pub(super) async fn on_put_task_definition(
+    pub(in super::super) async fn on_put_task_definition(
         &self,
         request: v1::PutTaskDefinitionRequest,
     ) -> Result<v1::PutTaskDefinitionResponse, Error> {
@@ -116,7 +116,7 @@ impl Workflows {
         Ok(v1::PutTaskDefinitionResponse { name: put.name, existed: put.existed, notes })
     }
 
-    pub(super) async fn on_get_task_definition(
+    pub(in super::super) async fn on_get_task_definition(
         &self,
         request: v1::GetTaskDefinitionRequest,
     ) -> Result<v1::TaskDefinition, Error> {
@@ -124,7 +124,7 @@ impl Workflows {
         row.map(shown_task).ok_or(Error::UnknownDefinition { name: request.name, version: 0 })
     }
 
-    pub(super) async fn on_list_task_definitions(
+    pub(in super::super) async fn on_list_task_definitions(
         &self,
         request: v1::ListTaskDefinitionsRequest,
     ) -> Result<v1::ListTaskDefinitionsResponse, Error> {
@@ -150,7 +150,7 @@ impl Workflows {
         Ok(answer)
     }
 
-    pub(super) async fn on_delete_task_definition(
+    pub(in super::super) async fn on_delete_task_definition(
         &self,
         request: v1::DeleteTaskDefinitionRequest,
     ) -> Result<v1::DeleteTaskDefinitionResponse, Error> {

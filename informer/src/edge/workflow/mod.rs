@@ -5,9 +5,11 @@
 //! | `definition` | what is registered |
 //! | `run` | starts, reads, searches |
 //! | `operate` | what is done to a run |
+//! | `look` | why a run stands, and its flow chart |
 //! | `show` | rows as clients see them |
 
 mod definition;
+mod look;
 mod operate;
 mod run;
 pub(super) mod show;
@@ -21,9 +23,10 @@ use proto::{bounds, v1};
 use serde_json::{Map, Value};
 use tonic::{Request, Response, Status};
 
-/// What clients call.
+/// What clients call. Cheap to clone.
+#[derive(Clone)]
 pub(crate) struct Workflows {
-    edge: Edge,
+    pub(super) edge: Edge,
 }
 
 impl Workflows {
@@ -159,6 +162,14 @@ impl WorkflowService for Workflows {
         request: Request<v1::RunHistoryRequest>,
     ) -> Result<Response<v1::RunHistoryResponse>, Status> {
         answer(self.on_run_history(request.into_inner()).await)
+    }
+
+    async fn why_run(&self, request: Request<v1::WhyRunRequest>) -> Result<Response<v1::WhyRunResponse>, Status> {
+        answer(self.on_why_run(request.into_inner()).await)
+    }
+
+    async fn chart(&self, request: Request<v1::ChartRequest>) -> Result<Response<v1::ChartResponse>, Status> {
+        answer(self.on_chart(request.into_inner()).await)
     }
 
     async fn search(

@@ -32,25 +32,28 @@ impl Workflows {
         Ok(answered(&self.edge.handle.operate_run(run_id(id)?, operation, key).await?))
     }
 
-    pub(super) async fn on_pause(&self, request: v1::RunRequest) -> Result<v1::RunAnswer, Error> {
+    pub(in super::super) async fn on_pause(&self, request: v1::RunRequest) -> Result<v1::RunAnswer, Error> {
         self.simply(&request.id, Operation::Pause, String::new()).await
     }
 
-    pub(super) async fn on_resume(&self, request: v1::RunRequest) -> Result<v1::RunAnswer, Error> {
+    pub(in super::super) async fn on_resume(&self, request: v1::RunRequest) -> Result<v1::RunAnswer, Error> {
         self.simply(&request.id, Operation::Resume, String::new()).await
     }
 
-    pub(super) async fn on_terminate(&self, request: v1::TerminateRunRequest) -> Result<v1::RunAnswer, Error> {
+    pub(in super::super) async fn on_terminate(
+        &self,
+        request: v1::TerminateRunRequest,
+    ) -> Result<v1::RunAnswer, Error> {
         let reason = check::reason(request.reason)?;
         let reason = Some(reason).filter(|reason| !reason.is_empty());
         self.simply(&request.id, Operation::Terminate { reason, tell: !request.quiet }, String::new()).await
     }
 
-    pub(super) async fn on_retry_run(&self, request: v1::RunRequest) -> Result<v1::RunAnswer, Error> {
+    pub(in super::super) async fn on_retry_run(&self, request: v1::RunRequest) -> Result<v1::RunAnswer, Error> {
         self.simply(&request.id, Operation::Retry, request.key).await
     }
 
-    pub(super) async fn on_rerun(&self, request: v1::RerunRequest) -> Result<v1::RunAnswer, Error> {
+    pub(in super::super) async fn on_rerun(&self, request: v1::RerunRequest) -> Result<v1::RunAnswer, Error> {
         let key = check::key(request.key)?.unwrap_or_default();
         let (from, input) = (text("from", request.from)?, body("input", &request.input)?);
         let operation = |input| Operation::Rerun { from, input };
@@ -58,19 +61,22 @@ impl Workflows {
         Ok(answered(&operated))
     }
 
-    pub(super) async fn on_restart(&self, request: v1::RestartRequest) -> Result<v1::RunAnswer, Error> {
+    pub(in super::super) async fn on_restart(&self, request: v1::RestartRequest) -> Result<v1::RunAnswer, Error> {
         let key = check::key(request.key)?.unwrap_or_default();
         Ok(answered(&self.edge.handle.restart_run(run_id(&request.id)?, request.latest, key).await?))
     }
 
-    pub(super) async fn on_skip(&self, request: v1::SkipRequest) -> Result<v1::RunAnswer, Error> {
+    pub(in super::super) async fn on_skip(&self, request: v1::SkipRequest) -> Result<v1::RunAnswer, Error> {
         let (reference, output) = (reference(request.reference)?, body("output", &request.output)?);
         let operation = |output| Operation::Skip { reference, output };
         let run = run_id(&request.id)?;
         Ok(answered(&self.edge.handle.operate_run_with(run, output.as_ref(), String::new(), operation).await?))
     }
 
-    pub(super) async fn on_update_task(&self, request: v1::UpdateTaskRequest) -> Result<v1::RunAnswer, Error> {
+    pub(in super::super) async fn on_update_task(
+        &self,
+        request: v1::UpdateTaskRequest,
+    ) -> Result<v1::RunAnswer, Error> {
         let status = match request.status.as_str() {
             "" => TaskStatus::Completed,
             word => show::status(word).ok_or_else(|| {

@@ -23,7 +23,7 @@ impl From<StartError> for Error {
 }
 
 impl Workflows {
-    pub(super) async fn on_start(&self, request: v1::StartRunRequest) -> Result<v1::StartRunResponse, Error> {
+    pub(in super::super) async fn on_start(&self, request: v1::StartRunRequest) -> Result<v1::StartRunResponse, Error> {
         check::label_filter(&request.labels)?;
         if request.labels.len() > LABELS {
             let problem = format!("{} entries are over the bound", request.labels.len());
@@ -49,21 +49,32 @@ impl Workflows {
             priority: request.priority,
             key: check::key(request.key)?,
         };
+        let known_fails = match v1::KnownKey::try_from(request.on_known_key) {
+            Ok(v1::KnownKey::Unspecified | v1::KnownKey::Return) => false,
+            Ok(v1::KnownKey::Fail) => true,
+            Err(_) => {
+                let problem = format!("{} is none", request.on_known_key);
+                return Err(fault("on_known_key", problem, "use the numbers of informer.v1.KnownKey"));
+            }
+        };
         let (run, existed) = self.edge.handle.start_run(new).await?;
+        if existed && known_fails {
+            return Err(Error::KnownKey(run.to_string()));
+        }
         Ok(v1::StartRunResponse { id: run.to_string(), existed })
     }
 
-    pub(super) async fn row(&self, id: &RunId) -> Result<RunRow, Error> {
+    pub(in super::super) async fn row(&self, id: &RunId) -> Result<RunRow, Error> {
         let row = self.edge.handle.run(id).await?;
         row.ok_or_else(|| Error::UnknownRun(id.to_string()))
     }
 
-    pub(super) async fn on_get(&self, request: v1::GetRunRequest) -> Result<v1::Run, Error> {
+    pub(in super::super) async fn on_get(&self, request: v1::GetRunRequest) -> Result<v1::Run, Error> {
         show::whole(&self.edge.handle, &self.row(&run_id(&request.id)?).await?).await
     }
 
     /// The run once it is over: read again after each of its changes.
-    pub(super) async fn on_wait(&self, request: v1::GetRunRequest) -> Result<v1::Run, Error> {
+    pub(in super::super) async fn on_wait(&self, request: v1::GetRunRequest) -> Result<v1::Run, Error> {
         let id = run_id(&request.id)?;
         // Before the first look: what changes after it is told.
         let mut changes = self.edge.handle.run_changes();
@@ -86,7 +97,7 @@ impl Workflows {
         }
     }
 
-    pub(super) async fn on_tasks(&self, request: v1::RunTasksRequest) -> Result<v1::RunTasksResponse, Error> {
+    pub(in super::super) async fn on_tasks(&self, request: v1::RunTasksRequest) -> Result<v1::RunTasksResponse, Error> {
         let id = run_id(&request.id)?;
         let limit = check::page_size(request.page_size)? as usize;
         let from = token(&request.page_token)?;
@@ -105,7 +116,10 @@ impl Workflows {
         Ok(v1::RunTasksResponse { tasks, next_page_token: next.unwrap_or_default() })
     }
 
-    pub(super) async fn on_run_history(&self, request: v1::RunHistoryRequest) -> Result<v1::RunHistoryResponse, Error> {
+    pub(in super::super) async fn on_run_history(
+        &self,
+        request: v1::RunHistoryRequest,
+    ) -> Result<v1::RunHistoryResponse, Error> {
         let id = run_id(&request.id)?;
         let limit = check::page_size(request.page_size)?;
         self.row(&id).await?;
@@ -124,7 +138,10 @@ impl Workflows {
         Ok(v1::RunHistoryResponse { events: events.collect(), next_page_token: next.unwrap_or_default() })
     }
 
-    pub(super) async fn on_search(&self, request: v1::SearchRunsRequest) -> Result<v1::SearchRunsResponse, Error> {
+    pub(in super::super) async fn on_search(
+        &self,
+        request: v1::SearchRunsRequest,
+    ) -> Result<v1::SearchRunsResponse, Error> {
         let page = self.edge.handle.runs(filter(request)?).await?;
         Ok(v1::SearchRunsResponse {
             runs: page.rows.iter().map(show::run).collect(),
@@ -143,6 +160,10 @@ fn token(token: &str) -> Result<u32, Error> {
 
 fn filter(request: v1::SearchRunsRequest) -> Result<RunFilter, Error> {
     check::label_filter(&request.labels)?;
+    if request.input.len() > bounds::LABELS {
+        let problem = format!("{} fields are over the bound", request.input.len());
+        return Err(fault("input", problem, &format!("use at most {}", bounds::LABELS)));
+    }
     let given = |text: String| Some(text).filter(|text| !text.is_empty());
     let time = |unix_ms: u64| Some(unix_ms).filter(|unix_ms| *unix_ms > 0);
     let statuses = request.statuses.iter().map(|status| match v1::RunStatus::try_from(*status) {
@@ -160,6 +181,8 @@ fn filter(request: v1::SearchRunsRequest) -> Result<RunFilter, Error> {
         started_after_unix_ms: time(request.started_after_unix_ms),
         started_before_unix_ms: time(request.started_before_unix_ms),
         reason: given(request.reason),
+        text: given(request.text),
+        input: request.input,
         page_size: check::page_size(request.page_size)?,
         before: given(request.page_token),
     })

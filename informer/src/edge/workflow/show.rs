@@ -15,12 +15,12 @@ use workflow::run::{StepRow, TaskStatus};
 const BODY_BYTES: usize = bounds::MESSAGE_BYTES / 4;
 
 /// Bytes that are UTF-8, as everything is that we store as JSON.
-pub(super) fn text(bytes: &[u8]) -> String {
+pub(in super::super) fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
 /// What a run's own row tells; `None`: it is none of ours.
-pub(super) fn own(row: &RunRow) -> Option<workflow::run::RunRow> {
+pub(in super::super) fn own(row: &RunRow) -> Option<workflow::run::RunRow> {
     serde_json::from_slice(&row.body).ok()
 }
 
@@ -76,7 +76,7 @@ pub(in super::super) async fn whole(handle: &Handle, row: &RunRow) -> Result<v1:
 }
 
 /// The steps that show, without their bodies.
-pub(super) fn tasks<'s>(row: &'s RunRow, steps: &'s Steps) -> impl Iterator<Item = v1::RunTask> + 's {
+pub(in super::super) fn tasks<'s>(row: &'s RunRow, steps: &'s Steps) -> impl Iterator<Item = v1::RunTask> + 's {
     let shown = steps.steps.iter().filter(|step| step.mapped || step.is_live());
     shown.filter_map(move |step| task(&row.id, step, steps))
 }
@@ -108,14 +108,14 @@ fn task(run: &str, step: &StepRow, steps: &Steps) -> Option<v1::RunTask> {
         child: step.child.clone().unwrap_or_default(),
         task: if works { crate::machine::work_id(run, step).to_string() } else { String::new() },
         worker: step.worker.clone().unwrap_or_default(),
-        iteration: step.iteration,
+        iteration: if step.iteration > 0 { step.iteration } else { step.scope.last().copied().unwrap_or(0) },
         due_unix_ms: step.due_ms.filter(|_| step.is_live()).unwrap_or(0),
         ..v1::RunTask::default()
     })
 }
 
 /// Fills bodies in, until a page is full.
-pub(super) fn fill(
+pub(in super::super) fn fill(
     tasks: &mut [v1::RunTask],
     steps: &BTreeMap<String, &StepRow>,
     found: &BTreeMap<PayloadHandle, Bytes>,
@@ -144,7 +144,7 @@ pub(super) fn fill(
 }
 
 /// Conductor's spelling of a status.
-pub(super) fn status(word: &str) -> Option<TaskStatus> {
+pub(in super::super) fn status(word: &str) -> Option<TaskStatus> {
     use TaskStatus as S;
     let all = [S::InProgress, S::Completed, S::Failed, S::FailedWithTerminalError];
     all.into_iter().find(|status| status.as_str() == word)

@@ -16,6 +16,7 @@
 //! | `admission` | how much of one name may run, or start, at once |
 //! | `operate` | what clients want of a run |
 //! | `definition` | registered definitions: their versions, never their contents |
+//! | `why` | why a run stands where it stands |
 //! | `rows` | what is committed, what is loaded, and what is forgotten |
 //! | `check` | every invariant of runs |
 //!
@@ -29,8 +30,10 @@ mod queue;
 mod route;
 mod rows;
 mod start;
+mod why;
 mod work;
 
+pub use queue::LOGGED;
 pub use route::kin;
 pub use rows::wire_status;
 pub(super) use start::Answered;
@@ -202,6 +205,9 @@ impl Machine {
             }
             FlowEvent::WorkUpdated { ticket, run, step, stored, update } => {
                 self.on_work_updated(cx, ticket, (run, step), stored, update);
+            }
+            FlowEvent::WorkLogged { ticket, run, step, stored, lines } => {
+                self.on_work_logged(cx, ticket, (run, step), (stored, lines));
             }
         }
     }

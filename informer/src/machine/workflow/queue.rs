@@ -10,14 +10,18 @@
 //! Nothing of it is stored: the step's row says whether it is taken and by whom, and after a start it is all asked for again.
 
 use super::super::effect::{Effect, PolledWork, Rejection, Reply};
-use super::super::event::{RunId, StoredRun, Ticket, WorkUpdate};
+use super::super::event::{Now, PayloadHandle, RunId, StoredRun, Ticket, WorkUpdate};
 use super::super::load::on_mono;
 use super::super::timer::Timer;
 use super::super::{Cx, Machine};
 use super::{Nr, StepOf, moment};
 use proto::bounds;
+use proto::time::span;
 use std::collections::{BTreeMap, BTreeSet};
 use workflow::run::{Event as RunEvent, Outcome, StepIx, TaskEnd, TaskStatus, Work};
+
+/// The kind of a line in a run's history that a worker has logged: its detail is the step, its payload the text.
+pub const LOGGED: &str = "logged";
 
 /// A task's place in its queue: higher priority first, then first come.
 type Place = (std::cmp::Reverse<i32>, u64);
@@ -289,6 +293,63 @@ impl Machine {
             },
         };
         cx.effects.push(Effect::Reply { ticket, reply });
+    }
+
+    /// Keeps what a worker tells, as lines of the run's history: until half of it is full, so that no talkative worker leaves nothing of
+    /// what was done to the run.
+    pub(in super::super) fn on_work_logged(
+        &mut self,
+        cx: &mut Cx<'_>,
+        ticket: Ticket,
+        (run, step): (RunId, StepIx),
+        (stored, lines): (Vec<StoredRun>, Vec<PayloadHandle>),
+    ) {
+        self.hydrate_runs(stored);
+        let held = self.flows.find(&run).and_then(|nr| Some((nr, self.flows.runs.get(&nr)?)));
+        let reply = match held {
+            None => Reply::Rejected(Rejection::UnknownRun { run }),
+            Some((_, held)) if held.run.step(step).is_none() => {
+                Reply::WorkUpdated { ignored: Some("the workflow has no such task") }
+            }
+            Some((nr, held)) => {
+                let room = (bounds::RUN_EVENTS / 2).saturating_sub(held.history) as usize;
+                for line in lines.iter().take(room) {
+                    self.note_event(cx, nr, LOGGED, step.to_string(), line.to_vec());
+                }
+                let ignored = (lines.len() > room).then_some("the run has as many lines as are kept");
+                Reply::WorkUpdated { ignored }
+            }
+        };
+        cx.effects.push(Effect::Reply { ticket, reply });
+    }
+
+    /// How many tasks of each name wait for a worker.
+    #[must_use]
+    pub fn queued(&self) -> BTreeMap<String, usize> {
+        self.flows.queues.waiting.iter().map(|(name, waiting)| (name.clone(), waiting.len())).collect()
+    }
+
+    /// Why a worker has not taken a step's work, or who has it; `None`: it is in no queue.
+    pub(super) fn why_queued(&self, now: Now, at: StepOf) -> Option<String> {
+        let item = self.flows.queues.items.get(&at)?;
+        let name = &item.work.name;
+        let left = |until: u64| span(until.saturating_sub(now.mono_ms));
+        Some(match &item.state {
+            State::Delayed { until } => format!("it goes to the queue {name:?} in {}", left(*until)),
+            State::Waiting { place, .. } => {
+                let waiting = self.flows.queues.waiting.get(name);
+                let ahead = waiting.map_or(0, |waiting| waiting.range(..*place).count());
+                let gives_up = match &item.state {
+                    State::Waiting { until: Some(until), .. } => format!("; it gives up in {}", left(*until)),
+                    _ => String::new(),
+                };
+                format!("no worker has polled for {name:?} since it was ready, and {ahead} wait before it{gives_up}")
+            }
+            State::Taken { worker, until: None } => format!("worker {worker:?} has it"),
+            State::Taken { worker, until: Some(until) } => {
+                format!("worker {worker:?} has it, and is to say something within {}", left(*until))
+            }
+        })
     }
 
     fn update_work(

@@ -90,7 +90,7 @@ impl Machine {
         self.note_event(cx, nr, kind, detail.into(), Vec::new());
     }
 
-    fn note_event(&mut self, cx: &Cx<'_>, nr: Nr, kind: &'static str, detail: String, payload: Vec<u8>) {
+    pub(super) fn note_event(&mut self, cx: &Cx<'_>, nr: Nr, kind: &'static str, detail: String, payload: Vec<u8>) {
         self.touch_run(nr);
         let Some(held) = self.flows.runs.get_mut(&nr) else { return };
         held.history += 1;

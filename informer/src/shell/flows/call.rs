@@ -55,6 +55,11 @@ pub(in super::super) enum What {
         step: StepIx,
         update: WorkUpdate,
     },
+    Log {
+        run: RunId,
+        step: StepIx,
+        lines: Vec<PayloadHandle>,
+    },
 }
 
 /// What the evaluator says.

@@ -11,12 +11,13 @@ use crate::shell::message::ClientCall;
 use crate::store::{RunFilter, RunPage};
 use bytes::Bytes;
 use proto::store::{DefinitionRow, RunEventRow, RunRow, TaskDefinitionRow};
-use proto::v1::RunStatus;
+use proto::v1::{self, RunStatus};
 use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use tokio::sync::broadcast;
+use workflow::chart::Chart;
 use workflow::definition::{Definition, Note, Refused, TaskDef};
 use workflow::plan::Plan;
 use workflow::run::{StepIx, StepRow};
@@ -364,6 +365,37 @@ impl Handle {
         }
     }
 
+    /// Keeps what a worker tells of its task, in the history of its run; says why not all was kept, if so.
+    ///
+    /// # Errors
+    /// [`Error::Rejected`], [`Error::Busy`], [`Error::Stopped`].
+    pub async fn log_work(&self, run: RunId, step: StepIx, lines: Vec<String>) -> Result<Option<&'static str>, Error> {
+        let bodies: Vec<_> = lines.into_iter().map(|line| stored(&Value::String(line))).collect();
+        let bodies: Bodies = bodies.into_iter().map(|(handle, body)| (handle.0, body)).collect();
+        let lines = bodies.iter().map(|(handle, _)| *handle).collect();
+        match self.call_flows(What::Log { run, step, lines }, bodies).await? {
+            Reply::WorkUpdated { ignored } => Ok(ignored),
+            other => Err(unexpected(other)),
+        }
+    }
+
+    /// What each task of a run waits for. `None`: it is over, or there is no such run.
+    ///
+    /// # Errors
+    /// [`Error::Busy`], [`Error::Stopped`].
+    pub async fn why_run(&self, run: &RunId) -> Result<Option<v1::WhyRunResponse>, Error> {
+        let run = Arc::clone(run);
+        self.asked(|reply| ClientCall::WhyRun { run, reply }).await
+    }
+
+    /// How many tasks of each name wait for a worker that polls.
+    ///
+    /// # Errors
+    /// [`Error::Busy`], [`Error::Stopped`].
+    pub async fn queued(&self) -> Result<BTreeMap<String, usize>, Error> {
+        self.asked(|reply| ClientCall::Queued { reply }).await
+    }
+
     async fn call_flows(&self, what: What, bodies: Bodies) -> Result<Reply, Error> {
         self.decided(|reply| ClientCall::Run(Box::new(RunCall { what, bodies, reply }))).await
     }
@@ -397,6 +429,28 @@ impl Handle {
             let steps = reader.run_steps(&run, from, limit)?;
             let (laid, _) = stored_runs::laid(reader, &plans, &row)?;
             Ok(Some(Steps { steps, plans: laid.into_iter().map(|laid| laid.plan).collect() }))
+        })
+        .await
+    }
+
+    /// The flow chart of a run. `None`: there is no such run. Only a few are made at once: each reads all steps of its run.
+    ///
+    /// # Errors
+    /// [`Error::Store`], [`Error::Stopped`].
+    pub async fn chart(&self, run: &RunId) -> Result<Option<Chart>, Error> {
+        let (run, plans) = (Arc::clone(run), Arc::clone(&self.plans));
+        self.read(move |reader| stored_runs::chart(reader, &plans, &run)).await
+    }
+
+    /// The flow chart of a definition alone, of its latest version or that one. `None`: there is no such definition.
+    ///
+    /// # Errors
+    /// [`Error::Store`], [`Error::Stopped`].
+    pub async fn chart_of(&self, name: String, version: Option<u32>) -> Result<Option<Chart>, Error> {
+        self.read(move |reader| {
+            let Some(row) = reader.definition(&name, version)? else { return Ok(None) };
+            let parsed = versioned(&row).and_then(|json| Definition::parse(&json).ok());
+            Ok(parsed.map(|definition| Chart::of_plan(&Arc::new(Plan::of(definition.value)))))
         })
         .await
     }

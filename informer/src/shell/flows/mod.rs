@@ -18,11 +18,11 @@ mod stock;
 mod stored;
 mod template;
 
-pub(super) use call::{Bodies, FlowCall, RunCall, What};
+pub(super) use call::{Bodies, FlowCall, NOBODY, RunCall, What};
 pub(super) use evaluator::{Evaluator, Job};
 pub use handle::{NewStart, Operated, Put, PutError, RunChanged, StartError, Steps};
 pub(super) use prepare::Plans;
-pub(super) use stored::{family, live};
+pub(super) use stored::{family, live, one};
 pub use template::check_task;
 
 use crate::scripts::{Pool, scripts_of};

@@ -9,6 +9,7 @@ use proto::store::RunRow;
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
+use workflow::chart::Chart;
 use workflow::evaluate::{Bodies as _, Handle};
 use workflow::run::{Run, StepRow};
 
@@ -77,20 +78,36 @@ fn of_row(reader: &mut dyn Read, plans: &Plans, mut row: RunRow) -> Result<Store
     let id = row.id.clone();
     let strange = |why: String| damaged(&id, why);
     let own = serde_json::from_slice(&body).map_err(|error| strange(error.to_string()))?;
+    let steps = steps(reader, &row.id)?;
     let (laid, parts) = laid(reader, plans, &row)?;
-    let mut steps: Vec<StepRow> = Vec::new();
-    loop {
-        let from = steps.last().map_or(0, |step| step.step + 1);
-        let page = reader.run_steps(&row.id, from, STEPS)?;
-        let more = page.len() == STEPS;
-        steps.extend(page);
-        if !more {
-            break;
-        }
-    }
     let (plans, templates) = laid.into_iter().map(|laid| (laid.plan, laid.templates)).unzip();
     let run = Run::load(own, steps, parts, plans).map_err(|error| strange(error.to_string()))?;
     Ok(StoredRun { row, run: Box::new(run), templates })
+}
+
+/// All steps of a run.
+fn steps(reader: &mut dyn Read, run: &str) -> Result<Vec<StepRow>, Error> {
+    let mut steps: Vec<StepRow> = Vec::new();
+    loop {
+        let from = steps.last().map_or(0, |step| step.step + 1);
+        let page = reader.run_steps(run, from, STEPS)?;
+        let more = page.len() == STEPS;
+        steps.extend(page);
+        if !more {
+            return Ok(steps);
+        }
+    }
+}
+
+/// The flow chart of a run, if the store has it.
+pub(super) fn chart(reader: &mut dyn Read, plans: &Plans, id: &str) -> Result<Option<Chart>, Error> {
+    let Some(row) = reader.run(id)? else { return Ok(None) };
+    // The steps first: a plan only grows, so that whatever a step names is there.
+    let steps = steps(reader, id)?;
+    let (laid, _) = laid(reader, plans, &row)?;
+    let plans: Vec<_> = laid.into_iter().map(|laid| laid.plan).collect();
+    let own = serde_json::from_slice(&row.body).map_err(|error| damaged(id, error.to_string()))?;
+    Ok(Some(Chart::of_rows(&own, &steps, &plans)))
 }
 
 /// The plans of a run: of its definition, and of each part.

@@ -3,18 +3,22 @@
 use super::{Open, World, change, payload, row};
 use crate::machine::{Batch, PayloadHandle, RunChange, RunId, RunKeyHit};
 use crate::store::{Commit, Error, RunFilter};
+use bytes::Bytes;
 use proto::store::{DefinitionRow, RunEventRow, RunRow, TaskDefinitionRow, TaskRow};
 use proto::v1::{RunStatus, TaskState};
+use serde_json::json;
+use sha2::{Digest as _, Sha256};
 use workflow::evaluate::Handle;
 use workflow::run::{PartRow, StepRow};
 
-pub(super) const PARTS: [fn(Open); 8] = [
+pub(super) const PARTS: [fn(Open); 9] = [
     definitions_are_read_by_version_and_replaced,
     a_run_comes_back_with_its_steps_parts_and_lines,
     only_runs_that_are_not_over_are_live,
     a_runs_key_is_its_own,
     a_runs_row_is_inserted_once,
     searches_select_and_page,
+    searches_look_into_inputs_and_outputs,
     bodies_are_held_by_runs_and_tasks_alike,
     a_pruned_run_leaves_nothing_and_a_child_stays_with_its_parent,
 ];
@@ -197,6 +201,12 @@ fn searches_select_and_page(mut open: Open) {
     assert_eq!(only(RunFilter { started_before_unix_ms: Some(5), ..all.clone() }), [""; 0]);
     assert_eq!(only(RunFilter { reason: Some("broke".into()), ..all.clone() }).len(), 4);
     assert_eq!(only(RunFilter { version: Some(2), ..all.clone() }), [""; 0]);
+    let text = |text: &str| RunFilter { text: Some(text.into()), ..RunFilter::default() };
+    let mut only = |filter: RunFilter| ids(&mut world, &filter);
+    assert_eq!(only(text("c1")), ["b"]);
+    assert_eq!(only(text("fil")), ["b"]);
+    assert_eq!(only(text("day")), ["c"]);
+    assert_eq!(only(text("nowhere")), [""; 0]);
     let page = world.reader.runs(&RunFilter { page_size: 3, ..all.clone() }).unwrap();
     assert_eq!((page.rows.len(), page.next.as_deref()), (3, Some("a.0")));
     assert_eq!(ids(&mut world, &RunFilter { before: page.next, ..all }), ["a"]);
@@ -261,4 +271,44 @@ fn a_pruned_run_leaves_nothing_and_a_child_stays_with_its_parent(mut open: Open)
     let labels = [("film".to_owned(), "x".to_owned())].into();
     assert_eq!(ids(&mut world, &RunFilter { labels, ..RunFilter::default() }), [""; 0]);
     start(&mut world, &[old]);
+}
+
+fn searches_look_into_inputs_and_outputs(mut open: Open) {
+    let mut world = World::open(&mut open);
+    let body = |json: serde_json::Value| {
+        let text = json.to_string();
+        (Handle(Sha256::digest(&text).into()), Bytes::from(text))
+    };
+    let (film, other) = (body(json!({"film": {"name": "a \"b\""}, "n": 3, "list": [7]})), body(json!({"n": 4})));
+    let result = body(json!({"frames": 99}));
+    let of = |id: &str, input: Handle, output: Option<Handle>| {
+        let mut row = run(id, RunStatus::Running);
+        let mut own: serde_json::Value = serde_json::from_slice(&row.body).unwrap();
+        own["input"] = json!(input);
+        own["output"] = json!(output);
+        row.body = own.to_string().into_bytes();
+        RunChange {
+            holds: [Some(input), output].into_iter().flatten().map(|handle| handle.0).collect(),
+            ..changed(row, true)
+        }
+    };
+    let batch = Batch {
+        runs: vec![of("a", film.0, Some(result.0)), of("b", other.0, None)],
+        bodies: [film, other, result].map(|(handle, body)| (handle.0, body)).into(),
+        ..Batch::default()
+    };
+    world.try_commit(batch).unwrap();
+    let mut text = |text: &str| ids(&mut world, &RunFilter { text: Some(text.into()), ..RunFilter::default() });
+    assert_eq!(text("frames"), ["a"]);
+    assert_eq!(text("a \"b\""), ["a"], "as people write it, not as JSON does");
+    assert_eq!(text("\"n\""), [""; 0]);
+    let mut with = |pairs: &[(&str, &str)]| {
+        let input = pairs.iter().map(|(path, value)| ((*path).to_owned(), (*value).to_owned())).collect();
+        ids(&mut world, &RunFilter { input, ..RunFilter::default() })
+    };
+    assert_eq!(with(&[("film.name", "a \"b\"")]), ["a"]);
+    assert_eq!(with(&[("n", "4")]), ["b"]);
+    assert_eq!(with(&[("list.0", "7"), ("n", "3")]), ["a"]);
+    assert_eq!(with(&[("list.0", "7"), ("n", "4")]), [""; 0]);
+    assert_eq!(with(&[("film.nothing", "")]), [""; 0]);
 }

@@ -183,11 +183,11 @@ impl ReadFlows for MemoryReader {
     }
 
     fn runs(&mut self, filter: &RunFilter) -> Result<RunPage, Error> {
-        self.flows(|flows| {
-            let until = filter.before.clone().map_or(Bound::Unbounded, Bound::Excluded);
-            let older = flows.runs.range((Bound::Unbounded, until)).rev();
-            RunPage::fill(filter, older.map(|(_, row)| Ok(row.clone())))
-        })?
+        let disk = self.shared.lock();
+        let until = filter.before.clone().map_or(Bound::Unbounded, Bound::Excluded);
+        let older = disk.state.flows.runs.range((Bound::Unbounded, until)).rev();
+        let body = |handle| Ok(disk.state.payloads.get(&handle).cloned());
+        RunPage::fill(filter, older.map(|(_, row)| Ok(row.clone())), body)
     }
 
     fn run_steps(&mut self, id: &str, from: StepIx, limit: usize) -> Result<Vec<StepRow>, Error> {

@@ -1,5 +1,6 @@
 //! Queries about workflows.
 
+use super::body;
 use super::fault::damaged;
 use super::read::Reader;
 use super::write::int;
@@ -77,7 +78,8 @@ impl ReadFlows for Reader {
         let failed = |error| self.failed(error);
         let mut statement = self.db().prepare_cached(&sql).map_err(failed)?;
         let found = statement.query_map(params_from_iter(values), |row| row.get::<_, Vec<u8>>(0)).map_err(failed)?;
-        RunPage::fill(filter, found.map(|body| self.decode("a row of runs", &body.map_err(failed)?)))
+        let rows = found.map(|body| self.decode("a row of runs", &body.map_err(failed)?));
+        RunPage::fill(filter, rows, |handle| Ok(body::read(self.db(), self.path(), &[handle])?.remove(&handle)))
     }
 
     fn run_steps(&mut self, id: &str, from: StepIx, limit: usize) -> Result<Vec<StepRow>, Error> {

@@ -121,3 +121,102 @@ fn a_terminated_run_leaves_nothing_in_the_queue() {
     let work = flow.poll("a", 0).remove(0);
     assert_eq!(&*work.run, "r2", "its place is another's");
 }
+
+/// The reason that `why` tells of a run's only task.
+fn why(flow: &Flow, run: &str) -> String {
+    let why = flow.world.machine.why_run(flow.world.now, run).expect("it is held");
+    let [task] = why.tasks.as_slice() else { panic!("not one task: {why:?}") };
+    assert_eq!((task.id.as_str(), task.reference.as_str(), why.more), (format!("{run}.0").as_str(), "a", 0));
+    task.why.clone()
+}
+
+#[test]
+fn why_tells_what_each_task_waits_for() {
+    let mut flow = Flow::new();
+    flow.define("w", json!([limited(&json!({"concurrentExecLimit": 1}))]));
+    flow.start("r1", "w", json!({}));
+    flow.start("r2", "w", json!({}));
+    assert!(why(&flow, "r1").contains("no worker has polled for \"a\""), "{}", why(&flow, "r1"));
+    assert!(why(&flow, "r2").contains("concurrentExecLimit; 0 wait before it"), "{}", why(&flow, "r2"));
+    assert_eq!(flow.world.machine.queued(), BTreeMap::from([("a".to_owned(), 1)]));
+    let work = flow.poll("a", 0).remove(0);
+    assert!(
+        why(&flow, "r1").contains("worker \"w\" has it, and is to say something within 10s"),
+        "{}",
+        why(&flow, "r1")
+    );
+    flow.update(&work, WorkUpdate::Yield { after_ms: 3_000, output: None });
+    assert!(why(&flow, "r1").contains("in 3s"), "{}", why(&flow, "r1"));
+    flow.operate("r1", Operation::Pause).expect("it goes on");
+    let paused = flow.world.machine.why_run(flow.world.now, "r1").expect("it is held");
+    assert!(paused.summary.contains("it is paused"), "{paused:?}");
+    flow.operate("r1", Operation::Terminate { reason: None, tell: false }).expect("it goes on");
+    assert_eq!(flow.world.machine.why_run(flow.world.now, "r1"), None, "it is over");
+}
+
+#[test]
+fn why_tells_of_waits_joins_and_tasks_of_ours() {
+    let mut flow = Flow::new();
+    let wait = json!({"name": "w", "taskReferenceName": "wait", "type": "WAIT", "inputParameters": {"duration": "10 seconds"}});
+    let human = json!({"name": "h", "taskReferenceName": "human", "type": "HUMAN"});
+    let fork = json!({"name": "f", "taskReferenceName": "fork", "type": "FORK_JOIN", "forkTasks": [[wait], [human], [ours("o")]]});
+    let join = json!({"name": "j", "taskReferenceName": "join", "type": "JOIN", "joinOn": ["wait", "human", "o"]});
+    flow.define("w", json!([fork, join]));
+    flow.start("r", "w", json!({}));
+    let why = flow.world.machine.why_run(flow.world.now, "r").expect("it is held");
+    let of = |reference: &str| {
+        let task = why.tasks.iter().find(|task| task.reference == reference);
+        task.unwrap_or_else(|| panic!("{reference} in {why:?}")).why.as_str()
+    };
+    assert_eq!(of("wait"), "it waits for another 10s, or for `informer workflow signal`");
+    assert_eq!(of("human"), "it waits for somebody's word: `informer workflow signal`");
+    assert!(of("o").starts_with("task ") && of("o").contains("no sidecar"), "{}", of("o"));
+    assert_eq!(of("join"), "it waits for 3 more to end");
+    assert_eq!(
+        why.tasks.last().map(|task| task.reference.as_str()),
+        Some("join"),
+        "what cannot go on by itself comes last"
+    );
+}
+
+/// Logs so many lines, and says why some were not kept.
+fn log(flow: &mut Flow, run: &str, step: StepIx, lines: usize) -> Option<&'static str> {
+    let stored = if flow.world.machine.holds_run(run) { Vec::new() } else { vec![flow.stored(run)] };
+    let lines = (0..lines).map(|line| flow.put(json!(format!("line {line}"))).expect("stored").0).collect();
+    flow.replies.clear();
+    flow.tell(FlowEvent::WorkLogged { ticket: Ticket(7), run: run.into(), step, stored, lines });
+    match flow.replies.pop() {
+        Some(Reply::WorkUpdated { ignored }) => ignored,
+        other => panic!("a log was answered with {other:?}"),
+    }
+}
+
+#[test]
+fn what_a_worker_logs_stands_in_the_history_also_when_all_is_over() {
+    let mut flow = Flow::new();
+    flow.define("w", json!([simple("a")]));
+    flow.start("r", "w", json!({}));
+    let work = flow.poll("a", 0).remove(0);
+    assert_eq!(log(&mut flow, "r", work.step, 2), None);
+    flow.update(&work, completed(None));
+    assert_eq!(log(&mut flow, "r", work.step, 1), None);
+    assert_eq!(flow.kinds(), ["started", "logged", "logged", "completed", "logged"]);
+    let lines: Vec<_> = flow.events.iter().filter(|event| event.kind == "logged").collect();
+    assert!(lines.iter().all(|line| line.detail == "0" && line.payload.len() == 32), "{lines:?}");
+    assert_eq!(flow.world.machine.runs_held(), 0);
+    assert_eq!(log(&mut flow, "r", 9, 1), Some("the workflow has no such task"));
+    assert_eq!(flow.world.machine.runs_held(), 0);
+}
+
+#[test]
+fn a_talkative_worker_leaves_room_for_what_is_done_to_the_run() {
+    let mut flow = Flow::new();
+    flow.define("w", json!([simple("a")]));
+    flow.start("r", "w", json!({}));
+    let half = (bounds::RUN_EVENTS / 2) as usize;
+    assert_eq!(log(&mut flow, "r", 0, half), Some("the run has as many lines as are kept"));
+    assert_eq!(flow.events.len(), half);
+    assert!(log(&mut flow, "r", 0, 1).is_some());
+    flow.operate("r", Operation::Pause).expect("it goes on");
+    assert_eq!(flow.kinds().last(), Some(&"paused"));
+}
