@@ -194,3 +194,36 @@ fn a_failing_history_is_made_short_and_can_be_played_again() {
     let again = tell(Options { keep: short.keep, ..bug(Options::seed(short.seed)) }).unwrap_err();
     assert_eq!((again.wrong, again.at_ms), (shrunk.wrong, shrunk.at_ms));
 }
+
+#[test]
+fn every_seeded_bug_of_runs_is_caught() {
+    use Check as C;
+    use informer::machine::Bug as B;
+    let bugs: [(B, &[C]); 9] = [
+        (B::ForgetRunKey, &[C::OneKeyOneRun]),
+        (B::IgnoreRunDigest, &[C::OneKeyOneRun]),
+        (B::ForgetRunTimers, &[C::EverythingEnds]),
+        (B::TellParentLater, &[C::EverythingEnds, C::RunsMeanIt]),
+        (B::OrphanChild, &[C::ChildEndsWithIt]),
+        (B::OrphanWork, &[C::NothingAfterTheEnd]),
+        (B::WorkTwice, &[C::StepOnce, C::NothingAfterTheEnd]),
+        (B::IgnoreExecLimit, &[C::LimitsHold]),
+        (B::KeepPlace, &[C::EverythingEnds]),
+    ];
+    for (bug, by) in bugs {
+        let caught = catch(|seed| Options { informer_bug: Some(bug), ..Options::seed(seed) });
+        assert_caught(&format!("{bug:?}"), caught, by);
+    }
+    use workflow::run::bug::Bug as R;
+    for (bug, by) in [(R::JoinEarly, &[C::JoinsWait, C::RunsMeanIt][..]), (R::CountTryTwice, &[C::RunsMeanIt])] {
+        let caught = catch(|seed| Options { run_bug: Some(bug), ..Options::seed(seed) });
+        assert_caught(&format!("{bug:?}"), caught, by);
+    }
+    for (bug, by) in [
+        (ShellBug::ForgetRunKeys, &[C::OneKeyOneRun][..]),
+        (ShellBug::LeaveBodies, &[C::RunsConsistent, C::InformerConsistent]),
+    ] {
+        let caught = catch(|seed| Options { shell_bug: Some(bug), ..Options::seed(seed) });
+        assert_caught(&format!("{bug:?}"), caught, by);
+    }
+}

@@ -405,6 +405,8 @@ impl Machine {
         let missing: Vec<AttemptId> =
             sidecar.taken.keys().chain(&sidecar.missing).filter(|attempt| !told.contains(attempt)).copied().collect();
         for attempt_id in missing {
+            let Some(task) = self.tasks.get(&attempt_id.task) else { continue };
+            let beside = self.copies_aside(task).next().is_some();
             let Some(task) = self.tasks.get_mut(&attempt_id.task) else { continue };
             let wanted = unwanted(task).is_none();
             let overbooked = self.sidecars.get(&id).is_some_and(Sidecar::is_overbooked);
@@ -413,6 +415,10 @@ impl Machine {
                 // Its directory may be a copy from before the assignment came.
                 Phase::Assigned if attempt.elsewhere => {
                     self.on_end(cx, attempt_id, ending(v1::Reason::Lost, ELSEWHERE));
+                }
+                Phase::Assigned if wanted && !attempt.fenced && beside => {
+                    let lost = "it never arrived, and a copy that was assigned after the backup may run";
+                    self.on_end(cx, attempt_id, ending(v1::Reason::Lost, lost));
                 }
                 Phase::Assigned if wanted && !attempt.fenced && !overbooked => {
                     let fence = attempt.fence;

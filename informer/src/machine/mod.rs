@@ -152,6 +152,24 @@ pub enum Bug {
     EndlessLosses,
     /// An attempt that is not known here is stopped.
     StopUnknown,
+    /// A run's key is forgotten before its batch is committed.
+    ForgetRunKey,
+    /// Another start under a run's key is taken for the same.
+    IgnoreRunDigest,
+    /// What runs wait for in time is not armed again after a start.
+    ForgetRunTimers,
+    /// A run's end is told to the run that waits for it with the next event.
+    TellParentLater,
+    /// A run does not end with the one that waits for it.
+    OrphanChild,
+    /// A step's task goes on after its run.
+    OrphanWork,
+    /// A step that is asked for again gets another task.
+    WorkTwice,
+    /// As much of a name runs as there is.
+    IgnoreExecLimit,
+    /// Work that is over keeps its place.
+    KeepPlace,
 }
 
 /// All state that decisions need.

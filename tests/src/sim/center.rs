@@ -1,6 +1,7 @@
 //! The informer: its machine under a model of shell and store. Effects leave only after their batch is flushed.
 
 use super::disk::{Disk, Store};
+use super::flow::{self, Bodies, Desk};
 use super::judge::{Check, Wrong, wrong};
 use super::net::{Delivery, Introduction, Side};
 use super::truth::Asked;
@@ -21,6 +22,8 @@ struct InFlight {
     seq: u64,
     batch: Batch,
     effects: Vec<Effect>,
+    /// What the events in it have brought.
+    bodies: Bodies,
     /// What retention removes by it.
     prune: BTreeSet<TaskId>,
     drained: BTreeSet<SidecarId>,
@@ -49,6 +52,8 @@ pub(super) struct Center {
     pub drained: BTreeSet<SidecarId>,
     /// Requests whose answer a client waits for.
     pub asked: BTreeMap<Ticket, Asked>,
+    /// The same of workflows, and what else the shell has of them.
+    pub desk: Desk,
 }
 
 impl Center {
@@ -134,7 +139,14 @@ impl World {
         };
         let live = center.store.tasks.values().filter(|row| !super::truth::is_terminal(row)).cloned();
         let (sidecars, executors) = (center.store.sidecars.values().cloned(), center.store.executors.values().cloned());
-        center.machine = Some(Machine::new(config, now, live, sidecars, executors));
+        let mut machine = Machine::new(config, now, live, sidecars, executors);
+        let definitions = (
+            center.store.flows.definitions.values().cloned().collect(),
+            center.store.flows.tasks.values().cloned().collect(),
+        );
+        let runs = center.store.flows.live().map_err(|what| Wrong { check: Check::RunsConsistent, what })?;
+        machine.load_flows(now, definitions, runs, &mut center.effects);
+        center.machine = Some(machine);
         center.timer_ms = 0;
         self.tell_center(Event::TimePassed)
     }
@@ -145,11 +157,21 @@ impl World {
             return Ok(());
         }
         let durable = self.rng.chance(500);
+        self.end_center(down_ms, power, durable)
+    }
+
+    /// The same at one side of the commit under way.
+    pub(super) fn crash_center_around(&mut self, down_ms: u64, durable: bool) -> Result<(), Wrong> {
+        if self.center.machine.is_none() { Ok(()) } else { self.end_center(down_ms, false, durable) }
+    }
+
+    fn end_center(&mut self, down_ms: u64, power: bool, durable: bool) -> Result<(), Wrong> {
         let center = &mut self.center;
         center.machine = None;
         center.older = false;
         center.effects.clear();
         center.asked.clear();
+        center.desk = Desk::default();
         center.drained.clear();
         center.life += 1;
         let (life, in_flight) = (center.life, center.in_flight.take());
@@ -168,6 +190,7 @@ impl World {
     pub(super) fn restore_center(&mut self) {
         let backup = self.center.backup.clone();
         self.truth.on_restored(&backup);
+        self.flow.on_restored(&backup);
         self.center.store = backup;
         self.center.disk.damaged = false;
     }
@@ -196,7 +219,8 @@ impl World {
         let honest = self.options.shell_bug != Some(ShellBug::TellOfGoing);
         let in_flight = self.center.in_flight.as_ref().filter(|_| honest);
         let going = in_flight.map_or(&none, |in_flight| &in_flight.prune);
-        let event = complete(&self.center.store, machine, going, event);
+        let mut event = complete(&self.center.store, machine, going, event);
+        flow::complete(&self.center.store, machine, &mut event, self.options.shell_bug);
         let is_beat = matches!(event, Event::BeatReceived { .. });
         let before = machine.write_count();
         let questions = self.coverage.questions(machine, &event);
@@ -206,7 +230,9 @@ impl World {
         if let Err(found) = machine.check() {
             return wrong(Check::InformerConsistent, found);
         }
-        let bypass = is_beat && machine.write_count() == before;
+        let wrote = machine.write_count() != before;
+        self.center.desk.applied(wrote);
+        let bypass = is_beat && !wrote;
         if bypass {
             self.release_center(effects)?;
         } else {
@@ -239,8 +265,10 @@ impl World {
             Vec::new()
         };
         let drained = std::mem::take(&mut center.drained);
-        center.in_flight = Some(InFlight { seq, batch, effects, prune, drained });
+        let bodies = center.desk.take_bodies();
         let life = center.life;
+        self.meet_edges(&batch);
+        self.center.in_flight = Some(InFlight { seq, batch, effects, bodies, prune, drained });
         let delay_ms = hang_ms + self.rng.range(0, self.script.commit_ms);
         self.agenda.after(delay_ms, Step::CenterCommitted { life, seq });
         self.release_center(early)
@@ -279,7 +307,8 @@ impl World {
         }
         self.truth.on_commit(&self.boxes, &self.center.store, &in_flight.batch)?;
         self.center.store.commit(in_flight.seq, &in_flight.batch);
-        Ok(())
+        self.center.store.flows.commit(&in_flight.batch, &in_flight.bodies)?;
+        self.judge_flow_commit(&in_flight.batch)
     }
 
     fn release_center(&mut self, effects: Vec<Effect>) -> Result<(), Wrong> {
@@ -306,8 +335,7 @@ impl World {
                         self.send_to_box(session.0, message);
                     }
                 }
-                // Clients here start no workflows.
-                Effect::Evaluate { .. } | Effect::Prepare { .. } => {}
+                Effect::Evaluate { .. } | Effect::Prepare { .. } => self.on_question(effect)?,
                 Effect::CloseLink { session, refuse } => {
                     self.send_to_box(session.0, v1::InformerMessage { message: Some(Message::Refuse(refuse)) });
                     self.close_link(session.0, Side::Center, 0);
@@ -318,6 +346,9 @@ impl World {
     }
 
     fn on_reply(&mut self, ticket: Ticket, reply: Reply) -> Result<(), Wrong> {
+        if let Some(told) = self.on_flow_reply(ticket, &reply) {
+            return told;
+        }
         let Some(asked) = self.center.asked.remove(&ticket) else { return Ok(()) };
         match reply {
             Reply::Submitted { task, .. } => self.truth.on_acknowledged(&self.center.store, asked, task),

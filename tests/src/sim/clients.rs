@@ -140,8 +140,12 @@ impl World {
             let service = |row: &store::TaskRow| row.facts.as_ref().is_some_and(|facts| facts.restart.is_some());
             whole().all(|(other, row)| super::truth::is_terminal(row) && !service(row) && !machine.holds(*other))
         };
-        let pruned: BTreeSet<TaskId> =
-            store.tasks.keys().filter(|id| id.array().is_none() && gone(id)).copied().collect();
+        let pruned: BTreeSet<TaskId> = store
+            .tasks
+            .keys()
+            .filter(|id| id.array().is_none() && !self.truth.is_of_run(**id) && gone(id))
+            .copied()
+            .collect();
         let Some(first) = pruned.first().copied() else { return Ok(()) };
         self.flush_center(pruned)?;
         match self.truth.submitted_as(first) {

@@ -104,7 +104,9 @@ impl Truth {
             }
             self.check_outputs(attempt, winner, service)?;
         }
-        if row.state() == v1::TaskState::Cancelled && !self.may_be_cancelled(id) {
+        // A run takes back what it does not want any more.
+        let unasked = row.of_run.is_none() && !self.may_be_cancelled(id);
+        if row.state() == v1::TaskState::Cancelled && unasked {
             return wrong(Check::OneResult, format!("{id} is cancelled, and nobody asked for it"));
         }
         Ok(())

@@ -1,6 +1,7 @@
 //! What was reached: each fault with what it struck, each arm of the tables of states.
 
 use super::faults::Kind;
+use super::flow::{Edge, Verb};
 use informer::machine::{Effect, Event, HeldState, Machine, Sight};
 use proto::id::{AttemptId, TaskId};
 use proto::{store, v1};
@@ -118,6 +119,18 @@ pub struct Coverage {
     pub answers: BTreeMap<(&'static str, &'static str, &'static str), u64>,
     /// The sidecar's table.
     pub arms: Arms,
+    /// Runs of workflows, and those of them that were compared with what they mean; and starts where that is a race.
+    pub runs: u64,
+    /// See above.
+    pub compared: u64,
+    /// See above.
+    pub unsure: u64,
+    /// Steps of runs that ended: type and status.
+    pub types: BTreeMap<(String, &'static str), u64>,
+    /// Commits of runs: what they did, and on which side the informer was killed.
+    pub edges: BTreeMap<(Edge, &'static str), u64>,
+    /// What was done to runs, and how that went.
+    pub(super) verbs: BTreeMap<(Verb, &'static str), u64>,
     states: BTreeMap<TaskId, (v1::TaskState, BTreeMap<u32, v1::AttemptState>)>,
 }
 
@@ -134,6 +147,12 @@ impl Coverage {
         add(&mut self.tasks, &other.tasks);
         add(&mut self.attempts, &other.attempts);
         add(&mut self.answers, &other.answers);
+        self.runs += other.runs;
+        self.compared += other.compared;
+        self.unsure += other.unsure;
+        add(&mut self.types, &other.types);
+        add(&mut self.edges, &other.edges);
+        add(&mut self.verbs, &other.verbs);
         self.arms.merge(&other.arms);
     }
 

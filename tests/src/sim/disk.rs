@@ -1,6 +1,7 @@
 //! Disks: what survives a crash, and what goes wrong with writing. A commit counts from its flush on; before that a crash may lose
 //! it or keep it.
 
+use super::flow::FlowRows;
 use super::identity::Identity;
 use informer::machine::{Batch, KeyHit};
 use proto::id::{Fence, TaskId};
@@ -39,6 +40,7 @@ pub(super) struct Store {
     pub sidecars: BTreeMap<String, store::SidecarRow>,
     pub executors: BTreeMap<String, v1::Executor>,
     pub keys: BTreeMap<String, KeyHit>,
+    pub flows: FlowRows,
     pub seq: u64,
     pub epoch: u64,
 }

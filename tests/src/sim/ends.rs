@@ -11,6 +11,7 @@ const BEAT_SLACK_MS: u64 = 100;
 impl World {
     /// After every step.
     pub(super) fn judge(&mut self) -> Result<(), Wrong> {
+        self.judge_runs()?;
         for (nth, task) in &self.truth.acknowledged {
             if !self.center.store.tasks.contains_key(task) {
                 return wrong(Check::AcknowledgedIsKept, format!("{task} was acknowledged as {nth} and is lost"));
@@ -64,7 +65,8 @@ impl World {
 
     /// Whether nothing is left to happen that a user waits for.
     pub(super) fn is_over(&self) -> bool {
-        !self.truth.has_unanswered()
+        self.are_runs_over()
+            && !self.truth.has_unanswered()
             && self.truth.acknowledged.values().all(|task| self.truth.terminal.contains_key(task))
             && self.boxes.iter().all(|it| it.alive().count() == 0 && it.is_settled())
             && self.booked().is_none()

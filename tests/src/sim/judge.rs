@@ -47,6 +47,22 @@ pub enum Check {
     InformerConsistent,
     /// The sidecar's machine is.
     SidecarConsistent,
+    /// One key is one run; another start under it is refused.
+    OneKeyOneRun,
+    /// What the store is given of runs fits together, and what is asked for is there.
+    RunsConsistent,
+    /// A step has one task, one worker at a time, and is left out once.
+    StepOnce,
+    /// A join opens when what it waits for is over.
+    JoinsWait,
+    /// Nothing of a run goes on after its end.
+    NothingAfterTheEnd,
+    /// A run that another one waits for ends with it.
+    ChildEndsWithIt,
+    /// No more of a name is under way than its definition allows.
+    LimitsHold,
+    /// A run comes to what its definition means, by a second reading of it.
+    RunsMeanIt,
     /// What one machine says, the other's edge takes.
     EdgeTakesIt,
     /// Nothing happens without end at one time.

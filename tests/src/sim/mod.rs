@@ -20,6 +20,7 @@
 //! | `faults` | what goes wrong |
 //! | `truth`, `commits`, `ends` | the judge: what was observed, what may become durable, what must hold of the whole |
 //! | `coverage`, `reached` | which faults struck what, which arms of the tables were taken, and what must be |
+//! | `flow` | runs of workflows: who starts them, what they mean, and what must hold of them |
 //! | `shrink` | makes a failing history short |
 //!
 //! A history has one of two modes. *Liveness*: faults stop after a minute, and then everything must end. *Safety*: they never stop,
@@ -40,6 +41,14 @@
 //! | 11 queues are bounded | `QueuesAreBounded` (memory: on real processes) | – |
 //! | 12 beats leave on time | `BeatsLeave` | `ShellBug::BeatBehindLedger` |
 //! | 13 losses are counted apart | `LossesApart` | informer `ChargeLoss`, `EndlessLosses` |
+//! | a key is one run; another start under it is refused | `OneKeyOneRun` | informer `ForgetRunKey`, `IgnoreRunDigest`, `ShellBug::ForgetRunKeys` |
+//! | a run comes to what its definition means | `RunsMeanIt` | runs `CountTryTwice`, informer `TellParentLater` |
+//! | a run ends once faults stop | `EverythingEnds` | informer `ForgetRunTimers`, `TellParentLater`, `KeepPlace` |
+//! | a step has one task, one worker at a time | `StepOnce` | informer `WorkTwice` |
+//! | a join waits | `JoinsWait` | runs `JoinEarly` |
+//! | a run's end is the end of its work, and of the runs it waits for | `NothingAfterTheEnd`, `ChildEndsWithIt` | informer `OrphanWork`, `OrphanChild` |
+//! | no more of a name runs than may | `LimitsHold` | informer `IgnoreExecLimit` |
+//! | what a run names is stored | `RunsConsistent` | `ShellBug::LeaveBodies` |
 //! | no fence is given twice, and those of a task rise | `FencesRise` | `ShellBug::CountEpochs` |
 //! | no end is forgotten before it is stored | `EndBeforeForgetting` | sidecar `PurgeBeforeAck` |
 
@@ -50,6 +59,7 @@ mod coverage;
 mod disk;
 mod ends;
 mod faults;
+mod flow;
 mod identity;
 mod judge;
 mod keeper;
@@ -65,6 +75,7 @@ mod workbox;
 
 pub use coverage::{Coverage, What};
 pub use faults::Kind;
+pub use flow::Edge;
 pub use judge::{Check, Wrong};
 pub use rng::Rng;
 pub use script::Feature;
@@ -72,6 +83,7 @@ pub use shrink::{Keep, shrink};
 
 use center::Center;
 use faults::Faults;
+use flow::Flow;
 use judge::wrong;
 use net::Net;
 use proto::v1;
@@ -106,6 +118,10 @@ pub enum ShellBug {
     CountEpochs,
     /// What the commit under way removes is told of as if it stayed.
     TellOfGoing,
+    /// A start is not completed with what its key stands for.
+    ForgetRunKeys,
+    /// What an evaluation has made is not committed with its answer.
+    LeaveBodies,
 }
 
 /// What a history is made of.
@@ -117,6 +133,8 @@ pub struct Options {
     pub mode: Mode,
     /// Wrong line of the informer, if the history is to show that it is caught.
     pub informer_bug: Option<informer::machine::Bug>,
+    /// Wrong line of runs.
+    pub run_bug: Option<workflow::run::bug::Bug>,
     /// Wrong line of the sidecar.
     pub sidecar_bug: Option<sidecar::machine::Bug>,
     /// Wrong line of a shell.
@@ -135,6 +153,7 @@ impl Options {
             seed,
             mode: if seed % 3 == 2 { Mode::Safety } else { Mode::Liveness },
             informer_bug: None,
+            run_bug: None,
             sidecar_bug: None,
             shell_bug: None,
             keep: Keep::default(),
@@ -230,6 +249,8 @@ enum Step {
     Reset(usize),
     /// Databases are copied.
     Backup,
+    /// Something about workflows.
+    Flow(flow::FlowStep),
     /// The last fault is over.
     Calm,
     /// Operators take back what they did.
@@ -319,6 +340,7 @@ struct World {
     boxes: Vec<Workbox>,
     truth: Truth,
     faults: Faults,
+    flow: Flow,
     coverage: Coverage,
     story: Vec<String>,
 }
@@ -328,6 +350,7 @@ struct World {
 /// # Errors
 /// The check that failed, and how to play it again.
 pub fn play(options: &Options) -> Result<Coverage, Box<Failure>> {
+    workflow::run::bug::choose(options.run_bug);
     let mut world = World::new(options.clone());
     match world.run() {
         Ok(()) => Ok(world.coverage),
@@ -349,6 +372,7 @@ impl World {
             center: Center::default(),
             truth: Truth::new(options.seed, &script),
             faults: Faults::new(boxes.len()),
+            flow: Flow::new(options.seed, script.flow.clone().unwrap_or_default()),
             coverage: Coverage::default(),
             story: Vec::new(),
             boxes,
@@ -383,6 +407,7 @@ impl World {
                 self.agenda.at(START_MS + strike.at_ms, Step::Strike(nth));
             }
         }
+        self.schedule_flow();
         self.agenda.at(2000, Step::Backup);
         if self.options.mode == Mode::Liveness {
             self.agenda.at(START_MS + FAULTS_END_MS, Step::Calm);
@@ -415,7 +440,11 @@ impl World {
             self.judge()?;
         }
         self.count();
-        if safety { Ok(()) } else { self.judge_end() }
+        if safety {
+            return Ok(());
+        }
+        self.judge_end()?;
+        self.judge_runs_end()
     }
 
     fn take(&mut self, step: Step) -> Result<(), Wrong> {
@@ -438,6 +467,7 @@ impl World {
                 self.on_backup();
                 Ok(())
             }
+            Step::Flow(step) => self.on_flow_step(step),
             Step::Calm => {
                 self.end_faults()?;
                 self.on_tidy()

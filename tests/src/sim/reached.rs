@@ -168,6 +168,7 @@ impl Coverage {
         missing.extend(steps("attempt", &ATTEMPT_STEPS, &|step| self.attempts.contains_key(step)));
         let unanswered = ANSWERS.iter().filter(|answer| !self.answers.contains_key(*answer));
         missing.extend(unanswered.map(|(held, here, decision)| format!("answer: {held}, {here}: {decision}")));
+        missing.extend(self.missing_of_runs());
         missing
     }
 
@@ -232,6 +233,7 @@ impl Coverage {
         for ((held, here, decision), times) in &self.answers {
             line(format_args!("{held} | {here} | {decision} | {times}\n"));
         }
+        text.push_str(&self.table_of_runs());
         text
     }
 }

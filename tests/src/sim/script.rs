@@ -3,6 +3,7 @@
 
 use super::coverage::What;
 use super::faults::{Kind, Strike};
+use super::flow::FlowScript;
 use super::{FAULTS_END_MS, Mode, Options, Rng, SAFETY_END_MS};
 use informer::machine::NewArray;
 use proto::{store, v1};
@@ -188,6 +189,8 @@ pub(super) struct Script {
     pub commit_ms: u64,
     pub informer_drift_ppm: i64,
     pub logs: v1::LogPolicy,
+    /// In some histories: workflows.
+    pub flow: Option<FlowScript>,
 }
 
 /// The type of typed tasks.
@@ -242,6 +245,7 @@ impl Script {
                 v1::LogPolicy::Never
             },
             features,
+            flow: FlowScript::draw(seed, mode),
         }
     }
 }

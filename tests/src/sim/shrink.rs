@@ -20,6 +20,8 @@ pub struct Keep {
     pub acts: Option<BTreeSet<usize>>,
     /// Which faults.
     pub strikes: Option<BTreeSet<usize>>,
+    /// What of the workflows: starts, operations, crashes around their commits.
+    pub flow: Option<BTreeSet<usize>>,
     /// How many boxes.
     pub boxes: Option<usize>,
     /// Messages and commits take no time worth telling.
@@ -36,7 +38,9 @@ pub(super) fn keeps(kept: Option<&BTreeSet<usize>>, nth: usize) -> bool {
 impl fmt::Display for Keep {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut parts = Vec::new();
-        for (name, kept) in [("tasks", &self.tasks), ("acts", &self.acts), ("faults", &self.strikes)] {
+        for (name, kept) in
+            [("tasks", &self.tasks), ("acts", &self.acts), ("faults", &self.strikes), ("flow", &self.flow)]
+        {
             if let Some(kept) = kept {
                 let list = kept.iter().map(usize::to_string).collect::<Vec<_>>().join(",");
                 parts.push(format!("{name}={list}"));
@@ -62,10 +66,11 @@ impl FromStr for Keep {
                 "tasks" => keep.tasks = Some(list()?),
                 "acts" => keep.acts = Some(list()?),
                 "faults" => keep.strikes = Some(list()?),
+                "flow" => keep.flow = Some(list()?),
                 "boxes" => keep.boxes = Some(number(value)?),
                 "noise" => keep.noise = number(value)? as u64,
                 "plain" => keep.plain = true,
-                _ => return Err(format!("{part:?} is none of tasks=, acts=, faults=, boxes=, noise=, plain")),
+                _ => return Err(format!("{part:?} is none of tasks=, acts=, faults=, flow=, boxes=, noise=, plain")),
             }
         }
         Ok(keep)
@@ -78,6 +83,7 @@ enum List {
     Strikes,
     Acts,
     Tasks,
+    Flow,
 }
 
 struct Shrinking {
@@ -95,12 +101,15 @@ pub fn shrink(options: &Options, failure: Failure) -> (Options, Failure) {
     best.keep.tasks.get_or_insert(all(script.tasks.len()).unwrap_or_default());
     best.keep.acts.get_or_insert(all(script.acts.len()).unwrap_or_default());
     best.keep.strikes.get_or_insert(all(script.strikes.len()).unwrap_or_default());
+    if let Some(flow) = &script.flow {
+        best.keep.flow.get_or_insert(all(flow.entries.len()).unwrap_or_default());
+    }
     let mut it = Shrinking { best, failure, plays: 0 };
     let mut before = None;
     while before.as_ref() != Some(&it.best.keep) && it.plays < MOST_PLAYS {
         before = Some(it.best.keep.clone());
         it.fewer_boxes(script.boxes.len());
-        for list in [List::Strikes, List::Acts, List::Tasks] {
+        for list in [List::Strikes, List::Acts, List::Tasks, List::Flow] {
             it.fewer(list);
         }
         it.attempt(|keep| keep.plain = true);
@@ -169,5 +178,6 @@ fn kept(keep: &mut Keep, list: List) -> &mut Option<BTreeSet<usize>> {
         List::Strikes => &mut keep.strikes,
         List::Acts => &mut keep.acts,
         List::Tasks => &mut keep.tasks,
+        List::Flow => &mut keep.flow,
     }
 }

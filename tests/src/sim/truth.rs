@@ -2,6 +2,7 @@
 //! in them. What becomes durable is judged in `commits`, the world as a whole in `ends`.
 
 use super::disk::Store;
+use super::flow::{self, OURS, Table, Try};
 use super::judge::{Check, Wrong, wrong};
 use super::script::{Script, TaskPlan};
 use super::workbox::Workbox;
@@ -92,6 +93,10 @@ pub(super) struct Truth {
     assigned_before: BTreeSet<(SidecarId, AttemptId, Fence)>,
     /// Boxes whose inventory the informer that was restored last has answered.
     told: BTreeSet<SidecarId>,
+    /// Tasks that do the work of runs' steps: which try of what, and which of the tasks of ours.
+    pub of_runs: BTreeMap<TaskId, (Try, usize)>,
+    run_plans: Vec<TaskPlan>,
+    table: Table,
 }
 
 /// Whether a row's state is final.
@@ -99,9 +104,33 @@ pub(super) fn is_terminal(row: &store::TaskRow) -> bool {
     matches!(row.state(), v1::TaskState::Succeeded | v1::TaskState::Failed | v1::TaskState::Cancelled)
 }
 
+impl Plan {
+    /// A process that does its work and ends, and nothing else.
+    pub(super) fn plain(runs_ms: u64, ending: v1::Ending, stops: bool) -> Self {
+        Self {
+            runs_ms,
+            ending,
+            stops,
+            refusal: None,
+            progress: Vec::new(),
+            condemned: None,
+            unpublishable: false,
+            rename_ms: 0,
+        }
+    }
+}
+
 impl Truth {
     pub(super) fn new(seed: u64, script: &Script) -> Self {
-        Self { seed, plans: script.tasks.clone(), features: script.features.clone(), ..Self::default() }
+        let table = Table { seed, failing: script.flow.as_ref().map_or(0, |flow| flow.failing) };
+        Self {
+            seed,
+            plans: script.tasks.clone(),
+            features: script.features.clone(),
+            run_plans: (0..OURS.len()).map(flow::plan).collect(),
+            table,
+            ..Self::default()
+        }
     }
 
     pub(super) fn is_acknowledged(&self, task: usize) -> bool {
@@ -238,11 +267,13 @@ impl Truth {
     }
 
     pub(super) fn stops(&self, payload: u8) -> bool {
-        self.plans.get(usize::from(payload)).is_some_and(|plan| plan.facts.stop_on_disconnect)
+        let of_run = payload.checked_sub(flow::PAYLOADS).and_then(|nth| self.run_plans.get(usize::from(nth)));
+        of_run.or(self.plans.get(usize::from(payload))).is_some_and(|plan| plan.facts.stop_on_disconnect)
     }
 
     pub(super) fn plan_of(&self, task: TaskId) -> Option<&TaskPlan> {
-        self.tasks.get(&task.array().unwrap_or(task)).map(|nth| &self.plans[*nth])
+        let of_run = self.of_runs.get(&task).map(|(_, nth)| &self.run_plans[*nth]);
+        of_run.or(self.tasks.get(&task.array().unwrap_or(task)).map(|nth| &self.plans[*nth]))
     }
 
     /// What these attempts ask for together.
@@ -261,6 +292,9 @@ impl Truth {
 
     /// The same for each try of a seed, whatever else is played in the history.
     pub(super) fn plan_process(&self, attempt: AttemptId) -> Plan {
+        if let Some((of, nth)) = self.of_runs.get(&attempt.task) {
+            return flow::process(self.table, of, *nth);
+        }
         let nth = self.tasks.get(&attempt.task.array().unwrap_or(attempt.task)).copied().unwrap_or(0);
         let member = u64::from(attempt.task.index().unwrap_or(0));
         let rng = &mut Rng::of(self.seed, &[3, nth as u64, member, u64::from(attempt.number)]);

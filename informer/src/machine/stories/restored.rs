@@ -99,6 +99,21 @@ fn nothing_starts_beside_a_copy_that_is_set_aside() {
 }
 
 #[test]
+fn an_assignment_is_not_repeated_beside_a_copy_that_is_set_aside() {
+    let (mut world, task) = restored(exclusive());
+    world.link(2, 2, 1, vec![]);
+    world.one_assigned();
+    let copy = (AttemptId { task, number: 1 }, BEFORE);
+    world.link(1, 1, 1, vec![held(copy, running(0))]);
+    assert_eq!(world.verdicts(), [Decision::SetAside]);
+    world.link(2, 2, 2, vec![]);
+    pass(&mut world, 30, &[copy.0]);
+    assert_eq!(world.assigned(), [], "box 2 never had it, and box 1 has");
+    pass(&mut world, 1, &[]);
+    assert_eq!(world.one_assigned().0.task, task);
+}
+
+#[test]
 fn a_restart_still_holds_for_what_is_set_aside() {
     let (mut world, task, copy) = second_copy_failed();
     let row = world.row(task);

@@ -87,6 +87,10 @@ impl Machine {
     }
 
     fn next_of(&mut self, cx: &Cx<'_>, name: &str) -> Option<(StepOf, Work)> {
+        #[cfg(feature = "seeded-bugs")]
+        let ignores = self.bug(super::super::Bug::IgnoreExecLimit);
+        #[cfg(not(feature = "seeded-bugs"))]
+        let ignores = false;
         let of_name = self.flows.admission.names.get_mut(name)?;
         let Some((at, work)) = of_name.waiting.front() else {
             if of_name.live.is_empty() && of_name.delayed.is_empty() && of_name.starts.is_empty() {
@@ -95,7 +99,7 @@ impl Machine {
             return None;
         };
         let limits = &work.limits;
-        if limits.concurrent > 0 && of_name.live.len() >= limits.concurrent as usize {
+        if !ignores && limits.concurrent > 0 && of_name.live.len() >= limits.concurrent as usize {
             return None;
         }
         if limits.rate > 0 {
@@ -116,6 +120,10 @@ impl Machine {
 
     /// Work is over, or not wanted any more: its place is somebody else's.
     pub(super) fn give_place_back(&mut self, at: StepOf) {
+        #[cfg(feature = "seeded-bugs")]
+        if self.bug(super::super::Bug::KeepPlace) {
+            return;
+        }
         let admission = &mut self.flows.admission;
         let Some(name) = admission.of.remove(&at) else { return };
         self.timers.cancel(Timer::Admit(at.0, at.1));

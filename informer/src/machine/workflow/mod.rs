@@ -70,6 +70,8 @@ pub(super) struct Flows {
     /// Runs that were over and were brought back by the event being applied; they leave again if it did not change them.
     hydrated: Vec<Nr>,
     pending: Pending,
+    #[cfg(feature = "seeded-bugs")]
+    late: Vec<Word>,
 }
 
 /// A run that is not over, or whose end is not yet committed.
@@ -180,6 +182,8 @@ fn moment(now: Now) -> Moment {
 
 impl Machine {
     pub(super) fn on_flow(&mut self, cx: &mut Cx<'_>, event: FlowEvent) {
+        #[cfg(feature = "seeded-bugs")]
+        self.flows.inbox.extend(std::mem::take(&mut self.flows.late));
         match event {
             FlowEvent::RunStarted(new) => self.on_run_started(cx, *new),
             FlowEvent::RunPrepared { by, step, child, waits, exists, outcome } => {

@@ -136,6 +136,8 @@ impl Machine {
                 self.touch_run(nr);
                 self.want_child(cx, nr, None, &run, Want { waits: false, start });
             }
+            #[cfg(feature = "seeded-bugs")]
+            Command::CancelChild { .. } if self.bug(super::super::Bug::OrphanChild) => {}
             Command::CancelChild { run, reason } => {
                 let event = RunEvent::Terminate { reason: Some(reason), tell: false };
                 self.tell_other(&run, event);
@@ -152,6 +154,13 @@ impl Machine {
             }
             Command::Arm { step, due_ms } => self.arm_run(cx, nr, step, due_ms),
             Command::Disarm { step } => self.disarm_run(nr, step),
+            #[cfg(feature = "seeded-bugs")]
+            Command::TellParent { parent, end } if self.bug(super::super::Bug::TellParentLater) => {
+                if let Some(to) = self.flows.find(&parent.run) {
+                    let event = RunEvent::ChildEnded { step: parent.step, end };
+                    self.flows.late.push(Word { to, event, from: None });
+                }
+            }
             // Whoever is not held is over, or gone: it waits for nobody.
             Command::TellParent { parent, end } => {
                 self.tell_other(&parent.run, RunEvent::ChildEnded { step: parent.step, end });

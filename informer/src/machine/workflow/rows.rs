@@ -108,6 +108,10 @@ impl Machine {
             let tell = held.to_tell.clone();
             let mut out = Effects::default();
             held.run.reissue(moment(now), &mut out);
+            #[cfg(feature = "seeded-bugs")]
+            if self.bug(super::super::Bug::ForgetRunTimers) {
+                out.commands.retain(|command| !matches!(command, workflow::run::Command::Arm { .. }));
+            }
             self.absorb(cx, nr, out);
             if let Some(tell) = tell {
                 let run = tell.run.clone();

@@ -25,7 +25,10 @@ impl Machine {
             Ok(None) => {
                 let run = Arc::clone(&new.id);
                 let key = new.key.map(|key| (key.into_boxed_str(), new.digest));
-                if let Some((key, digest)) = &key {
+                let noted = key.as_ref();
+                #[cfg(feature = "seeded-bugs")]
+                let noted = noted.filter(|_| !self.bug(super::super::Bug::ForgetRunKey));
+                if let Some((key, digest)) = noted {
                     let pending = &mut self.flows.pending;
                     pending.keys.insert(key.clone(), RunKeyHit { run: Arc::clone(&run), digest: *digest });
                     pending.new_keys.push(key.clone());
@@ -46,6 +49,8 @@ impl Machine {
         let known = new.key.as_deref().and_then(|key| self.flows.pending.keys.get(key)).or(new.known.as_ref());
         match known {
             Some(hit) if hit.digest == new.digest => Ok(Some(Arc::clone(&hit.run))),
+            #[cfg(feature = "seeded-bugs")]
+            Some(hit) if self.bug(super::super::Bug::IgnoreRunDigest) => Ok(Some(Arc::clone(&hit.run))),
             Some(hit) => Err(Rejection::RunKeyConflict { run: Arc::clone(&hit.run) }),
             None if self.flows.runs.len() >= bounds::RUNS_LIVE => Err(Rejection::RunsFull { limit: bounds::RUNS_LIVE }),
             None => Ok(None),

@@ -22,6 +22,12 @@ impl Machine {
     /// Gives a step's work to whoever can do it.
     pub(super) fn dispatch(&mut self, cx: &mut Cx<'_>, nr: Nr, work: Work) {
         let Some(id) = self.task_of(nr, work.step) else { return };
+        #[cfg(feature = "seeded-bugs")]
+        let id = if self.bug(super::super::Bug::WorkTwice) {
+            task_id(&cx.now.entropy.to_string(), cx.now.wall_ms)
+        } else {
+            id
+        };
         // After a start every task under way is asked for again.
         if self.tasks.contains_key(&id) {
             return;
@@ -127,6 +133,10 @@ impl Machine {
     pub(super) fn cancel_work(&mut self, cx: &mut Cx<'_>, nr: Nr, step: StepIx) {
         let at = (nr, step);
         self.dequeue(at);
+        #[cfg(feature = "seeded-bugs")]
+        if self.bug(super::super::Bug::OrphanWork) {
+            return;
+        }
         if let Some(id) = self.task_of(nr, step).filter(|id| self.tasks.contains_key(id)) {
             // One that has ended meanwhile, or whose outputs are being published, is not wanted either way.
             let _ = self.cancel(cx, id, "its workflow does not want it any more");

@@ -81,6 +81,10 @@ impl Transition<'_> {
             row.first_ms = first_ms;
             row.retry_count = retry_count + 1;
             row.retried_from = Some(step);
+            #[cfg(feature = "seeded-bugs")]
+            if super::bug::is(super::bug::Bug::CountTryTwice) {
+                row.retry_count += 1;
+            }
         });
         self.begin_step(again, delay_ms);
         Some(again)

@@ -25,6 +25,8 @@
 mod again;
 mod answer;
 mod ask;
+#[cfg(feature = "seeded-bugs")]
+pub mod bug;
 mod check;
 mod conclude;
 mod event;
