@@ -142,7 +142,10 @@ fn has_fields(body: &[u8], wanted: &BTreeMap<String, String>) -> bool {
         }
         match at {
             Some(serde_json::Value::String(text)) => text == wanted,
-            Some(value) => value.to_string() == *wanted,
+            Some(value) => {
+                let shown = value.to_string();
+                shown == *wanted
+            }
             None => false,
         }
     })

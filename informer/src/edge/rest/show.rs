@@ -112,7 +112,7 @@ impl<'r> From<&'r v1::Run> for OfRun<'r> {
 /// `Task`.
 pub(super) fn task(run: &OfRun<'_>, task: &v1::RunTask) -> Value {
     let seq = task.id.rsplit_once('.').and_then(|(_, step)| step.parse::<u64>().ok()).map(|step| step + 1);
-    let waited = task.started_unix_ms.checked_sub(task.scheduled_unix_ms).unwrap_or(0);
+    let waited = task.started_unix_ms.saturating_sub(task.scheduled_unix_ms);
     let changed = task.ended_unix_ms.max(task.started_unix_ms).max(task.scheduled_unix_ms);
     trimmed(json!({
         "taskId": task.id,
