@@ -31,8 +31,11 @@ use super::workflow::Workflows;
 use answer::{Answer, Refusal};
 use axum::body::{Body, to_bytes};
 use axum::extract::State;
+use axum::middleware::{Next, from_fn};
+use axum::response::IntoResponse as _;
 use axum::routing::{any, delete, get, post, put};
-use http::{Request, StatusCode};
+use http::header::ORIGIN;
+use http::{HeaderValue, Request, Response, StatusCode};
 use serde::de::DeserializeOwned;
 use std::sync::Arc;
 use std::time::Duration;
@@ -84,6 +87,7 @@ pub(super) fn router(edge: Edge, guard: Arc<Guard>) -> axum::Router {
     let rest = Rest { edge, flows, guard, bodies: Arc::new(Semaphore::new(BODIES)) };
     let routes = axum::Router::new().route("/token", post(token));
     let routes = work_routes(run_routes(metadata_routes(routes))).fallback(not_served).with_state(rest);
+    let routes = routes.layer(from_fn(no_strange_page));
     axum::Router::new().nest("/api", routes)
 }
 
@@ -149,6 +153,18 @@ async fn token(State(rest): State<Rest>, request: Request<Body>) -> Answer {
     let key: Key = rest.json(request, ENVELOPE_BYTES).await?;
     rest.guard.knows(key.key_secret.as_bytes()).map_err(|refusal| Refusal::from(super::error::Error::from(refusal)))?;
     Ok(answer::json(&serde_json::json!({"token": key.key_secret})))
+}
+
+/// Whoever looks at a strange page in a browser is no caller of ours, though the browser may reach this port: a page can have it send what
+/// registers a command, or an image's address that takes a task, without reading the answer. Browsers say where a request comes from; whoever
+/// types an address, or follows a link of ours, is let in.
+async fn no_strange_page(request: axum::extract::Request, next: Next) -> Response<Body> {
+    let from = request.headers().get("sec-fetch-site").map(HeaderValue::as_bytes);
+    if request.headers().contains_key(ORIGIN) || from.is_some_and(|from| !matches!(from, b"none" | b"same-origin")) {
+        let told = "a page in a browser may not call this; call it from a program";
+        return Refusal::status(StatusCode::FORBIDDEN, told).into_response();
+    }
+    next.run(request).await
 }
 
 async fn not_served(request: Request<Body>) -> Refusal {

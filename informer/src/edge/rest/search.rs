@@ -162,6 +162,15 @@ impl Wanted {
             }
             (_, "=" | "IN") if values.len() == 1 => {
                 let text = values.pop();
+                if let Some((of, name)) = field.split_once('.') {
+                    let fields = match of {
+                        "input" => &mut filter.input,
+                        "labels" => &mut filter.labels,
+                        _ => return Err(unknown(&field)),
+                    };
+                    fields.insert(name.to_owned(), text.unwrap_or_default());
+                    return Ok(());
+                }
                 match field.as_str() {
                     "workflowType" | "workflowName" => filter.name = text,
                     "correlationId" => filter.correlation = text,
@@ -184,7 +193,7 @@ impl Wanted {
 
 fn unknown(field: &str) -> Refusal {
     const FIELDS: &str = "workflowType, workflowId (IN), status (IN), startTime (<, >, BETWEEN), correlationId, version, \
-                          parentWorkflowId, createdBy and reasonForIncompletion";
+                          parentWorkflowId, createdBy, reasonForIncompletion, input.FIELD and labels.NAME";
     Refusal::invalid(format!("query: {field} is not served; there are {FIELDS}"))
 }
 
@@ -289,6 +298,7 @@ pub(super) async fn tasks(State(rest): State<Rest>, query: Query) -> Answer {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::BTreeMap;
 
     fn wanted(query: &str) -> Wanted {
         Wanted::of(query).unwrap_or_else(|_| panic!("{query} is refused"))
@@ -305,6 +315,9 @@ mod tests {
         assert_eq!(ids, Some(vec!["x".to_owned(), "y".to_owned()]));
         assert_eq!((filter.started_after_unix_ms, filter.started_before_unix_ms), (Some(2), Some(5)));
         assert_eq!((filter.version, wanted("").filter), (Some(2), RunFilter::default()));
+        let Wanted { filter, .. } = wanted("input.film.name = 'a b' AND labels.team=film");
+        assert_eq!(filter.input, BTreeMap::from([("film.name".to_owned(), "a b".to_owned())]));
+        assert_eq!(filter.labels, BTreeMap::from([("team".to_owned(), "film".to_owned())]));
     }
 
     #[test]
