@@ -15,7 +15,7 @@ use super::message::{ClientCall, ItemCall, LinkCall};
 use super::numbers::Tally;
 use super::outside::{Out, Outside};
 use super::published::Published;
-use super::retention::{PRUNED, Pruning};
+use super::retention::{PRUNED, PRUNED_STEPS, Pruning};
 use super::writer::Done;
 use crate::failpoint;
 use crate::machine::{Effect, Event, Held, Hello, Machine, PayloadHandle, Reply, RunId, SessionId, Submit};
@@ -408,7 +408,7 @@ impl Core {
         let found = self.reader.prunable(ended_before, keep, PRUNED)?;
         let free: Vec<TaskId> = found.iter().copied().filter(|task| !self.machine.holds(*task)).collect();
         // Tasks that are held again were just asked to run; where there is nothing else, the next minute will see them gone.
-        let runs = self.reader.prunable_runs(ended_before, keep, PRUNED)?;
+        let runs = self.reader.prunable_runs(ended_before, keep, PRUNED_STEPS)?;
         let free_runs: Vec<RunId> = runs.iter().filter(|run| !self.machine.holds_run(run)).cloned().collect();
         let nothing = free.is_empty() && free_runs.is_empty();
         self.pruning.looked(if nothing { 0 } else { found.len() + runs.len() });

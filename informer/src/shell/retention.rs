@@ -6,6 +6,8 @@ use super::clock::mono_ms;
 const EVERY_MS: u64 = 60_000;
 /// Tasks removed by one commit: some ten milliseconds of it. What there is beyond it, the next idle moment takes.
 pub(super) const PRUNED: usize = 500;
+/// Runs and their steps removed by one commit: their rows are smaller than tasks'. A run that is larger goes alone.
+pub(super) const PRUNED_STEPS: usize = 2_000;
 
 /// Which ended tasks are kept. Those that ended too long ago go, and those beyond the count, oldest end first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

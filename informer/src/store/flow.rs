@@ -266,8 +266,8 @@ pub trait ReadFlows {
     /// The store cannot be read.
     fn run_key(&mut self, key: &str) -> Result<Option<RunKeyHit>, Error>;
 
-    /// Ended runs that may go by the retention rules, those that ended first first, at most `limit`. A child stays while the run that
-    /// waits for it goes on.
+    /// Ended runs that may go by the retention rules, those that ended first first, at most `limit` of them and their steps together, but
+    /// one however large. A child stays while the run that waits for it goes on.
     ///
     /// # Errors
     /// The store cannot be read.

@@ -257,12 +257,18 @@ fn a_pruned_run_leaves_nothing_and_a_child_stays_with_its_parent(mut open: Open)
     };
     let child = RunRow { parent: "p".into(), ..run("p.0", RunStatus::Completed) };
     let run_events = vec![RunEventRow { run: "r".into(), seq: 1, ..RunEventRow::default() }];
-    let runs = vec![whole, changed(run("p", RunStatus::Running), true), changed(child, true)];
+    let after = changed(run("s", RunStatus::Completed), true);
+    let runs = vec![whole, after, changed(run("p", RunStatus::Running), true), changed(child, true)];
     world.try_commit(Batch { runs, run_events, ..Batch::default() }).unwrap();
     assert!(world.reader.prunable_runs(20, u64::MAX, 9).unwrap().is_empty(), "they ended at 20");
-    assert_eq!(world.reader.prunable_runs(21, u64::MAX, 9).unwrap(), [RunId::from("r")]);
-    assert_eq!(world.reader.prunable_runs(0, 0, 9).unwrap(), [RunId::from("r")]);
-    world.commit(Commit { prune_runs: vec!["r".into(), "never".into()], ..Commit::default() }).unwrap();
+    assert_eq!(world.reader.prunable_runs(21, u64::MAX, 9).unwrap(), ["r", "s"].map(RunId::from));
+    assert_eq!(world.reader.prunable_runs(0, 0, 9).unwrap(), ["r", "s"].map(RunId::from));
+    // Together with its step it is as large as two; the first goes however large it is.
+    for (limit, found) in [(1, &["r"][..]), (2, &["r"]), (3, &["r", "s"])] {
+        let runs = world.reader.prunable_runs(0, 0, limit).unwrap();
+        assert_eq!(runs, found.iter().map(|run| RunId::from(*run)).collect::<Vec<_>>(), "{limit}");
+    }
+    world.commit(Commit { prune_runs: vec!["r".into(), "s".into(), "never".into()], ..Commit::default() }).unwrap();
     assert_eq!(world.reader.run("r").unwrap(), None);
     assert_eq!(world.reader.run_steps("r", 0, 9).unwrap(), []);
     assert_eq!(world.reader.run_parts("r").unwrap(), []);

@@ -116,7 +116,14 @@ impl Flows {
         let bar = too_many.checked_sub(1).map_or(0, |last| ended[last].ended_unix_ms + 1).max(before_ms);
         let waits = |id: &String| self.runs.get(id).is_some_and(is_live);
         let may_go = ended.into_iter().filter(|row| row.ended_unix_ms < bar && !is_live(row) && !waits(&row.parent));
-        may_go.take(limit).map(|row| row.id.as_str().into()).collect()
+        let mut room = limit;
+        let fits = |(nth, row): &(usize, &RunRow)| {
+            let size = 1 + self.steps.keys().filter(|(run, _)| *run == row.id).count();
+            let fits = *nth == 0 || size <= room;
+            room = room.saturating_sub(size);
+            fits
+        };
+        may_go.enumerate().take_while(fits).map(|(_, row)| row.id.as_str().into()).collect()
     }
 }
 

@@ -123,7 +123,20 @@ impl ReadFlows for Reader {
                      AND NOT EXISTS (SELECT 1 FROM runs AS waiting WHERE waiting.id = ended.parent AND waiting.live IS NOT NULL)
                    ORDER BY ended_ms, id LIMIT ?2";
         let found = self.all("runs", sql, params![before, int(limit as u64)], |row| row.get::<_, String>(0))?;
-        Ok(found.into_iter().map(Into::into).collect())
+        let steps = "SELECT COUNT(*) FROM (SELECT 1 FROM run_steps WHERE run = ?1 LIMIT ?2)";
+        let (mut may_go, mut room) = (Vec::new(), int(limit as u64));
+        for run in found {
+            let counted = self.all("run_steps", steps, params![run, room], |row| row.get::<_, i64>(0))?;
+            room -= 1 + counted.first().copied().unwrap_or_default();
+            if room < 0 && !may_go.is_empty() {
+                break;
+            }
+            may_go.push(run.into());
+            if room <= 0 {
+                break;
+            }
+        }
+        Ok(may_go)
     }
 }
 

@@ -118,8 +118,11 @@ impl Model<'_> {
         reading.sequence(list(&definition["tasks"]), &[]);
         let meant = reading.end(definition);
         let failed = meant.ends.iter().find(|end| **end != RunStatus::Completed.as_str()).copied();
+        let raced = meant.ends.len() > 1;
         self.runs.insert(path.clone(), meant);
         if let (Some(status), Some(other)) = (failed, definition["failureWorkflow"].as_str()) {
+            // What it is given, and whether it is there at all, is the race's.
+            self.unsure |= raced;
             self.read(format!("{path}/failure0"), other, json!({"failureStatus": status}));
         }
     }
