@@ -63,7 +63,7 @@ impl Edge {
         let of_run = |change: &TaskChange| change.row.of_run.is_some();
         note(Self::Work, batch.tasks.iter().any(|change| change.fresh && of_run(change)));
         for change in &batch.runs {
-            let own = change.row.as_ref().and_then(|row| super::rows::own(row));
+            let own = change.row.as_ref().and_then(super::rows::own);
             if let (Some(row), Some(own)) = (&change.row, &own) {
                 note(Self::Start, change.fresh && !row.key.is_empty());
                 note(Self::ChildStart, change.fresh && row.key.is_empty());
