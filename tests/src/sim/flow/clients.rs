@@ -256,7 +256,8 @@ impl World {
         let Ok(Some(stored)) = self.center.store.flows.stored(&run) else { return Ok(()) };
         self.flow.meddled.extend(self.flow.root_of(&run));
         let key = format!("operation-{nth}");
-        for _ in 0..=u32::from(act.twice) {
+        // What is left out once more is rarely met by chance.
+        for _ in 0..=u32::from(act.twice || act.verb == Verb::Skip) {
             let Some((operation, bodies)) = self.operation(act, &stored) else { return Ok(()) };
             self.send(&run, operation, act.verb, key.clone(), bodies)?;
             if self.is_away() {
@@ -315,10 +316,8 @@ impl World {
             }
             (Asked::Operated(verb), reply) => self.on_operated(verb, reply),
             (Asked::Poll { worker, no }, Reply::Polled(works)) => self.on_polled(worker, no, works),
-            (Asked::Said { run, step, what }, Reply::WorkUpdated { .. }) => {
-                if what != super::Saying::GivesBack {
-                    self.flow.said.insert((run, step));
-                }
+            (Asked::Said { run, step }, Reply::WorkUpdated { .. }) => {
+                self.flow.said.insert((run, step));
                 Ok(())
             }
             _ => Ok(()),

@@ -22,7 +22,7 @@ pub(in super::super) enum Asked {
     Start { entry: usize, other: bool },
     Operated(super::draw::Verb),
     Poll { worker: usize, no: u64 },
-    Said { run: String, step: u32, what: super::Saying },
+    Said { run: String, step: u32 },
     Nothing,
 }
 

@@ -172,7 +172,9 @@ impl World {
         let Ok(Some(stored)) = self.center.store.flows.stored(&change.id) else { return };
         for step in ended {
             let node = stored.run.node_of(step);
+            let own = stored.run.plans().get(step.node.part as usize).and_then(|plan| plan.node(step.node.node));
             let kind = match &node.kind {
+                _ if own.is_some_and(|own| matches!(own.kind, Kind::Dynamic { .. })) => "DYNAMIC",
                 Kind::Simple if POLLED.contains(&node.name.as_str()) => "SIMPLE, polled for",
                 Kind::Switch(switch) if switch.decision => "DECISION",
                 Kind::DynamicFork(_) => "FORK_JOIN_DYNAMIC",

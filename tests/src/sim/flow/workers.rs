@@ -110,7 +110,7 @@ impl World {
         };
         let bodies = if outcome.status == TaskStatus::Completed { vec![(handle, body)] } else { Vec::new() };
         let (run, step) = at;
-        let asked = if what == Saying::End { Asked::Said { run, step, what } } else { Asked::Nothing };
+        let asked = if what == Saying::End { Asked::Said { run, step } } else { Asked::Nothing };
         let (ticket, run, step) = (self.ask(asked), work.run.clone(), work.step);
         self.tell_flow(FlowEvent::WorkUpdated { ticket, run, step, stored: Vec::new(), update }, bodies)
     }
