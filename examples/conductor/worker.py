@@ -51,9 +51,7 @@ def settings():
     """The informer's address, and its token where it has one."""
     secret = os.getenv("CONDUCTOR_AUTH_SECRET")
     authentication = AuthenticationSettings(key_id="informer", key_secret=secret) if secret else None
-    configuration = Configuration(authentication_settings=authentication)
-    configuration.log_level = logging.WARNING
-    return configuration
+    return Configuration(authentication_settings=authentication, log_level=logging.WARNING)
 
 
 def register(configuration):
@@ -65,8 +63,8 @@ def register(configuration):
         metadata.register_task_def(definition)
     executor = WorkflowExecutor(configuration)
     workflow = ConductorWorkflow(executor=executor, name="py_greeting", version=1)
-    first = SimpleTask("py_greet", "greet").input("name", workflow.input("name"))
-    second = SimpleTask("py_shout", "shout").input("text", first.output("greeting"))
+    first = SimpleTask("py_greet", "greet").input_parameter("name", workflow.input("name"))
+    second = SimpleTask("py_shout", "shout").input_parameter("text", first.output("greeting"))
     workflow.add(first).add(second)
     workflow.output_parameters({"said": second.output("loud")})
     executor.register_workflow(workflow.to_workflow_def(), overwrite=True)

@@ -22,7 +22,7 @@ const PAGE: usize = 100;
 
 pub(super) async fn create(State(rest): State<Rest>, query: Query, request: Request<Body>) -> Answer {
     let json = rest.read(request, bounds::DEFINITION_BYTES).await?;
-    let replace = query.flag("overwrite")?;
+    let replace = query.flag("overwrite", false)?;
     rest.flows.on_put_definition(v1::PutDefinitionRequest { json, replace }).await?;
     Ok(answer::done())
 }

@@ -27,7 +27,7 @@ pub(super) async fn resume(State(rest): State<Rest>, Path(id): Path<String>) -> 
 /// As Conductor's, it starts no failure workflow unless it is told to.
 pub(super) async fn terminate(State(rest): State<Rest>, Path(id): Path<String>, query: Query) -> Answer {
     let reason = query.text("reason").unwrap_or_default().to_owned();
-    let quiet = !query.flag("triggerFailureWorkflow")?;
+    let quiet = !query.flag("triggerFailureWorkflow", false)?;
     let told = rest.flows.on_terminate(v1::TerminateRunRequest { id, reason, quiet }).await?;
     Ok(answer::ignored(answer::done(), &told.ignored))
 }
@@ -38,7 +38,7 @@ pub(super) async fn retry(State(rest): State<Rest>, Path(id): Path<String>) -> A
 }
 
 pub(super) async fn restart(State(rest): State<Rest>, Path(id): Path<String>, query: Query) -> Answer {
-    let latest = query.flag("useLatestDefinitions")?;
+    let latest = query.flag("useLatestDefinitions", false)?;
     let told = rest.flows.on_restart(v1::RestartRequest { id, latest, key: String::new() }).await?;
     Ok(answer::ignored(answer::nothing(), &told.ignored))
 }

@@ -29,15 +29,20 @@ impl Query {
         values.map(|(_, value)| value.as_str())
     }
 
-    /// A number, a flag.
+    /// A number.
     pub(super) fn get<T: FromStr>(&self, name: &str) -> Result<Option<T>, Refusal> {
         let parse = |text: &str| text.parse().map_err(|_| Refusal::invalid(format!("{name}={text:?} cannot be read")));
         self.text(name).map(parse).transpose()
     }
 
-    /// A flag, which is off unless it is given.
-    pub(super) fn flag(&self, name: &str) -> Result<bool, Refusal> {
-        Ok(self.get(name)?.unwrap_or(false))
+    /// A flag, in any case: the client in Python writes `True`.
+    pub(super) fn flag(&self, name: &str, default: bool) -> Result<bool, Refusal> {
+        match self.text(name) {
+            None => Ok(default),
+            Some(text) if text.eq_ignore_ascii_case("true") => Ok(true),
+            Some(text) if text.eq_ignore_ascii_case("false") => Ok(false),
+            Some(text) => Err(Refusal::invalid(format!("{name}={text:?} is neither true nor false"))),
+        }
     }
 }
 
@@ -78,12 +83,13 @@ mod tests {
 
     #[test]
     fn parameters_are_decoded() {
-        let query = query("count=3&name=a%20b+c&name=%C3%A9&empty=&flag=true&&bare");
+        let query = query("count=3&name=a%20b+c&name=%C3%A9&empty=&flag=True&&bare");
         assert_eq!(query.get("count").ok().flatten(), Some(3));
         assert_eq!(query.text("name"), Some("é"));
         assert_eq!(query.all("name").collect::<Vec<_>>(), ["a b c", "é"]);
         assert_eq!((query.text("empty"), query.text("bare"), query.text("none")), (None, None, None));
-        assert!(query.flag("flag").is_ok_and(|flag| flag));
+        assert!(query.flag("flag", false).is_ok_and(|flag| flag));
+        assert!(query.flag("none", true).is_ok_and(|flag| flag) && query.flag("name", true).is_err());
         assert!(query.get::<u32>("name").is_err());
         for broken in ["a=%", "a=%2", "a=%zz", "a=%ff"] {
             assert!(Query::parse(broken).is_err(), "{broken}");

@@ -141,7 +141,7 @@ pub(super) async fn execute(
 }
 
 pub(super) async fn get(State(rest): State<Rest>, Path(id): Path<String>, query: Query) -> Answer {
-    let tasks = query.get("includeTasks")?.unwrap_or(true);
+    let tasks = query.flag("includeTasks", true)?;
     Ok(answer::json(&rest.shown(&id, tasks).await?))
 }
 
@@ -151,7 +151,7 @@ pub(super) async fn status(State(rest): State<Rest>, Path(id): Path<String>, que
     let all = show::run(&run);
     let mut shown = json!({"workflowId": run.id, "correlationId": run.correlation, "status": all["status"]});
     for (flag, field) in [("includeOutput", "output"), ("includeVariables", "variables")] {
-        if query.flag(flag)? {
+        if query.flag(flag, false)? {
             shown[field] = all.get(field).cloned().unwrap_or_else(|| json!({}));
         }
     }
@@ -193,7 +193,7 @@ pub(super) async fn correlated(
     Path((name, correlation)): Path<(String, String)>,
     query: Query,
 ) -> Answer {
-    let (closed, tasks) = (query.flag("includeClosed")?, query.flag("includeTasks")?);
+    let (closed, tasks) = (query.flag("includeClosed", false)?, query.flag("includeTasks", false)?);
     let statuses = if closed { Vec::new() } else { vec![RunStatus::Running, RunStatus::Paused] };
     let filter = RunFilter { statuses, name: Some(name), correlation: Some(correlation), ..RunFilter::default() };
     let (rows, more) = rest.found(filter, RUNS).await?;

@@ -191,7 +191,7 @@ async fn a_worker_polls_fails_logs_and_completes() {
     assert_eq!(run["tasks"][0]["reasonForIncompletion"], "it broke");
     assert_eq!(run["tasks"][1]["retriedTaskId"], first);
     assert!(
-        get(&world, &format!("/workflow/{id}?includeTasks=false")).await.ok()["tasks"]
+        get(&world, &format!("/workflow/{id}?includeTasks=False")).await.ok()["tasks"]
             .as_array()
             .is_some_and(Vec::is_empty)
     );
