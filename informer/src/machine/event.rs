@@ -1,5 +1,6 @@
 //! What the machine is told. Events are past tense: they have happened, and the machine only decides what follows.
 
+use bytes::Bytes;
 use proto::id::{AttemptId, Fence, SidecarId, TaskId};
 use proto::{store, v1};
 use std::collections::BTreeMap;
@@ -558,8 +559,17 @@ pub enum WorkUpdate {
 pub struct EmittedChild {
     /// Its key within the task; empty: the seal, after which there is none.
     pub key: String,
-    /// SHA-256 of the payload, as the sidecar says.
+    /// SHA-256 of all that it is, as its sidecar sent it.
     pub digest: [u8; 32],
-    /// JSON: `{"name": …, "input": {…}}`; of a seal nothing.
-    pub payload: Vec<u8>,
+    /// What it is, or what is wrong with it; of a seal nothing.
+    pub what: Result<Emission, String>,
+}
+
+/// What a child of a running task is.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Emission {
+    /// The name of its task, where its parent gives one.
+    pub name: Option<String>,
+    /// Its input, an object, and what stands for it; none: {}.
+    pub input: Option<(PayloadHandle, Bytes)>,
 }

@@ -15,6 +15,7 @@
 //! | `report`, `outcome` | what an attempt's end means, whose result is accepted |
 //! | `placement`, `ready`, `owners`, `estimate` | which task goes to which sidecar, in which order, and how long it should take |
 //! | `array`, `runs` | arrays and their members |
+//! | `children` | what running tasks emit |
 //! | `workflow` | runs of workflows: starts, children, the work of their steps, operations, definitions |
 //! | `drain`, `executor` | sidecars that take no work; how registered types are run |
 //! | `retry` | how an end is judged, when the next try comes |
@@ -35,6 +36,7 @@ mod array;
 mod aside;
 mod beat;
 mod check;
+mod children;
 mod drain;
 mod effect;
 mod estimate;
@@ -67,8 +69,9 @@ mod stories;
 pub use self::workflow::{kin, wire_status, work_id};
 pub use effect::{Batch, Effect, HistoryEvent, PolledWork, Rejection, Reply, RunChange, TaskChange};
 pub use event::{
-    EmittedChild, Event, FlowEvent, Held, HeldState, Hello, KeyHit, NewArray, NewRun, Now, Operation, PayloadHandle,
-    Prepared, Report, RunId, RunKeyHit, SessionId, StoredRun, Submit, Template, Templates, Ticket, WorkUpdate,
+    Emission, EmittedChild, Event, FlowEvent, Held, HeldState, Hello, KeyHit, NewArray, NewRun, Now, Operation,
+    PayloadHandle, Prepared, Report, RunId, RunKeyHit, SessionId, StoredRun, Submit, Template, Templates, Ticket,
+    WorkUpdate,
 };
 pub use shared::Own;
 

@@ -12,6 +12,7 @@
 //! | `start` | starts, keys, children |
 //! | `route` | what becomes of a run's commands; what runs tell each other |
 //! | `work` | a step's work as a task of ours, and what that task's end means |
+//! | `emit` | children that a step's task emits |
 //! | `queue` | work for workers without a sidecar, who poll by name |
 //! | `admission` | how much of one name may run, or start, at once |
 //! | `operate` | what clients want of a run |
@@ -24,6 +25,7 @@
 mod admission;
 mod check;
 mod definition;
+mod emit;
 mod operate;
 mod queue;
 mod route;

@@ -177,7 +177,7 @@ impl Machine {
         }
     }
 
-    fn step_of(&self, id: TaskId) -> Option<StepOf> {
+    pub(super) fn step_of(&self, id: TaskId) -> Option<StepOf> {
         let of_run = self.tasks.get(&id)?.of_run.as_ref()?;
         Some((self.flows.find(&of_run.run)?, of_run.step))
     }
