@@ -1,4 +1,4 @@
-//! Streaming forks on real processes: a shell script emits children while it runs, over deaths of every part; no child is lost or doubled.
+//! Children of running tasks on real processes: a shell script emits them, over deaths of every part; none is lost or doubled.
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
@@ -160,6 +160,75 @@ fn a_terminated_run_takes_the_children_along() -> Result<()> {
     Ok(())
 }
 
+/// A task of no workflow: its children are tasks by themselves, of a registered task definition.
+fn put_piece(world: &World) -> Result<()> {
+    let mut definition = streaming(world, "")["tasks"][0]["emits"][0]["taskDefinition"].clone();
+    definition["retryCount"] = json!(0);
+    let file = put(world, &json!({"taskDefs": [definition]}))?;
+    told(world, &["workflow", "put", "--json", &file])?;
+    Ok(())
+}
+
+/// The same as `emit`, by name.
+fn emit_alone(world: &World, pieces: impl IntoIterator<Item = u32>) -> String {
+    let path = format!("PATH={}:$PATH; cd {}; ", tests::world::builds::own().display(), world.dir().display());
+    path + &emit(pieces).replace("sidecar emit", "sidecar emit --name piece")
+}
+
+#[test]
+fn children_of_a_task_of_no_workflow_are_tasks_that_know_their_parent() -> Result<()> {
+    let mut world = World::with_sidecars(1)?;
+    put_piece(&world)?;
+    let first = emit_alone(&world, [1, 2]);
+    let other = "sidecar emit --name piece --key k1 --input '{\"n\":9}' 2> other; ";
+    let script =
+        format!("{first}{}{}{other}sidecar emit --seal; {}", gate("go"), emit_alone(&world, [1, 3]), gate("end"));
+    let id = world.submit(&["--owner", "ops", "--cpu", "100", "--", "sh", "-c", &script])?;
+    world.wait_file("at-go")?;
+    world.kill_informer();
+    world.start_informer(&[])?;
+    world.touch("go")?;
+    world.wait_file("at-end")?;
+    let counted = || {
+        let task = world.task(&id).ok()?;
+        (task["children"]["live"] == 0).then_some(task)
+    };
+    let task = wait_for("its children are over", counted)?;
+    let counts = json!({"emitted": 3, "live": 0, "succeeded": 3, "failed": 0, "cancelled": 0});
+    assert_eq!((&task["state"], &task["children"]), (&json!("running"), &counts), "{task}");
+    let label = format!("informer.parent={id}");
+    let listed = world.json(&["list", "--label", &label, "--json"])?;
+    let listed = listed.as_array().or_else(|| listed["tasks"].as_array()).context("a list")?.clone();
+    let mut keys: Vec<_> = listed.iter().map(|task| task["child_key"].as_str().unwrap_or_default()).collect();
+    keys.sort_unstable();
+    assert_eq!(keys, ["k1", "k2", "k3"]);
+    ensure!(listed.iter().all(|task| task["parent"] == id.as_str() && task["owner"] == "ops"), "{listed:?}");
+    for n in 1..=3 {
+        assert_eq!(world.lines(&format!("piece-{n}")), ["ran"], "piece {n}");
+    }
+    ensure!(world.lines("other").iter().any(|line| line.contains("another payload")), "{:?}", world.lines("other"));
+    world.touch("end")?;
+    world.wait_state(&id, &["succeeded"])?;
+    Ok(())
+}
+
+#[test]
+fn who_cancels_a_task_cancels_what_it_emitted() -> Result<()> {
+    let world = World::with_sidecars(1)?;
+    let task =
+        json!({"command": {"argv": ["sh", "-c", "while :; do sleep 1; done"]}, "resources": {"cpu_millis": 100}});
+    let file = put(&world, &json!({"taskDefs": [{"name": "piece", "task": task}]}))?;
+    told(&world, &["workflow", "put", "--json", &file])?;
+    let script = format!("{}{}", emit_alone(&world, [1, 2]), gate("never"));
+    let id = world.submit(&["--cpu", "100", "--", "sh", "-c", &script])?;
+    world.wait_file("at-never")?;
+    world.informer(&["cancel", &id])?;
+    let task = world.wait_state(&id, &["cancelled"])?;
+    let counted = || (world.task(&id).ok()?["children"]["cancelled"] == 2).then_some(());
+    wait_for("its children are cancelled", counted).with_context(|| task.to_string())?;
+    Ok(())
+}
+
 #[cfg(feature = "faults")]
 mod faults {
     use super::*;
@@ -194,6 +263,36 @@ mod faults {
         let runs = told(&world, &["workflow", "search", "--name", "stream", "--json"])?;
         assert_eq!(runs.as_array().map(Vec::len), Some(1), "{point}: {runs}");
         check_merged(&world, &id, &[1, 2, 3, 4, 5]).context(point.to_owned())?;
+        Ok(())
+    }
+
+    /// The same of a task of no workflow.
+    #[test]
+    fn the_informer_dies_at_every_boundary_while_a_task_emits_and_each_key_has_one_task() -> Result<()> {
+        for point in INFORMER_POINTS {
+            let mut lives = Lives::begin(point)?;
+            let definition = streaming(&lives.world, "")["tasks"][0]["emits"][0]["taskDefinition"].clone();
+            let file = put(&lives.world, &json!({"taskDefs": [definition]}))?;
+            lives.insist(&["workflow", "put", "--json", &file])?;
+            let script = format!("{}touch emitted", emit_alone(&lives.world, 1..=5));
+            let submit = ["submit", "--key", "once", "--cpu", "100", "--tries", "1", "--", "sh", "-c", &script];
+            let id = String::from_utf8(lives.insist(&submit)?)?.trim().to_owned();
+            wait_for(&format!("{point}: parent and children end"), || {
+                let told = lives.run(&["show", &id, "--json"]).ok()?;
+                let task: Value = serde_json::from_slice(&told.stdout).ok()?;
+                (task["state"] == "succeeded" && task["children"]["live"] == 0).then_some(())
+            })?;
+            ensure!(lives.deaths > 0, "{point} was never passed");
+            let mut world = lives.world;
+            world.kill_informer();
+            world.start_informer(&[])?;
+            let task = world.task(&id)?;
+            let counts = json!({"emitted": 5, "live": 0, "succeeded": 5, "failed": 0, "cancelled": 0});
+            assert_eq!(task["children"], counts, "{point}: {task}");
+            for n in 1..=5 {
+                assert_eq!(world.lines(&format!("piece-{n}")), ["ran"], "{point}: piece {n}");
+            }
+        }
         Ok(())
     }
 

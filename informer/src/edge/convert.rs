@@ -26,6 +26,7 @@ pub(super) fn task(handle: &Handle, row: &store::TaskRow) -> v1::Task {
     let id = task_id(row);
     let facts = row.facts.clone().unwrap_or_default();
     let of_run = row.of_run.clone().unwrap_or_default();
+    let child = row.child.clone().unwrap_or_default();
     let progress = if is_terminal(row) { None } else { handle.progress(id) };
     v1::Task {
         id: id.to_string(),
@@ -51,6 +52,9 @@ pub(super) fn task(handle: &Handle, row: &store::TaskRow) -> v1::Task {
         reference: of_run.reference,
         retried_from: TaskId::from_bytes(&of_run.retried_from).map(|id| id.to_string()).unwrap_or_default(),
         result: Vec::new(),
+        parent: TaskId::from_bytes(&child.parent).map(|id| id.to_string()).unwrap_or_default(),
+        child_key: child.key,
+        children: None,
     }
 }
 
@@ -210,7 +214,7 @@ fn emitted(session: SessionId, wire: v1::Emitted) -> Result<Event, Faults> {
         }
         false => emission(&wire.payload),
     };
-    let child = EmittedChild { key: wire.key, digest, what };
+    let child = EmittedChild { key: wire.key, digest, what, alone: None };
     Ok(Event::Emitted { session, attempt, fence, child: Box::new(child) })
 }
 

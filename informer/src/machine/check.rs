@@ -25,6 +25,7 @@ impl Machine {
             return Err("facts are kept that no task needs".to_owned());
         }
         self.check_queue()?;
+        self.check_children()?;
         self.check_flows()
     }
 

@@ -555,7 +555,7 @@ pub enum WorkUpdate {
 }
 
 /// A child of a running task.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct EmittedChild {
     /// Its key within the task; empty: the seal, after which there is none.
     pub key: String,
@@ -563,6 +563,17 @@ pub struct EmittedChild {
     pub digest: [u8; 32],
     /// What it is, or what is wrong with it; of a seal nothing.
     pub what: Result<Emission, String>,
+    /// Of a task that is of no workflow: what the shell has found for it.
+    pub alone: Option<Box<Alone>>,
+}
+
+/// A child that becomes a task by itself.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Alone {
+    /// Its row, if the store has it and the machine does not.
+    pub stored: Vec<store::TaskRow>,
+    /// How it is run, and that spec; or why it cannot be. Of one that is known nothing is found.
+    pub made: Result<(Template, Bytes), String>,
 }
 
 /// What a child of a running task is.

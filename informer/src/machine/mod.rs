@@ -66,10 +66,11 @@ mod workflow;
 #[cfg(test)]
 mod stories;
 
+pub use self::children::child_id;
 pub use self::workflow::{kin, wire_status, work_id};
 pub use effect::{Batch, Effect, HistoryEvent, PolledWork, Rejection, Reply, RunChange, TaskChange};
 pub use event::{
-    Emission, EmittedChild, Event, FlowEvent, Held, HeldState, Hello, KeyHit, NewArray, NewRun, Now, Operation,
+    Alone, Emission, EmittedChild, Event, FlowEvent, Held, HeldState, Hello, KeyHit, NewArray, NewRun, Now, Operation,
     PayloadHandle, Prepared, Report, RunId, RunKeyHit, SessionId, StoredRun, Submit, Template, Templates, Ticket,
     WorkUpdate,
 };
@@ -181,6 +182,8 @@ pub struct Machine {
     /// Tasks that have waited too long for room, each with the sidecar that is kept free for it.
     reserved: BTreeMap<TaskId, SidecarId>,
     flows: workflow::Flows,
+    /// Held tasks that another one has emitted, by that one.
+    children: BTreeMap<TaskId, BTreeSet<TaskId>>,
     fence_n: u64,
     /// The epoch under which the store was opened; the one of `config` may have been raised since.
     opened_epoch: u64,
@@ -281,6 +284,7 @@ impl Machine {
                     sidecar.aside.remove(&AttemptId { task: id, number: aside.number });
                 }
             }
+            self.forget_child(id, &task);
             self.shared.release(task.alike);
         }
     }

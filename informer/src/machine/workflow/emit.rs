@@ -9,22 +9,16 @@ use workflow::evaluate::Handle;
 use workflow::run::{Event as RunEvent, NewChild, Outcome};
 
 impl Machine {
-    /// Gives a child, or the seal, to the run whose task emits it; `None`: the task is no run's.
+    /// Gives a child, or the seal, to the run whose task emits it.
     pub(in super::super) fn emit_in_run(
         &mut self,
         cx: &mut Cx<'_>,
         parent: TaskId,
         child: EmittedChild,
-    ) -> Option<Result<(), Declined>> {
-        self.tasks.get(&parent)?.of_run.as_ref()?;
-        let Some((nr, step)) = self.step_of(parent) else {
-            return Some(Err(Declined::for_good("its workflow is over")));
-        };
-        let EmittedChild { key, digest, what } = child;
-        let what = match what {
-            Ok(what) => what,
-            Err(why) => return Some(Err(Declined::for_good(why))),
-        };
+    ) -> Result<(), Declined> {
+        let (nr, step) = self.step_of(parent).ok_or_else(|| Declined::for_good("its workflow is over"))?;
+        let EmittedChild { key, digest, what, alone: _ } = child;
+        let what = what.map_err(Declined::for_good)?;
         let event = if key.is_empty() {
             RunEvent::Sealed { step }
         } else {
@@ -36,6 +30,6 @@ impl Machine {
             // The new step names it, and so holds it.
             self.flows.pending.bodies.push(input);
         }
-        Some(told.map(drop).map_err(|refused| Declined::for_good(refused.to_string())))
+        told.map(drop).map_err(|refused| Declined::for_good(refused.to_string()))
     }
 }

@@ -36,6 +36,7 @@ mod work;
 pub use route::kin;
 pub use rows::wire_status;
 pub(super) use start::Answered;
+pub(super) use work::task_id;
 pub use work::work_id;
 
 use super::event::{FlowEvent, Now, PayloadHandle, RunId, RunKeyHit, Templates};
@@ -153,6 +154,11 @@ impl Flows {
         self.by_id.insert(Arc::clone(&held.id), nr);
         self.runs.insert(nr, held);
         nr
+    }
+
+    /// A body that the machine has made, or was given: it is committed with what names it.
+    pub(super) fn keep_body(&mut self, handle: PayloadHandle, body: Bytes) {
+        self.pending.bodies.push((handle, body));
     }
 
     /// A word for a run, told in its turn.

@@ -14,11 +14,11 @@ fn child(key: &str, input: Value) -> EmittedChild {
     let body = bytes::Bytes::from(input.to_string());
     let digest = Sha256::digest(&body).into();
     let input = Some((digest, body));
-    EmittedChild { key: key.to_owned(), digest, what: Ok(Emission { name: None, input }) }
+    EmittedChild { key: key.to_owned(), digest, what: Ok(Emission { name: None, input }), alone: None }
 }
 
 fn seal() -> EmittedChild {
-    EmittedChild { key: String::new(), digest: Sha256::digest([]).into(), what: Ok(Emission::default()) }
+    EmittedChild { key: String::new(), digest: Sha256::digest([]).into(), what: Ok(Emission::default()), alone: None }
 }
 
 impl Flow {
