@@ -2,7 +2,7 @@
 
 use super::life::Watched;
 use super::{World, wait_for};
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail};
 
 /// Where an informer may die: around every event, every commit, and each kind of effect.
 pub const INFORMER_POINTS: [&str; 7] =
@@ -92,7 +92,6 @@ impl Lives {
                 return Ok(told.stdout);
             }
         }
-        ensure!(false, "{args:?} never succeeds: {}", self.world.log("informer.log"));
-        Ok(Vec::new())
+        bail!("{args:?} never succeeds: {}", self.world.log("informer.log"))
     }
 }
