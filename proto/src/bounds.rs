@@ -152,6 +152,10 @@ pub const EMITS_HELD: usize = 1024;
 pub const EMITS_HELD_BYTES: usize = 16 << 20;
 /// Emits on the wire before the first of them is answered: enough for the informer to commit them in batches.
 pub const EMITS_IN_FLIGHT: usize = 256;
+/// Children of one task that is of no workflow, as many as of one that is.
+pub const CHILDREN: u32 = 50_000;
+/// Label that such a child carries: its parent's id. By it they are listed, counted and cancelled.
+pub const PARENT_LABEL: &str = "informer.parent";
 /// Largest workflow or task definition, bytes of JSON. The largest public ones have a hundred kilobytes; each start reads one.
 pub const DEFINITION_BYTES: usize = 1 << 20;
 /// Versions of workflow definitions, over all names. The machine keeps a hash of each; ten times as many would still be a few megabytes,

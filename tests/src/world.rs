@@ -5,6 +5,7 @@
 pub mod builds;
 mod guard;
 pub mod life;
+pub mod lives;
 pub mod place;
 pub mod secure;
 

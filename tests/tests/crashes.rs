@@ -5,11 +5,9 @@
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 use std::os::unix::process::ExitStatusExt as _;
-use tests::world::life::Watched;
+use tests::world::lives::{INFORMER_POINTS, Lives};
 use tests::world::{World, processes_with, wait_for};
 
-const INFORMER_POINTS: [&str; 7] =
-    ["before-apply", "after-apply", "before-commit", "after-commit", "after-reply", "mid-effects", "after-assign"];
 const AGENT_POINTS: [&str; 7] = [
     "after-assign",
     "after-ledger",
@@ -97,80 +95,30 @@ fn what_was_acknowledged_is_there_after_a_kill_under_its_key() -> Result<()> {
     Ok(())
 }
 
-/// An informer that is started again whenever it has died, each time to live a little longer.
-struct Lives<'a> {
-    world: World,
-    point: &'a str,
-    deaths: usize,
+/// The task as `show` tells it, which waits for an informer that has died under it.
+fn shown(lives: &mut Lives, id: &str) -> Result<Value> {
+    let client = lives.run(&["show", id, "--json"])?;
+    ensure!(client.succeeded, "{}", String::from_utf8_lossy(&client.stdout));
+    Ok(serde_json::from_slice(&client.stdout)?)
 }
 
-impl Lives<'_> {
-    fn tend(&mut self) -> Result<()> {
-        if self.world.informer_has_ended() {
-            self.deaths += 1;
-            self.begin()?;
-        }
-        Ok(())
-    }
-
-    /// It may die before it listens, too.
-    fn begin(&mut self) -> Result<()> {
-        loop {
-            // Growing, so that progress is made: at the first boundary of a life nothing was done yet.
-            let nth = self.deaths * self.deaths / 2 + 1;
-            let plan = format!("{}:{nth}", self.point);
-            match self.world.start_informer(&[("INFORMER_FAILPOINT", &plan)]) {
-                Ok(()) => return Ok(()),
-                Err(error) if self.deaths > 50 => return Err(error),
-                Err(_) => self.deaths += 1,
-            }
-        }
-    }
-
-    /// The task as `show` tells it, which waits for an informer that has died under it.
-    fn task(&mut self, id: &str) -> Result<serde_json::Value> {
-        let mut client = Watched::new(self.world.informer_started(&["show", id, "--json"])?)?;
-        wait_for("a look ends", || {
-            self.tend().ok()?;
-            (!client.runs()).then_some(())
-        })?;
-        ensure!(client.wait()?.success(), "{}", String::from_utf8_lossy(&client.stdout));
-        Ok(serde_json::from_slice(&client.stdout)?)
-    }
-
-    /// Asks again and again with one key, as a user would.
-    fn submit(&mut self, key: &str, script: &str) -> Result<String> {
-        loop {
-            let args = ["submit", "--key", key, "--name", key, "--", "sh", "-c", script];
-            let mut client = Watched::new(self.world.informer_started(&args)?)?;
-            wait_for("a submit ends", || {
-                self.tend().ok()?;
-                (!client.runs()).then_some(())
-            })?;
-            if client.wait()?.success() {
-                return Ok(String::from_utf8(client.stdout.clone())?.trim().to_owned());
-            }
-        }
-    }
+/// Asks again and again with one key, as a user would.
+fn submit(lives: &mut Lives, key: &str, script: &str) -> Result<String> {
+    let args = ["submit", "--key", key, "--name", key, "--", "sh", "-c", script];
+    Ok(String::from_utf8(lives.insist(&args)?)?.trim().to_owned())
 }
 
 fn informer_dies_at(point: &str) -> Result<()> {
-    let mut world = World::empty()?;
-    world.start_informer(&[])?;
-    world.start_sidecar(0, &[], &[])?;
-    world.wait_linked(1)?;
-    world.kill_informer();
-    let mut lives = Lives { world, point, deaths: 0 };
-    lives.begin()?;
+    let mut lives = Lives::begin(point)?;
     let mut ids = Vec::new();
     for n in 0..KEYS {
         let name = format!("starts-{n}");
         let script = script(&lives.world, &name);
-        ids.push(lives.submit(&name, &script)?);
+        ids.push(submit(&mut lives, &name, &script)?);
     }
     for id in &ids {
         wait_for(&format!("{point}: {id} ends"), || {
-            let task = lives.task(id).ok()?;
+            let task = shown(&mut lives, id).ok()?;
             ["succeeded", "failed", "cancelled"].contains(&task["state"].as_str()?).then_some(())
         })?;
     }

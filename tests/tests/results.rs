@@ -92,17 +92,17 @@ fn emitting(world: &World) -> String {
     )
 }
 
-/// A task of no workflow has nothing that would wait for its children, and its script is told so.
+/// What a child of a task of no workflow is, only its parent can say, and its script is told so.
 fn check_refused(world: &World) -> Result<()> {
     world.wait_file("code")?;
     let said = world.lines("said");
     assert_eq!(world.lines("code"), ["1"], "{said:?}");
-    ensure!(said.iter().any(|line| line.contains("not part of a workflow")), "{said:?}");
+    ensure!(said.iter().any(|line| line.contains("needs the name of its task")), "{said:?}");
     Ok(())
 }
 
 #[test]
-fn a_task_of_no_workflow_has_no_children() -> Result<()> {
+fn a_task_of_no_workflow_names_its_children() -> Result<()> {
     let world = World::with_sidecars(1)?;
     let task = run(&world, &emitting(&world))?;
     assert_eq!(task["state"], "succeeded", "{task}");

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 const REQUIRED: &[RangeInclusive<u32>] = &[
     1..=3,
     7..=18,
+    24..=25,
     27..=28,
     30..=37,
     40..=41,

@@ -49,6 +49,12 @@ pub(crate) fn task(task: &Task) -> Value {
         "item": (!task.item.is_empty()).then_some(&task.item),
         "run": (!task.run.is_empty()).then_some(&task.run),
         "reference": (!task.reference.is_empty()).then_some(&task.reference),
+        "parent": (!task.parent.is_empty()).then_some(&task.parent),
+        "child_key": (!task.child_key.is_empty()).then_some(&task.child_key),
+        "children": task.children.map(|children| json!({
+            "emitted": children.emitted, "live": children.live, "succeeded": children.succeeded,
+            "failed": children.failed, "cancelled": children.cancelled,
+        })),
         "retried_from": (!task.retried_from.is_empty()).then_some(&task.retried_from),
         "result": serde_json::from_slice::<Value>(&task.result).ok(),
     })

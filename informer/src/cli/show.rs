@@ -88,6 +88,8 @@ fn described(task: &Task, now_unix_ms: u64) -> String {
         ("", task.array.as_ref().map(tally::bar).unwrap_or_default()),
         ("item", task.item.clone()),
         ("workflow", of_run(task)),
+        ("child", of_parent(task)),
+        ("children", task.children.as_ref().map(children).unwrap_or_default()),
         ("health", health.unwrap_or_default()),
         ("progress", text::progress(far.as_ref())),
         ("note", task.progress.as_ref().map(|progress| progress.note.clone()).unwrap_or_default()),
@@ -103,6 +105,17 @@ fn described(task: &Task, now_unix_ms: u64) -> String {
         rows.extend(asked_for(spec));
     }
     lines(&rows)
+}
+
+/// `piece-1 of task 0192…`.
+fn of_parent(task: &Task) -> String {
+    if task.parent.is_empty() { String::new() } else { format!("{} of task {}", task.child_key, task.parent) }
+}
+
+/// `5 emitted; 2 live, 3 succeeded, 0 failed, 0 cancelled`.
+fn children(status: &v1::ChildrenStatus) -> String {
+    let v1::ChildrenStatus { emitted, live, succeeded, failed, cancelled } = status;
+    format!("{emitted} emitted; {live} live, {succeeded} succeeded, {failed} failed, {cancelled} cancelled")
 }
 
 /// `greet of run 0192…; tried before as 0192…`.

@@ -37,8 +37,26 @@ impl Client {
         let spec = v1::TaskSpec::decode(body).map_err(|_| Error::Payload(id))?;
         let item = if id.array().is_some() { self.edge.handle.item(id).await? } else { None };
         let result = self.result(&row).await?;
+        let children = self.children(id, &row).await?;
         let task = convert::task(&self.edge.handle, &row);
-        Ok(v1::Task { spec: Some(spec), item: item.unwrap_or_default(), result, ..task })
+        Ok(v1::Task { spec: Some(spec), item: item.unwrap_or_default(), result, children, ..task })
+    }
+
+    /// The children of a task that has emitted some.
+    async fn children(&self, id: TaskId, row: &store::TaskRow) -> Result<Option<v1::ChildrenStatus>, Error> {
+        if row.children == 0 {
+            return Ok(None);
+        }
+        let mut status = v1::ChildrenStatus { emitted: row.children, ..v1::ChildrenStatus::default() };
+        for (state, count) in self.edge.handle.children(id).await? {
+            match state {
+                v1::TaskState::Succeeded => status.succeeded += count,
+                v1::TaskState::Failed => status.failed += count,
+                v1::TaskState::Cancelled => status.cancelled += count,
+                _ => status.live += count,
+            }
+        }
+        Ok(Some(status))
     }
 
     /// The output of a run's task, if it has one.

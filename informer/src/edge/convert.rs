@@ -1,10 +1,14 @@
 //! Wire messages to the machine's events, rows to what clients see.
 
-use crate::machine::{EmittedChild, Event, Held, HeldState, Hello, Report, SessionId};
+use crate::machine::{Emission, EmittedChild, Event, Held, HeldState, Hello, PayloadHandle, Report, SessionId};
 use crate::shell::Handle;
+use bytes::Bytes;
 use proto::check::{self, Faults};
 use proto::id::{Fence, SidecarId, TaskId};
 use proto::{bounds, store, v1};
+use serde::Deserialize;
+use serde_json::{Map, Value};
+use sha2::{Digest as _, Sha256};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// The id in a row; rows come from our own store, so that another length is corruption, and shows as the nil id.
@@ -22,6 +26,7 @@ pub(super) fn task(handle: &Handle, row: &store::TaskRow) -> v1::Task {
     let id = task_id(row);
     let facts = row.facts.clone().unwrap_or_default();
     let of_run = row.of_run.clone().unwrap_or_default();
+    let child = row.child.clone().unwrap_or_default();
     let progress = if is_terminal(row) { None } else { handle.progress(id) };
     v1::Task {
         id: id.to_string(),
@@ -48,6 +53,9 @@ pub(super) fn task(handle: &Handle, row: &store::TaskRow) -> v1::Task {
         retried_from: TaskId::from_bytes(&of_run.retried_from).map(|id| id.to_string()).unwrap_or_default(),
         result: Vec::new(),
         set_aside: set_aside(handle, id, row),
+        parent: TaskId::from_bytes(&child.parent).map(|id| id.to_string()).unwrap_or_default(),
+        child_key: child.key,
+        children: None,
     }
 }
 
@@ -219,9 +227,35 @@ fn beat(session: SessionId, mut wire: v1::Beat) -> Result<Event, Faults> {
 fn emitted(session: SessionId, wire: v1::Emitted) -> Result<Event, Faults> {
     let attempt = check::emitted(&wire)?;
     let fence = wire.fence.unwrap_or_default().into();
-    let digest = wire.digest.try_into().unwrap_or_default();
-    let child = EmittedChild { key: wire.key, digest, payload: wire.payload };
+    let digest: [u8; 32] = wire.digest.try_into().unwrap_or_default();
+    let what = match wire.key.is_empty() {
+        true => Ok(Emission::default()),
+        false if digest != <[u8; 32]>::from(Sha256::digest(&wire.payload)) => {
+            Err("the child is not what its digest says; the sidecar's ledger is damaged".to_owned())
+        }
+        false => emission(&wire.payload),
+    };
+    let child = EmittedChild { key: wire.key, digest, what, alone: None };
     Ok(Event::Emitted { session, attempt, fence, child: Box::new(child) })
+}
+
+/// A child, as the task has given it to its sidecar.
+#[derive(Deserialize)]
+struct Child {
+    name: Option<String>,
+    input: Option<Map<String, Value>>,
+}
+
+/// What is wrong with a child is told to the task that emits it: its sidecar passes on what it does not read.
+fn emission(payload: &[u8]) -> Result<Emission, String> {
+    let child: Child = serde_json::from_slice(payload).map_err(|error| format!("the child cannot be read: {error}"))?;
+    if child.name.as_ref().is_some_and(|name| name.len() > bounds::NAME_BYTES) {
+        return Err(format!("the name of a child's task has at most {} bytes", bounds::NAME_BYTES));
+    }
+    let input =
+        child.input.filter(|input| !input.is_empty()).map(|input| Bytes::from(Value::Object(input).to_string()));
+    let input = input.map(|body| (PayloadHandle::from(Sha256::digest(&body)), body));
+    Ok(Emission { name: child.name, input })
 }
 
 fn report(session: SessionId, mut wire: v1::Report) -> Result<Event, Faults> {

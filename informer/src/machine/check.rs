@@ -26,6 +26,7 @@ impl Machine {
         }
         self.check_strangers()?;
         self.check_queue()?;
+        self.check_children()?;
         self.check_flows()
     }
 

@@ -1,5 +1,6 @@
 //! What the machine is told. Events are past tense: they have happened, and the machine only decides what follows.
 
+use bytes::Bytes;
 use proto::id::{AttemptId, Fence, SidecarId, TaskId};
 use proto::{store, v1};
 use std::collections::BTreeMap;
@@ -570,12 +571,32 @@ pub enum WorkUpdate {
 }
 
 /// A child of a running task.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct EmittedChild {
     /// Its key within the task; empty: the seal, after which there is none.
     pub key: String,
-    /// SHA-256 of the payload, as the sidecar says.
+    /// SHA-256 of all that it is, as its sidecar sent it.
     pub digest: [u8; 32],
-    /// JSON: `{"name": …, "input": {…}}`; of a seal nothing.
-    pub payload: Vec<u8>,
+    /// What it is, or what is wrong with it; of a seal nothing.
+    pub what: Result<Emission, String>,
+    /// Of a task that is of no workflow: what the shell has found for it.
+    pub alone: Option<Box<Alone>>,
+}
+
+/// A child that becomes a task by itself.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Alone {
+    /// Its row, if the store has it and the machine does not.
+    pub stored: Vec<store::TaskRow>,
+    /// How it is run, and that spec; or why it cannot be. Of one that is known nothing is found.
+    pub made: Result<(Template, Bytes), String>,
+}
+
+/// What a child of a running task is.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Emission {
+    /// The name of its task, where its parent gives one.
+    pub name: Option<String>,
+    /// Its input, an object, and what stands for it; none: {}.
+    pub input: Option<(PayloadHandle, Bytes)>,
 }

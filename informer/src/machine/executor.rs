@@ -16,6 +16,12 @@ const PART_BYTES: usize = bounds::MESSAGE_BYTES / 4;
 pub(super) const TYPED: &str = "typed";
 
 impl Machine {
+    /// Whether there is an executor of this type.
+    #[must_use]
+    pub fn has_executor(&self, r#type: &str) -> bool {
+        self.executors.contains_key(r#type)
+    }
+
     pub(super) fn on_executor_put(&mut self, cx: &mut Cx<'_>, ticket: Ticket, new: v1::Executor, replace: bool) {
         let reply = match self.put(cx, new, replace) {
             Ok((executor, existed)) => Reply::Executor { executor: Box::new(executor), existed },

@@ -4,7 +4,7 @@ use super::array::Members;
 use super::aside::Aside;
 use super::event::{Now, PayloadHandle};
 use super::sidecar::{Link, Sidecar};
-use super::task::{Attempt, OfRun, State, Task, Terminal, WaitsFor};
+use super::task::{Attempt, Child, OfRun, State, Task, Terminal, WaitsFor};
 use super::timer::Timer;
 use super::{Config, Machine};
 use proto::id::{AttemptId, SidecarId, TaskId};
@@ -39,6 +39,7 @@ impl Machine {
             fresh: Vec::new(),
             freed: std::collections::BTreeSet::new(),
             flows: super::workflow::Flows::default(),
+            children: BTreeMap::new(),
             fence_n: 0,
             opened_epoch: config.epoch,
             restored_until_ms: None,
@@ -211,6 +212,7 @@ impl Machine {
                 sidecar.aside.insert(AttemptId { task: id, number: aside.number });
             }
         }
+        self.note_child(id, &task);
         self.tasks.insert(id, Box::new(task));
     }
 
@@ -245,6 +247,8 @@ impl Machine {
             version: row.version,
             history: row.history,
             of_run: row.of_run.as_ref().map(|of_run| Box::new(OfRun::from_row(of_run))),
+            child: row.child.as_ref().and_then(Child::from_row).map(Box::new),
+            children: row.children,
         })
     }
 }

@@ -15,6 +15,7 @@
 //! | `report`, `outcome` | what an attempt's end means, whose result is accepted |
 //! | `placement`, `ready`, `owners`, `estimate` | which task goes to which sidecar, in which order, and how long it should take |
 //! | `array`, `runs` | arrays and their members |
+//! | `children` | what running tasks emit |
 //! | `workflow` | runs of workflows: starts, children, the work of their steps, operations, definitions |
 //! | `drain`, `executor` | sidecars that take no work; how registered types are run |
 //! | `retry` | how an end is judged, when the next try comes |
@@ -35,6 +36,7 @@ mod array;
 mod aside;
 mod beat;
 mod check;
+mod children;
 mod drain;
 mod effect;
 mod estimate;
@@ -65,11 +67,13 @@ mod workflow;
 #[cfg(test)]
 mod stories;
 
+pub use self::children::child_id;
 pub use self::workflow::{LOGGED, kin, wire_status, work_id};
 pub use effect::{Batch, Effect, HistoryEvent, PolledWork, Rejection, Reply, RunChange, TaskChange};
 pub use event::{
-    EmittedChild, Event, FlowEvent, Held, HeldState, Hello, KeyHit, NewArray, NewRun, Now, Operation, PayloadHandle,
-    Prepared, Report, RunId, RunKeyHit, SessionId, StoredRun, Submit, Template, Templates, Ticket, WorkUpdate,
+    Alone, Emission, EmittedChild, Event, FlowEvent, Held, HeldState, Hello, KeyHit, NewArray, NewRun, Now, Operation,
+    PayloadHandle, Prepared, Report, RunId, RunKeyHit, SessionId, StoredRun, Submit, Template, Templates, Ticket,
+    WorkUpdate,
 };
 pub use shared::Own;
 
@@ -197,6 +201,8 @@ pub struct Machine {
     /// Tasks that have waited too long for room, each with the sidecar that is kept free for it.
     reserved: BTreeMap<TaskId, SidecarId>,
     flows: workflow::Flows,
+    /// Held tasks that another one has emitted, by that one.
+    children: BTreeMap<TaskId, BTreeSet<TaskId>>,
     fence_n: u64,
     /// The epoch under which the store was opened; the one of `config` may have been raised since.
     opened_epoch: u64,
@@ -301,6 +307,7 @@ impl Machine {
                     sidecar.aside.remove(&AttemptId { task: id, number: aside.number });
                 }
             }
+            self.forget_child(id, &task);
             self.shared.release(task.alike);
         }
     }

@@ -1,7 +1,7 @@
 //! Facts from sidecars. A repeated, late or reordered one is harmless: it is acknowledged and moves nothing back.
 
 use super::effect::Effect;
-use super::event::{EmittedChild, Report, SessionId};
+use super::event::{Report, SessionId};
 use super::outcome::ending;
 use super::sidecar::{PAUSE_BEATS, QUARANTINE_BEATS};
 use super::task::{Phase, State};
@@ -53,26 +53,6 @@ impl Machine {
             let verdict = v1::Verdict { attempt: Some(id.to_wire()), decision, why: v1::Reason::Unspecified.into() };
             self.send(cx, session, Message::Verdict(verdict));
         }
-    }
-
-    /// A child of a running task. A task that is no step of a run has nothing that would wait for it.
-    pub(super) fn on_emitted(
-        &mut self,
-        cx: &mut Cx<'_>,
-        session: SessionId,
-        id: AttemptId,
-        fence: Fence,
-        child: EmittedChild,
-    ) {
-        let Some(sidecar_id) = self.sessions.get(&session) else { return };
-        let attempt = self.tasks.get(&id.task).and_then(|task| task.attempt(id.number));
-        let refusal = match attempt.filter(|attempt| attempt.sidecar == *sidecar_id && attempt.fence == fence) {
-            Some(attempt) if !attempt.fenced => "the task is not part of a workflow that takes children",
-            _ => "this attempt is no longer the one that counts",
-        };
-        let answer =
-            v1::EmitAnswer { attempt: Some(id.to_wire()), key: child.key, refusal: refusal.to_owned(), later: false };
-        self.send(cx, session, Message::EmitAnswer(answer));
     }
 
     fn on_report(&mut self, cx: &mut Cx<'_>, id: AttemptId, report: Report) {

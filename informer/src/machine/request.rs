@@ -109,6 +109,7 @@ impl Machine {
                 task.cancelling = true;
                 self.touch_task(id);
                 self.note_task(cx, id, "cancel_requested", reason);
+                self.cancel_children(cx, id, reason);
                 if self.tasks.get(&id).is_some_and(|task| task.members.is_some()) {
                     self.cancel_members(cx, id, reason);
                     self.end_array_if_over(cx, id);

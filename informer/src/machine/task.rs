@@ -133,6 +133,37 @@ pub(super) struct Task {
     pub history: u32,
     /// It does the work of a workflow run's step.
     pub of_run: Option<Box<OfRun>>,
+    /// Another task has emitted it.
+    pub child: Option<Box<Child>>,
+    /// How many it has emitted.
+    pub children: u32,
+}
+
+/// What a child knows of its parent, which is of no workflow.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Child {
+    pub parent: TaskId,
+    pub key: Box<str>,
+    /// Of all that it was emitted as.
+    pub digest: PayloadHandle,
+}
+
+impl Child {
+    fn to_row(&self) -> store::ChildRow {
+        store::ChildRow {
+            parent: self.parent.to_bytes().to_vec(),
+            key: self.key.to_string(),
+            digest: self.digest.to_vec(),
+        }
+    }
+
+    pub(super) fn from_row(row: &store::ChildRow) -> Option<Self> {
+        Some(Self {
+            parent: TaskId::from_bytes(&row.parent)?,
+            key: row.key.as_str().into(),
+            digest: row.digest.as_slice().try_into().ok()?,
+        })
+    }
 }
 
 /// What a task knows of the run that it works for.
@@ -202,6 +233,8 @@ impl Task {
             version: 0,
             history: 0,
             of_run: None,
+            child: None,
+            children: 0,
         }
     }
 
@@ -333,6 +366,8 @@ impl Task {
             history: self.history,
             of_run: self.of_run.as_deref().map(OfRun::to_row),
             aside: self.aside.iter().map(|aside| aside.to_row()).collect(),
+            child: self.child.as_deref().map(Child::to_row),
+            children: self.children,
         }
     }
 }

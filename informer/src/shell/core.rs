@@ -293,6 +293,10 @@ impl Core {
                 let stored = self.stored(attempt.task)?;
                 self.apply(Event::Reported { session, seq, attempt, fence, report, stored });
             }
+            LinkCall::Event(Event::Emitted { session, attempt, fence, mut child }) => {
+                self.complete_child(attempt.task, &mut child)?;
+                self.apply(Event::Emitted { session, attempt, fence, child });
+            }
             LinkCall::Event(event) => {
                 self.apply(event);
             }
@@ -476,7 +480,7 @@ impl Core {
     }
 
     /// The store's rows of what the machine does not hold of a task: its own, and of a member its array's.
-    fn stored(&mut self, task: TaskId) -> Result<Vec<TaskRow>, Error> {
+    pub(super) fn stored(&mut self, task: TaskId) -> Result<Vec<TaskRow>, Error> {
         let mut rows = Vec::new();
         for id in std::iter::once(task).chain(task.array()) {
             if !self.is_going(id) && !self.machine.holds(id) {

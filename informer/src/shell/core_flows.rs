@@ -2,8 +2,11 @@
 
 use super::core::Core;
 use super::flows::{self, Bodies, FlowCall, Job, RunCall, What};
-use crate::machine::{Effect, FlowEvent, Rejection, Reply, RunId, StoredRun, WorkUpdate};
+use crate::machine::{
+    Alone, Effect, EmittedChild, FlowEvent, Rejection, Reply, RunId, StoredRun, WorkUpdate, child_id,
+};
 use crate::store::Error;
+use proto::id::TaskId;
 use tokio::sync::oneshot;
 
 impl Core {
@@ -54,6 +57,23 @@ impl Core {
         let limit = proto::bounds::RUN_FAMILY;
         // Whoever no longer waits has no use for it.
         let _ = reply.send(Reply::Rejected(Rejection::RunFamily { run, limit }));
+        Ok(())
+    }
+
+    /// What a child needs that becomes a task by itself; a run has it all.
+    pub(super) fn complete_child(&mut self, parent: TaskId, child: &mut EmittedChild) -> Result<(), Error> {
+        let Ok(what) = &child.what else { return Ok(()) };
+        if child.key.is_empty() || !self.machine.emits_alone(parent) {
+            return Ok(());
+        }
+        let id = child_id(parent, &child.key);
+        let stored = self.stored(id)?;
+        let known = self.machine.holds(id) || !stored.is_empty();
+        let made = match known {
+            true => Err(String::new()),
+            false => flows::child(&mut *self.reader, what, |name| self.machine.has_executor(name))?,
+        };
+        child.alone = Some(Box::new(Alone { stored, made }));
         Ok(())
     }
 

@@ -237,6 +237,14 @@ impl Handle {
         .await
     }
 
+    /// How many of a task's children are in which state.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub async fn children(&self, parent: TaskId) -> Result<Vec<(v1::TaskState, u32)>, Error> {
+        self.read(move |reader| reader.children(parent)).await
+    }
+
     /// A payload's body.
     ///
     /// # Errors

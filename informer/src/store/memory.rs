@@ -13,7 +13,7 @@ use bytes::Bytes;
 use proto::bounds;
 use proto::id::TaskId;
 use proto::store::{SidecarRow, TaskRow};
-use proto::v1;
+use proto::v1::{self, TaskState};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Bound;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -396,6 +396,17 @@ impl Read for MemoryReader {
 
     fn prunable(&mut self, ended_before_unix_ms: u64, keep: u64, limit: usize) -> Result<Vec<TaskId>, Error> {
         Ok(self.shared.lock().state.prunable(ended_before_unix_ms, keep, limit))
+    }
+
+    fn children(&mut self, parent: TaskId) -> Result<Vec<(TaskState, u32)>, Error> {
+        let parent = parent.to_string();
+        let state = &self.shared.lock().state;
+        let label = |row: &TaskRow| row.facts.as_ref()?.labels.get(bounds::PARENT_LABEL).cloned();
+        let mut counts: BTreeMap<TaskState, u32> = BTreeMap::new();
+        for row in state.tasks.values().filter(|row| label(row).as_ref() == Some(&parent)) {
+            *counts.entry(row.state()).or_default() += 1;
+        }
+        Ok(counts.into_iter().collect())
     }
 
     fn key(&mut self, key: &str) -> Result<Option<KeyHit>, Error> {

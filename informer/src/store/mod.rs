@@ -188,6 +188,12 @@ pub trait Read: ReadFlows + Send {
     /// The store cannot be read.
     fn list(&mut self, filter: &Filter) -> Result<Page, Error>;
 
+    /// How many of a task's children are in which state, of those that are kept. A run's task has none: its run has steps.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    fn children(&mut self, parent: TaskId) -> Result<Vec<(v1::TaskState, u32)>, Error>;
+
     /// The task's history after line `after_seq`, oldest first, at most `limit` lines.
     ///
     /// # Errors

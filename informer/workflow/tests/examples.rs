@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use driver::World;
 use serde_json::{Value, json};
 use workflow::definition::{Bundle, Definition, TaskDef};
-use workflow::run::{RunStatus, TaskStatus};
+use workflow::run::{Event, NewChild, RunStatus, StepIx, TaskStatus};
 
 fn directory() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/workflows")
@@ -61,6 +61,8 @@ fn result(name: &str, input: &Value, done: usize) -> Value {
         "count_processors" => json!({"count": 2}),
         "name_kernel" => json!({"kernel": "6.1"}),
         "measure_word" => json!({"given": input}),
+        "cut_film" | "open_gates" | "catch_drop" => json!({"exitCode": 0}),
+        "encode_piece" => json!({"file": format!("piece-{}.mp4", input["n"])}),
         "pack_parcel" => json!({"parcel": input}),
         "ask" => json!({"response": {"statusCode": 200, "body": "ok\n"}}),
         other => panic!("{other} is no task of the examples"),
@@ -74,10 +76,29 @@ fn expected() -> BTreeMap<&'static str, Value> {
         ("loop.json", json!({"throws": 3, "last": 6})),
         ("join.json", json!({"told": "2 processors under Linux 6.1"})),
         ("dynamic-fork.json", json!({"sentence": "so much depends"})),
+        ("streaming-fork.json", json!({"film": "piece-1.mp4 + piece-2.mp4 + piece-3.mp4 + piece-4.mp4"})),
+        ("flood.json", json!({"caught": FEW})),
         ("sub-workflow.json", json!({"label": "to Mars"})),
         ("http.json", json!({"status": 200, "body": "ok\n"})),
         ("wait.json", json!({"said": "waited for Godot"})),
     ])
+}
+
+/// A flood that a test has the time for.
+const FEW: u64 = 20;
+
+/// What a process of a task would emit.
+fn emit(world: &mut World, run: &str, step: StepIx, name: &str, input: &Value) {
+    let count = match name {
+        "cut_film" => input["pieces"].as_u64().unwrap(),
+        "open_gates" => FEW,
+        _ => 0,
+    };
+    for n in 1..=count {
+        let input = workflow::evaluate::Bodies::put(&world.memory, &json!({"n": n})).unwrap();
+        let child = NewChild { key: format!("piece-{n}"), digest: input, name: None, input: Some(input) };
+        world.tell(run, Event::Emitted { step, child }).unwrap();
+    }
 }
 
 fn play(world: &mut World, row: &Row) -> String {
@@ -86,7 +107,9 @@ fn play(world: &mut World, row: &Row) -> String {
         let Some(((id, step), work)) = world.work.iter().next().map(|(key, work)| (key.clone(), work.clone())) else {
             break;
         };
-        let output = result(&work.name, &world.body(work.input), done);
+        let input = world.body(work.input);
+        emit(world, &id, step, &work.name, &input);
+        let output = result(&work.name, &input, done);
         world.end_step(&id, step, TaskStatus::Completed, output);
     }
     world.pass_ms(10_000);

@@ -7,7 +7,8 @@ mod driver;
 use driver::World;
 use proptest::prelude::*;
 use serde_json::{Value, json};
-use workflow::run::{Effects, Event, Run, RunStatus, TaskStatus};
+use workflow::evaluate::Handle;
+use workflow::run::{Effects, Event, NewChild, Refused, Run, RunStatus, StepIx, TaskStatus};
 
 /// The shape of a sequence of tasks; names are given when it is written down.
 #[derive(Debug, Clone)]
@@ -17,6 +18,7 @@ enum Shape {
     Switch(Vec<Vec<Shape>>),
     Fork(Vec<Vec<Shape>>, bool),
     Dynamic(usize),
+    Emitter { optional: bool, permissive: bool },
     Loop(u32, Vec<Shape>),
 }
 
@@ -25,6 +27,7 @@ fn shapes() -> impl Strategy<Value = Vec<Shape>> {
         6 => (prop::bool::weighted(0.2), prop::bool::weighted(0.2)).prop_map(|(optional, permissive)| Shape::Simple { optional, permissive }),
         1 => Just(Shape::Variable),
         1 => (0usize..4).prop_map(Shape::Dynamic),
+        2 => (prop::bool::weighted(0.2), prop::bool::weighted(0.2)).prop_map(|(optional, permissive)| Shape::Emitter { optional, permissive }),
     ];
     let sequence = |inner: BoxedStrategy<Shape>| prop::collection::vec(inner, 1..3);
     let tree = leaf.prop_recursive(3, 24, 3, move |inner| {
@@ -94,6 +97,14 @@ impl Writer {
                     json!({"name": "j", "taskReferenceName": format!("j{name}"), "type": "JOIN"}),
                 ]
             }
+            Shape::Emitter { optional, permissive } => {
+                let (name, child) = (self.name("e"), self.name("c"));
+                vec![
+                    json!({"name": "work", "taskReferenceName": name, "optional": optional, "permissive": permissive,
+                        "emits": [{"name": "work", "taskReferenceName": child, "optional": permissive, "permissive": optional}]}),
+                    json!({"name": "j", "taskReferenceName": format!("j{name}"), "type": "JOIN", "joinOn": [name]}),
+                ]
+            }
             Shape::Loop(rounds, body) => {
                 let name = self.name("l");
                 vec![
@@ -118,6 +129,10 @@ fn play(world: &mut World, run: &str, choices: &mut dyn FnMut(usize) -> usize, f
                 }
                 n => {
                     let (id, step) = world.work.keys().nth(n - commands).cloned().unwrap();
+                    if emits(world, &id, step) && choices(3) > 0 {
+                        emit(world, &id, step, choices);
+                        continue;
+                    }
                     let failed = fails && choices(8) == 0;
                     let status = if failed { TaskStatus::Failed } else { TaskStatus::Completed };
                     world.end_step(&id, step, status, json!({"n": step}));
@@ -126,6 +141,25 @@ fn play(world: &mut World, run: &str, choices: &mut dyn FnMut(usize) -> usize, f
         }
     }
     false
+}
+
+fn emits(world: &World, run: &str, step: StepIx) -> bool {
+    let run = &world.runs[run];
+    run.step(step).is_some_and(|row| !run.emits(row.node).is_empty())
+}
+
+/// A child, perhaps one that there is already, or the seal. Only a task that is sealed, or that its run has taken back, refuses.
+fn emit(world: &mut World, run: &str, step: StepIx, choices: &mut dyn FnMut(usize) -> usize) {
+    let key = choices(6);
+    let digest = Handle([u8::try_from(key).unwrap(); 32]);
+    let told = match key {
+        0 => world.tell(run, Event::Sealed { step }),
+        key => {
+            let child = NewChild { key: key.to_string(), digest, name: None, input: None };
+            world.tell(run, Event::Emitted { step, child })
+        }
+    };
+    assert!(matches!(told, Ok(_) | Err(Refused::Sealed | Refused::NotEmitting(_))), "{told:?}");
 }
 
 /// The same numbers again and again, from one seed.

@@ -2,6 +2,7 @@
 //! checks all invariants.
 
 mod arrays;
+mod children;
 mod copies;
 mod lifecycle;
 mod losses;

@@ -12,6 +12,7 @@
 //! | `start` | starts, keys, children |
 //! | `route` | what becomes of a run's commands; what runs tell each other |
 //! | `work` | a step's work as a task of ours, and what that task's end means |
+//! | `emit` | children that a step's task emits |
 //! | `queue` | work for workers without a sidecar, who poll by name |
 //! | `admission` | how much of one name may run, or start, at once |
 //! | `operate` | what clients want of a run |
@@ -25,6 +26,7 @@
 mod admission;
 mod check;
 mod definition;
+mod emit;
 mod operate;
 mod queue;
 mod route;
@@ -37,6 +39,7 @@ pub use queue::LOGGED;
 pub use route::kin;
 pub use rows::wire_status;
 pub(super) use start::Answered;
+pub(super) use work::task_id;
 pub use work::work_id;
 
 use super::event::{FlowEvent, Now, PayloadHandle, RunId, RunKeyHit, Templates};
@@ -156,6 +159,11 @@ impl Flows {
         self.by_id.insert(Arc::clone(&held.id), nr);
         self.runs.insert(nr, held);
         nr
+    }
+
+    /// A body that the machine has made, or was given: it is committed with what names it.
+    pub(super) fn keep_body(&mut self, handle: PayloadHandle, body: Bytes) {
+        self.pending.bodies.push((handle, body));
     }
 
     /// A word for a run, told in its turn.

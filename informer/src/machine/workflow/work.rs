@@ -187,7 +187,7 @@ impl Machine {
         }
     }
 
-    fn step_of(&self, id: TaskId) -> Option<StepOf> {
+    pub(super) fn step_of(&self, id: TaskId) -> Option<StepOf> {
         let of_run = self.tasks.get(&id)?.of_run.as_ref()?;
         Some((self.flows.find(&of_run.run)?, of_run.step))
     }
@@ -211,7 +211,7 @@ pub fn work_id(run: &str, step: &workflow::run::StepRow) -> TaskId {
 }
 
 /// A version 7 UUID of a time and a name.
-fn task_id(name: &str, unix_ms: u64) -> TaskId {
+pub(in super::super) fn task_id(name: &str, unix_ms: u64) -> TaskId {
     let mut bytes = [0; 16];
     bytes.copy_from_slice(&Sha256::digest(name)[..16]);
     let random = u128::from_be_bytes(bytes);

@@ -24,6 +24,7 @@ pub use handle::{NewStart, Operated, Put, PutError, RunChanged, StartError, Step
 pub(super) use prepare::Plans;
 pub(super) use stored::{family, live, one};
 pub use template::check_task;
+pub(super) use template::child;
 
 use crate::scripts::{Pool, scripts_of};
 use serde_json::Value;

@@ -9,9 +9,10 @@ use crate::machine::{KeyHit, PayloadHandle};
 use crate::store::{Error, Filter, HistoryRow, ItemChunk, Page, Read, SCAN_ROWS, id_of};
 use bytes::Bytes;
 use prost::Message;
+use proto::bounds;
 use proto::id::TaskId;
 use proto::store::{SidecarRow, TaskRow};
-use proto::v1::Executor;
+use proto::v1::{Executor, TaskState};
 use rusqlite::{Connection, OptionalExtension as _, Params, params, params_from_iter};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -191,6 +192,17 @@ impl Read for Reader {
                 detail: row.get(4)?,
             })
         })
+    }
+
+    fn children(&mut self, parent: TaskId) -> Result<Vec<(TaskState, u32)>, Error> {
+        let sql = "SELECT t.state, COUNT(*) FROM task_labels l CROSS JOIN tasks t ON t.id = l.task
+                   WHERE l.key = ?1 AND l.value = ?2 GROUP BY t.state";
+        let counts: Vec<(i32, u32)> =
+            self.all("tasks", sql, params![bounds::PARENT_LABEL, parent.to_string()], |row| {
+                Ok((row.get(0)?, row.get(1)?))
+            })?;
+        let state = |state| TaskState::try_from(state).unwrap_or_default();
+        Ok(counts.into_iter().map(|(of, count)| (state(of), count)).collect())
     }
 
     fn payloads(&mut self, handles: &[PayloadHandle]) -> Result<BTreeMap<PayloadHandle, Bytes>, Error> {

@@ -190,6 +190,7 @@ impl<'a> Builder<'a> {
                 let back = self.back(&ends, &name, self.told(id, false, |story| story.latest.iteration > 1));
                 (Shape::Loop(body, back), vec![own])
             }
+            _ if !self.plans[id.part as usize].emits(id.node).is_empty() => self.emitter(id, own, inside),
             // A TERMINATE is the end, unless it was skipped.
             Kind::Terminate if node.next.is_none() && passed != Some(true) => (Shape::Plain, Vec::new()),
             _ => (Shape::Plain, vec![own]),
@@ -237,6 +238,20 @@ impl<'a> Builder<'a> {
             exits.extend(left);
         }
         exits.extend(self.beside(id, own));
+        (Shape::Split(lanes), exits)
+    }
+
+    /// What a task may emit, each kind once, with the counts of its children; and the way past them.
+    fn emitter(&mut self, id: NodeId, own: Exit, inside: Around<'_>) -> (Shape, Vec<Exit>) {
+        let (mut lanes, mut exits) = (Vec::new(), Vec::new());
+        for child in self.plans[id.part as usize].emits(id.node) {
+            let reached = self.told(NodeId { node: child, ..id }, false, |story| story.reached);
+            let entry = Exit { taken: reached, ..own.clone() };
+            let (lane, left) = self.sequence(id.part, Some(child), entry, inside);
+            lanes.push(lane);
+            exits.extend(left);
+        }
+        exits.push(own);
         (Shape::Split(lanes), exits)
     }
 

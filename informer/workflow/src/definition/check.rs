@@ -6,6 +6,7 @@ use serde_json::{Map, Value};
 
 use super::reader::Reader;
 use super::{Definition, DoWhile, Kind, SubWorkflow, Task};
+use crate::evaluate::CHILDREN;
 use crate::expression::{self, Template};
 
 /// Checks a definition.
@@ -37,11 +38,13 @@ struct Checker<'a> {
     reader: &'a mut Reader,
     /// Reference names, and where each was first seen.
     seen: BTreeMap<String, String>,
+    /// Reference names of tasks that are emitted, and of who emits them.
+    emitted: BTreeMap<String, String>,
 }
 
 impl<'a> Checker<'a> {
     fn new(reader: &'a mut Reader) -> Self {
-        Self { reader, seen: BTreeMap::new() }
+        Self { reader, seen: BTreeMap::new(), emitted: BTreeMap::new() }
     }
 
     fn collect(&mut self, tasks: &[Task], path: &str) {
@@ -82,12 +85,18 @@ impl<'a> Checker<'a> {
 
     fn task(&mut self, task: &Task, at: &str, next: Option<&Task>) {
         self.templates(&task.input, &format!("{at}.inputParameters"));
+        if !task.emits.is_empty() {
+            self.emits(task, at, next);
+        }
         match &task.kind {
             Kind::Fork { .. } | Kind::DynamicFork(_) if !next.is_some_and(|n| matches!(n.kind, Kind::Join { .. })) => {
                 let message = format!("{} is not followed by a JOIN; add one right after it", task.kind.type_name());
                 self.reader.fault(at, message);
             }
-            Kind::Join { on } => self.references(on, at, "joinOn"),
+            Kind::Join { on } => {
+                self.references(on, at, "joinOn");
+                self.not_emitted(on, at);
+            }
             Kind::ExclusiveJoin { on, default } => {
                 self.references(on, at, "joinOn");
                 self.references(default, at, "defaultExclusiveJoinTask");
@@ -123,6 +132,56 @@ impl<'a> Checker<'a> {
                 self.reader.fault(format!("{at}.{key}[{index}]"), message);
             } else if !met.insert(name) {
                 self.reader.note(format!("{at}.{key}[{index}]"), format!("{name:?} is listed twice"));
+            }
+        }
+    }
+
+    /// A task that emits children: what they may be, and who joins them.
+    fn emits(&mut self, task: &Task, at: &str, next: Option<&Task>) {
+        if !matches!(task.kind, Kind::Simple) {
+            let message = format!("a {} runs nothing that could emit; only a SIMPLE task can", task.kind.type_name());
+            self.reader.fault(format!("{at}.emits"), message);
+        }
+        let joins = |next: &Task| matches!(&next.kind, Kind::Join { on } if on.contains(&task.reference));
+        if !next.is_some_and(joins) {
+            let message = format!(
+                "what it emits is joined by nobody; add a JOIN right after it, with joinOn {:?}",
+                [&task.reference]
+            );
+            self.reader.fault(at, message);
+        }
+        let mut names = BTreeSet::new();
+        for (index, child) in task.emits.iter().enumerate() {
+            let at = format!("{at}.emits[{index}]");
+            if !matches!(child.kind, Kind::Simple | Kind::Http | Kind::SubWorkflow(_)) {
+                let message = format!(
+                    "a {} cannot be emitted; use SIMPLE, HTTP or SUB_WORKFLOW, which may hold it",
+                    child.kind.type_name()
+                );
+                self.reader.fault(format!("{at}.type"), message);
+            }
+            if !child.emits.is_empty() {
+                let message = "what is emitted cannot emit; emit a SUB_WORKFLOW, in which it can";
+                self.reader.fault(format!("{at}.emits"), message);
+            }
+            if !names.insert(&child.name) {
+                let message = format!("{:?} is listed twice; a child is named by its task's name", child.name);
+                self.reader.fault(format!("{at}.name"), message);
+            }
+            self.emitted.insert(child.reference.clone(), task.reference.clone());
+        }
+    }
+
+    /// How many children there will be is known to the join of their parent alone.
+    fn not_emitted(&mut self, names: &[String], at: &str) {
+        for (index, name) in names.iter().enumerate() {
+            if let Some(parent) = self.emitted.get(name) {
+                let message =
+                    format!("{name:?} is emitted by {parent:?}; name {parent:?}, which stands for all of them");
+                self.reader.fault(format!("{at}.joinOn[{index}]"), message);
+            } else if name == CHILDREN && names.iter().any(|name| self.emitted.values().any(|parent| parent == name)) {
+                let message = "is where the outputs of children are found; give the task another reference name";
+                self.reader.fault(format!("{at}.joinOn[{index}]"), message);
             }
         }
     }
@@ -242,6 +301,7 @@ fn lists<'t>(task: &'t Task, at: &str) -> Vec<(String, &'t [Task])> {
             branches.iter().enumerate().map(|(i, list)| (format!("{at}.forkTasks[{i}]"), list.as_slice())).collect()
         }
         Kind::DoWhile(looped) => vec![(format!("{at}.loopOver"), looped.body.as_slice())],
+        _ if !task.emits.is_empty() => vec![(format!("{at}.emits"), task.emits.as_slice())],
         _ => Vec::new(),
     }
 }

@@ -67,6 +67,8 @@ pub struct Task {
     pub permissive: bool,
     /// It ends when somebody says so, not when its call returns (EVENT and HTTP).
     pub async_complete: bool,
+    /// What it may emit children of while it runs, ours: each child is one of these tasks. Empty: it emits none.
+    pub emits: Vec<Task>,
 }
 
 /// What a task is. `S` is a sequence of tasks: a list in a definition, the first node's index in a plan.

@@ -85,6 +85,7 @@ const TASK_KEYS: &[&str] = &[
     "joinMode",
     "cacheConfig",
     "permissive",
+    "emits",
 ];
 
 /// The types that run here, for the message that refuses others.
@@ -194,6 +195,8 @@ fn task(reader: &mut Reader, json: &Value, path: &str, budget: &mut Budget) -> O
         (_, Some(kind)) => Some(kind.type_name().to_owned()),
     };
     let retry_count = reader.number(from, path, "retryCount", u64::from(MAX_RETRIES));
+    let listed = reader.list(from, path, "emits");
+    let emits = sequence(reader, listed, &format!("{path}.emits"), budget);
     Some(Task {
         name: name?,
         reference: reference?,
@@ -205,6 +208,7 @@ fn task(reader: &mut Reader, json: &Value, path: &str, budget: &mut Budget) -> O
         optional: reader.flag(from, path, "optional", false),
         permissive: reader.flag(from, path, "permissive", false),
         async_complete: reader.flag(from, path, "asyncComplete", false),
+        emits,
     })
 }
 

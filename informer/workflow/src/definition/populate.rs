@@ -31,7 +31,7 @@ fn fill(task: &mut Value, lookup: &dyn Fn(&str) -> Option<Value>, depth: usize) 
     {
         task.insert("taskDefinition".to_owned(), definition);
     }
-    for key in ["defaultCase", "loopOver"] {
+    for key in ["defaultCase", "loopOver", "emits"] {
         if let Some(tasks) = task.get_mut(key) {
             list(tasks, lookup, depth);
         }

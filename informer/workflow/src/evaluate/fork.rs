@@ -6,10 +6,10 @@ use serde_json::{Map, Value, json};
 
 use super::context::Facts;
 use super::task::text;
-use super::{Answer, Evaluation, Fault, Handle};
+use super::{Answer, CHILDREN, Emitted, Evaluation, Fault, Handle};
 use crate::definition::{DynamicFork, Task, populate};
 use crate::plan::Plan;
-use crate::run::MAX_BRANCHES;
+use crate::run::{MAX_BRANCHES, TaskStatus};
 
 type Object = Map<String, Value>;
 
@@ -70,12 +70,31 @@ impl Evaluation<'_> {
         Ok(Answer::Named { input: self.put(&Value::Object(input))?, tasks, plan })
     }
 
-    pub(super) fn joined(&self, tasks: &[(String, Handle)]) -> Result<Answer, Fault> {
+    pub(super) fn joined(&self, tasks: &[(String, Handle)], children: Option<&[Emitted]>) -> Result<Answer, Fault> {
         let mut output = Map::new();
         for (name, handle) in tasks {
             output.insert(name.clone(), self.get(Some(*handle))?.as_ref().clone());
         }
+        if let Some(children) = children {
+            let children = children.iter().map(|child| self.emitted(child)).collect::<Result<_, _>>()?;
+            output.insert(CHILDREN.to_owned(), Value::Array(children));
+        }
         Ok(Answer::Output(self.put(&Value::Object(output))?))
+    }
+
+    /// A child as the join tells it. What goes without saying is left out: there may be very many.
+    fn emitted(&self, child: &Emitted) -> Result<Value, Fault> {
+        let mut told = Map::new();
+        told.insert("key".to_owned(), json!(child.key));
+        if let Some(task) = &child.task {
+            told.insert("task".to_owned(), json!(task));
+        }
+        if child.status != TaskStatus::Completed {
+            told.insert("status".to_owned(), json!(child.status.as_str()));
+            told.insert("reason".to_owned(), json!(child.reason));
+        }
+        told.insert("output".to_owned(), self.get(child.output)?.as_ref().clone());
+        Ok(Value::Object(told))
     }
 }
 

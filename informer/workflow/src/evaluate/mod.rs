@@ -16,7 +16,8 @@ use std::rc::Rc;
 use serde_json::{Map, Value};
 
 pub use question::{
-    Answer, Ask, ChildStart, Ending, Failing, Handle, Output, Question, Round, RunFacts, Sources, TaskFacts, Wait,
+    Answer, Ask, ChildStart, Emitted, Ending, Failing, Handle, Output, Question, Round, RunFacts, Sources, TaskFacts,
+    Wait,
 };
 pub use wait::{check as check_wait, parse_duration, parse_until};
 
@@ -28,6 +29,9 @@ pub const MAX_VARIABLES_BYTES: usize = 256 << 10;
 
 /// Bytes of a task's input or output that is made here.
 pub const MAX_BODY_BYTES: usize = 32 << 20;
+
+/// The key of a join's output under which the children are that the task before it has emitted.
+pub const CHILDREN: &str = "children";
 
 /// Stored JSON.
 pub trait Bodies {
@@ -125,7 +129,7 @@ pub fn answer(question: &Question, plan: &Plan, tools: Tools<'_>) -> Answer {
         Ask::Task { given, child } => evaluation.task(*given, child),
         Ask::Condition { .. } => evaluation.condition(),
         Ask::LoopOutput => evaluation.loop_output(),
-        Ask::Joined { tasks } => evaluation.joined(tasks),
+        Ask::Joined { tasks, children } => evaluation.joined(tasks, children.as_deref()),
         Ask::End(ending) => evaluation.end(ending),
     };
     answer.unwrap_or_else(|fault| Answer::Failed { reason: fault.reason, how: fault.how, input: fault.input })

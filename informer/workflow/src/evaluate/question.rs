@@ -77,9 +77,26 @@ pub enum Ask {
     Joined {
         /// Reference names and outputs, in the order of the join.
         tasks: Vec<(String, Handle)>,
+        /// What the task before it has emitted, in that order; none: it emits nothing.
+        children: Option<Vec<Emitted>>,
     },
     /// The run's output.
     End(Box<Ending>),
+}
+
+/// A child that a running task has emitted, once it is over.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Emitted {
+    /// Its key.
+    pub key: String,
+    /// The task that it is, where there are several.
+    pub task: Option<String>,
+    /// Its status.
+    pub status: TaskStatus,
+    /// Its output.
+    pub output: Option<Handle>,
+    /// Why it did not end well.
+    pub reason: Option<String>,
 }
 
 /// How a run ends, for its output and for the workflow that is told.

@@ -97,7 +97,7 @@ pub struct Node {
     pub lane: u32,
     /// Its place there.
     pub position: u32,
-    /// How many loops it lies in.
+    /// How many loops it lies in, counting what emits it as one.
     pub depth: u32,
     /// One past the last node it holds.
     pub end: u32,
@@ -120,6 +120,8 @@ pub enum Parent {
     Body(u32),
     /// A part: the step that made it.
     Part,
+    /// What this task emits. Each child is a step of the node of its own, told apart as the rounds of a loop are.
+    Emitted(u32),
 }
 
 impl Plan {
@@ -163,6 +165,14 @@ impl Plan {
     /// A node by its index.
     pub fn node(&self, index: u32) -> Option<&Node> {
         self.nodes.get(usize::try_from(index).ok()?)
+    }
+
+    /// What a task may emit children of: nodes that lie in it. A task that emits holds nothing else, and what it emits holds nothing.
+    pub fn emits(&self, index: u32) -> std::ops::Range<u32> {
+        match self.node(index) {
+            Some(Node { kind: Kind::Simple, end, .. }) => index + 1..*end,
+            _ => 0..0,
+        }
     }
 
     fn empty(settings: Settings) -> Self {
@@ -224,6 +234,9 @@ impl Plan {
             needs,
         });
         let kind = self.kind(task.kind, index, depth);
+        for (lane, child) in (0..).zip(task.emits) {
+            self.sequence(vec![child], Parent::Emitted(index), lane, depth + 1);
+        }
         let end = self.len();
         let node = self.at(index);
         (node.kind, node.end) = (kind, end);

@@ -9,7 +9,7 @@ use super::flow::Place;
 use super::row::{Flow, Phase, RunStatus, StepIx, StepRow, TaskStatus};
 use crate::definition::Kind;
 use crate::evaluate::Handle;
-use crate::plan::Plan;
+use crate::plan::{Parent, Plan};
 
 impl Transition<'_> {
     /// Tries again, in place, what failed or was cancelled.
@@ -92,6 +92,9 @@ impl Transition<'_> {
         let place =
             Place { parent: old.parent, scope: old.scope.clone(), order: old.order.clone(), fork: old.fork, given };
         let Some(step) = self.make(old.node, place) else { return };
+        if old.emitted.is_some() {
+            self.change(step, |row| row.emitted.clone_from(&old.emitted));
+        }
         match input {
             Some(input) if worked => {
                 self.change(step, |row| {
@@ -274,6 +277,9 @@ impl Transition<'_> {
         self.reindex();
         // The end of the run comes after every task of it.
         self.row().root_done = false;
+        if self.run.step_row(from).sealed {
+            self.change(from, |row| row.sealed = false);
+        }
         for pair in chain.windows(2) {
             self.set_back(pair[1], pair[0]);
         }
@@ -299,8 +305,13 @@ impl Transition<'_> {
                 }
                 let (mine, theirs) = (self.run.node(at.node), self.run.step_row(*level));
                 let other = self.run.node(theirs.node);
-                if mine.lane != other.lane {
+                // Siblings among the children of a task run side by side.
+                if mine.lane != other.lane || matches!(mine.parent, Parent::Emitted(_)) {
                     return false;
+                }
+                if (at.node, &at.scope) == (theirs.node, &theirs.scope) && at.step != row.step {
+                    // What an earlier try of the task holds.
+                    return *level == from;
                 }
                 return (at.scope.as_slice(), mine.position) > (theirs.scope.as_slice(), other.position);
             }
@@ -340,6 +351,12 @@ impl Transition<'_> {
             let lanes = self.lanes_open(fork);
             for holder in self.holders(fork) {
                 open.entry(holder).and_modify(|open| *open += lanes);
+            }
+        }
+        let beside: Vec<StepIx> = self.run.runs_beside().collect();
+        for sealed in beside {
+            for holder in self.around(sealed) {
+                open.entry(holder).and_modify(|open| *open += 1);
             }
         }
         for (step, open) in open {

@@ -8,7 +8,7 @@ use super::{Run, Transition, bounded};
 use crate::definition::{Kind, TimeoutPolicy};
 use crate::evaluate::{Ask, Ending, Handle, Output, Question, Round, RunFacts, Sources, TaskFacts};
 use crate::expression::{self, Needs};
-use crate::plan::NodeId;
+use crate::plan::{NodeId, Parent};
 
 impl Transition<'_> {
     /// Asks about a step. Of SET_VARIABLE steps one is asked at a time: each answer is all variables.
@@ -118,8 +118,9 @@ impl Run {
             }
             Phase::Asked(Asked::Joined) => {
                 let tasks = self.joined_outputs(step);
-                *looked_at += tasks.len() as u64;
-                Ask::Joined { tasks }
+                let children = self.emitted_before(step).map(|key| self.emitted(&key));
+                *looked_at += (tasks.len() + children.as_ref().map_or(0, Vec::len)) as u64;
+                Ask::Joined { tasks, children }
             }
             _ => Ask::Task { given: row.given, child: self.child_id(step) },
         };
@@ -233,6 +234,10 @@ impl Run {
         let depth = row.scope.len();
         for inner in row.node.node + 1..self.node(row.node).end {
             let id = NodeId { part: row.node.part, node: inner };
+            if matches!(self.node(id).parent, Parent::Emitted(_)) {
+                // Its join has them all.
+                continue;
+            }
             let from = (id, row.scope.clone());
             let within =
                 self.index.instances.range(from..).take_while(|((node, scope), _)| {

@@ -21,6 +21,7 @@ impl Run {
             self.check_step(row).map_err(|what| format!("step {} ({}): {what}", row.step, self.full_reference(row)))?;
         }
         self.check_strands()?;
+        self.check_streams()?;
         let over = self.row.status.is_ended() || self.row.ending.is_some();
         if over && !self.index.live.is_empty() {
             return Err("the run is over, and steps are not".to_owned());
@@ -69,12 +70,40 @@ impl Run {
                 at = holder.parent;
             }
         }
+        for beside in self.runs_beside() {
+            let mut at = self.step_row(beside).parent;
+            while let Some(step) = at {
+                let holder = &self.steps[&step];
+                let kind = &self.node(holder.node).kind;
+                if matches!(kind, Kind::DoWhile(_) | Kind::Fork { .. } | Kind::DynamicFork(_)) {
+                    *open.entry(step).or_default() += 1;
+                }
+                at = holder.parent.filter(|_| !matches!(kind, Kind::DoWhile(_)));
+            }
+        }
         for (step, open) in open {
             let row = &self.steps[&step];
             let body = u32::from(matches!(self.node(row.node).kind, Kind::DoWhile(_)));
             if row.open != open && row.open != open + body {
                 let name = self.full_reference(row);
                 return Err(format!("step {step} ({name}) counts {} strands, and {open} are open", row.open));
+            }
+        }
+        Ok(())
+    }
+
+    /// Joins of children wait for as many as there are.
+    fn check_streams(&self) -> Result<(), String> {
+        for join in &self.index.joins {
+            let (row, Some(key)) = (self.step_row(*join), self.emitted_before(*join)) else { continue };
+            let others = row.open.checked_sub(self.children_open(&key));
+            let named = match &self.node(row.node).kind {
+                Kind::Join { on } => on.len(),
+                _ => 0,
+            };
+            if others.is_none_or(|others| others as usize > named) {
+                let (name, open) = (self.full_reference(row), self.children_open(&key));
+                return Err(format!("join {name} waits for {}, and {open} children are not over", row.open));
             }
         }
         Ok(())

@@ -74,6 +74,7 @@ impl Transition<'_> {
     pub(super) fn replace(&mut self, step: StepIx, order: Vec<u32>, delay_ms: u64) -> Option<StepIx> {
         let row = self.run.step_row(step);
         let (node, first_ms, retry_count) = (row.node, row.first_ms, row.retry_count);
+        let (emitted, sealed, lane_done) = (row.emitted.clone(), row.sealed, row.lane_done);
         let place = Place { parent: row.parent, scope: row.scope.clone(), order, fork: row.fork, given: row.given };
         self.change(step, |row| row.flow = Flow::Stopped);
         let again = self.make(node, place)?;
@@ -85,6 +86,8 @@ impl Transition<'_> {
             if super::bug::is(super::bug::Bug::CountTryTwice) {
                 row.retry_count += 1;
             }
+            // What follows a sealed task may be at its end already.
+            (row.emitted, row.sealed, row.lane_done) = (emitted, sealed, lane_done);
         });
         self.begin_step(again, delay_ms);
         Some(again)

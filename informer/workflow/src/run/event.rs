@@ -67,6 +67,18 @@ pub enum Event {
         /// The child's era since then.
         era: u32,
     },
+    /// A running task emits a child.
+    Emitted {
+        /// Who.
+        step: StepIx,
+        /// The child.
+        child: NewChild,
+    },
+    /// A running task emits no more.
+    Sealed {
+        /// Which.
+        step: StepIx,
+    },
     /// A timer is due.
     TimerDue {
         /// Of which step; none: of the run.
@@ -117,6 +129,19 @@ pub enum Event {
         /// The output it counts as having.
         output: Option<Handle>,
     },
+}
+
+/// A child as a running task emits it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewChild {
+    /// Its key within its parent.
+    pub key: String,
+    /// The hash of all that it is.
+    pub digest: Handle,
+    /// The name of its task; none: the only one there is.
+    pub name: Option<String>,
+    /// What it is given; it goes over its task's own parameters.
+    pub input: Option<Handle>,
 }
 
 /// How a task has ended.
@@ -178,9 +203,36 @@ pub enum Refused {
     /// The definition forbids it.
     #[error("the definition says restartable: false")]
     NotRestartable,
+    /// The task emits nothing, or not any more.
+    #[error("{0}")]
+    NotEmitting(&'static str),
+    /// Its parent may emit no such child.
+    #[error("{}; it takes {takes}", child_fault(.name.as_deref()))]
+    NoSuchChild {
+        /// The name that was given.
+        name: Option<String>,
+        /// Those that there are.
+        takes: String,
+    },
+    /// The key is another child's.
+    #[error("child {0:?} was emitted with another payload; use another key, or emit the same")]
+    OtherChild(String),
+    /// There are to be no more.
+    #[error("the task is sealed: it said that there are no more children")]
+    Sealed,
+    /// There are too many.
+    #[error("the task has {} children, which is the bound; let a child stand for several pieces", super::MAX_CHILDREN)]
+    TooManyChildren,
     /// That is no end.
     #[error("a task is updated to IN_PROGRESS, COMPLETED, FAILED or FAILED_WITH_TERMINAL_ERROR, not to {0}")]
     NoSuchUpdate(&'static str),
+}
+
+fn child_fault(name: Option<&str>) -> String {
+    match name {
+        Some(name) => format!("the workflow takes no child {name:?} of this task"),
+        None => "the child needs the name of its task, of which the workflow has several".to_owned(),
+    }
 }
 
 /// Something to be done once the event is committed.

@@ -206,6 +206,9 @@ impl Transition<'_> {
         let skipped = row.status == TaskStatus::Skipped;
         let (id, scope, order, chosen) = (row.node, row.scope.clone(), row.order.clone(), row.chosen);
         let succeeded = row.status == TaskStatus::Completed;
+        if !self.run.emits(id).is_empty() {
+            return self.pass_emitter(step);
+        }
         match &self.run.node(id).kind {
             Kind::Switch(switch) if !skipped && succeeded => {
                 let first = match chosen {
@@ -255,7 +258,7 @@ impl Transition<'_> {
 
     /// Opens the task after a step, or tells what it lies in that this sequence is at its end. `forked`: the order's place and
     /// the fork, when it is a fork that goes on.
-    fn advance(&mut self, step: StepIx, forked: Option<(Vec<u32>, StepIx)>) {
+    pub(super) fn advance(&mut self, step: StepIx, forked: Option<(Vec<u32>, StepIx)>) {
         let mut at = step;
         loop {
             let row = self.run.step_row(at);
@@ -274,6 +277,8 @@ impl Transition<'_> {
                 (Parent::Case(_), Some(switch)) => at = switch,
                 (Parent::Branch(_) | Parent::Part, Some(fork)) => return self.lane_over(fork, lane),
                 (Parent::Body(_), Some(looped)) => return self.strand_over(looped),
+                // Its join has counted it.
+                (Parent::Emitted(_), _) => return,
                 _ => {
                     self.row().root_done = true;
                     return;
@@ -485,6 +490,8 @@ impl StepRow {
             due_ms: None,
             deadline_ms: None,
             worker: None,
+            emitted: None,
+            sealed: false,
         }
     }
 }

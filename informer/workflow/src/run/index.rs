@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::row::{Asked, Flow, Phase, StepIx, StepRow};
+use super::stream::{Stream, StreamKey};
 use super::{Run, Transition};
 use crate::definition::Kind;
 use crate::plan::NodeId;
@@ -26,6 +27,8 @@ pub(super) struct Index {
     pub instances: BTreeMap<(NodeId, Vec<u32>), StepIx>,
     /// The latest step of a task that an expression can see.
     pub latest: BTreeMap<NodeId, StepIx>,
+    /// What running tasks have emitted.
+    pub streams: BTreeMap<StreamKey, Stream>,
 }
 
 impl Index {
@@ -33,7 +36,7 @@ impl Index {
         let mut index = Self::default();
         for step in run.steps.values() {
             index.count(run, step, true);
-            index.name(step);
+            index.name(run, step);
         }
         index
     }
@@ -56,18 +59,31 @@ impl Index {
         let sets = step.phase == Phase::Asked(Asked::Task) && matches!(run.node(step.node).kind, Kind::SetVariable);
         put(&mut self.setters, sets);
         put(&mut self.unasked, asked && step.ticket == 0 && !sets);
+        if let (Flow::Gone, Some(key)) = (step.flow, run.stream_of(step)) {
+            let passed = &mut self.streams.entry(key).or_default().passed;
+            *passed = if add { *passed + 1 } else { *passed - 1 };
+        }
         if step.is_active() {
             self.active = if add { self.active + 1 } else { self.active - 1 };
         }
     }
 
     /// Rows come in the order of their numbers, so the last one named is the latest.
-    fn name(&mut self, step: &StepRow) {
+    fn name(&mut self, run: &Run, step: &StepRow) {
         let newest = self.instances.entry((step.node, step.scope.clone())).or_insert(step.step);
         *newest = (*newest).max(step.step);
         if step.mapped {
             let latest = self.latest.entry(step.node).or_insert(step.step);
             *latest = (*latest).max(step.step);
+        }
+        if let (Some(key), Some(emitted), Some(place)) =
+            (run.stream_of(step), step.emitted.as_deref(), step.scope.last())
+        {
+            let stream = self.streams.entry(key).or_default();
+            if !stream.children.contains_key(place) {
+                stream.places.insert(emitted.key.clone(), *place);
+                stream.children.insert(*place, (step.node, emitted.key.clone()));
+            }
         }
     }
 }
@@ -80,7 +96,7 @@ impl Transition<'_> {
         index.count(self.run, &row, false);
         let given = change(&mut row);
         index.count(self.run, &row, true);
-        index.name(&row);
+        index.name(self.run, &row);
         self.run.index = index;
         self.run.steps.insert(step, row);
         self.out.steps.insert(step);
@@ -92,7 +108,7 @@ impl Transition<'_> {
     pub(super) fn insert(&mut self, row: StepRow) {
         let mut index = std::mem::take(&mut self.run.index);
         index.count(self.run, &row, true);
-        index.name(&row);
+        index.name(self.run, &row);
         self.run.index = index;
         self.out.steps.insert(row.step);
         self.out.looked_at += 1;
@@ -117,6 +133,7 @@ impl Transition<'_> {
         if self.run.index.latest.get(&key.0) == Some(&step) {
             self.run.index.latest.remove(&key.0);
         }
+        self.run.index.streams.remove(&key);
         self.remove(step);
     }
 

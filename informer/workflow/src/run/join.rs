@@ -26,7 +26,8 @@ impl Transition<'_> {
     pub(super) fn count_join(&mut self, step: StepIx) {
         let row = self.run.step_row(step);
         let fork = row.fork;
-        let fork_open = fork.map(|fork| self.run.step_row(fork).open);
+        let emitted = self.run.emitted_before(step);
+        let fork_open = fork.filter(|_| emitted.is_none()).map(|fork| self.run.step_row(fork).open);
         let joined = self.run.joined(step);
         let (mut open, mut failed, mut errors) = (0, 0, 0);
         let mut reason = String::new();
@@ -37,6 +38,7 @@ impl Transition<'_> {
                     status if status.is_success() => {}
                     _ => failed += 1,
                 },
+                Some(other) if self.run.goes_on_without(other, step) => {}
                 _ => open += 1,
             }
             if let Some(other) = other.map(|other| self.run.step_row(other)).filter(|other| troubled(other)) {
@@ -46,7 +48,17 @@ impl Transition<'_> {
         if let (true, Some(fork)) = (self.run.joins_branches(step), fork) {
             open = self.lanes_open(fork);
         }
-        self.out.looked_at += joined.len() as u64;
+        let children = emitted.map(|key| (self.run.children_open(&key), self.run.children(&key)));
+        for (_, child) in children.iter().flat_map(|(_, children)| children).filter(|(_, child)| troubled(child)) {
+            if child.status.is_success() {
+                errors += 1
+            } else {
+                failed += 1
+            }
+            append(&mut reason, child);
+        }
+        open += children.as_ref().map_or(0, |(open, _)| *open);
+        self.out.looked_at += (joined.len() + children.map_or(0, |(_, children)| children.len())) as u64;
         let forced = fork_open == Some(0);
         self.change(step, |row| {
             (row.open, row.failed, row.errors) = (open, failed, errors);
@@ -62,6 +74,7 @@ impl Transition<'_> {
         let row = self.run.step_row(step);
         let node = self.run.node(row.node);
         let (status, scope, part) = (row.status, row.scope.clone(), row.node.part);
+        let (row_emitted, sealed, next) = (row.emitted.is_some(), row.sealed, node.next);
         let joins: Vec<u32> = node.joined_by.clone();
         let branch = matches!(node.parent, Parent::Part);
         let trouble = status == TaskStatus::CompletedWithErrors || !status.is_success();
@@ -69,6 +82,9 @@ impl Transition<'_> {
             && let Some(join) = self.waiting_join(fork)
         {
             self.tally(join, step, 0);
+        }
+        if row_emitted {
+            self.note_sibling(step);
         }
         for join in joins {
             let id = NodeId { part, node: join };
@@ -90,13 +106,15 @@ impl Transition<'_> {
             };
             for join in waiting {
                 if self.run.step_row(join).phase == Phase::Joining {
-                    self.tally(join, step, 1);
+                    // Who was opened by a seal has not counted the one that sealed.
+                    let counted = !(sealed && next == Some(id.node));
+                    self.tally(join, step, u32::from(counted));
                 }
             }
         }
     }
 
-    fn tally(&mut self, join: StepIx, step: StepIx, count: u32) {
+    pub(super) fn tally(&mut self, join: StepIx, step: StepIx, count: u32) {
         if matches!(self.run.node(self.run.step_row(join).node).kind, Kind::ExclusiveJoin { .. }) {
             self.check_exclusive(join);
             return;
@@ -180,6 +198,11 @@ impl Transition<'_> {
 }
 
 impl Run {
+    /// Whether a task was sealed, and this join is what follows it: then it waits for its children, not for its end.
+    fn goes_on_without(&self, other: &StepRow, join: StepIx) -> bool {
+        other.sealed && self.node(other.node).next == Some(self.step_row(join).node.node)
+    }
+
     /// Whether a join waits for the branches of a dynamic fork rather than for named tasks.
     pub(super) fn joins_branches(&self, join: StepIx) -> bool {
         let fork = self.step_row(join).fork.map(|fork| self.step_row(fork));

@@ -16,6 +16,7 @@
 //! | `ask`, `answer` | what is computed, and what becomes of the answer |
 //! | `conclude` | what an end means: retry, tolerate, fail |
 //! | `join`, `rounds` | joins and loops |
+//! | `stream` | children that a running task emits |
 //! | `operate`, `again` | what a user can do to a run; what brings it back after its end |
 //! | `index` | which steps are live, waiting, held: derived, never stored |
 //!
@@ -36,13 +37,16 @@ mod join;
 mod operate;
 mod rounds;
 mod row;
+mod stream;
 mod view;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-pub use event::{Command, Effects, Event, Limits, Outcome, Refused, RunEnd, TaskEnd, Work};
-pub use row::{Asked, EndingRow, Flow, ParentStep, PartRow, Phase, RunRow, RunStatus, StepIx, StepRow, TaskStatus};
+pub use event::{Command, Effects, Event, Limits, NewChild, Outcome, Refused, RunEnd, TaskEnd, Work};
+pub use row::{
+    Asked, EmittedRow, EndingRow, Flow, ParentStep, PartRow, Phase, RunRow, RunStatus, StepIx, StepRow, TaskStatus,
+};
 
 use crate::definition::Kind;
 use crate::evaluate::Handle;
@@ -55,6 +59,10 @@ pub const MAX_STEPS: StepIx = 1_000_000;
 
 /// Branches of one dynamic fork: one transition opens them all, so this bounds a transition.
 pub const MAX_BRANCHES: usize = 20_000;
+
+/// Children of one running task. Its join reads the output of each, and what follows it all of them in one input: twice as many would be
+/// several times what that may hold.
+pub const MAX_CHILDREN: usize = 50_000;
 
 /// Rounds of one loop.
 pub const MAX_ROUNDS: u32 = 100_000;
@@ -267,6 +275,8 @@ impl Transition<'_> {
             Event::ChildRefused { step, reason } => self.on_child_refused(step, reason),
             Event::ChildEnded { step, end } => self.on_child_ended(step, end),
             Event::ChildReopened { step, era } => self.on_child_reopened(step, era),
+            Event::Emitted { step, child } => return self.on_emitted(step, child),
+            Event::Sealed { step } => return self.on_sealed(step),
             Event::TimerDue { step: Some(step) } => self.on_timer(step),
             Event::TimerDue { step: None } => self.on_run_timer(),
             Event::Update { reference, status, output, reason } => {

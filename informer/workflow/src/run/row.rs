@@ -298,6 +298,21 @@ pub struct StepRow {
     pub deadline_ms: Option<u64>,
     /// Who has it.
     pub worker: Option<String>,
+    /// Of a child that a running task has emitted: what it was emitted as.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub emitted: Option<Box<EmittedRow>>,
+    /// It emits no more, and what follows it was opened.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub sealed: bool,
+}
+
+/// What a child was emitted as.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EmittedRow {
+    /// Its key within its parent.
+    pub key: String,
+    /// The hash of its payload: the same child is emitted with the same.
+    pub digest: Handle,
 }
 
 /// A part of a run's plan.

@@ -5,6 +5,7 @@
 mod branches;
 #[path = "../driver/mod.rs"]
 mod driver;
+mod streams;
 
 use driver::World;
 use serde_json::{Value, json};

@@ -3,6 +3,7 @@
 mod children;
 mod operations;
 mod queue;
+mod streams;
 mod tasks;
 
 use super::*;
