@@ -144,7 +144,8 @@ impl Reading<'_, '_> {
         let output = match (exact, told) {
             (false, _) => None,
             (true, Some(told)) => Some(told),
-            (true, None) if templates.is_null() && troubled => None,
+            // A join may open before all of a branch is over, whose last try is the last task then.
+            (true, None) if templates.is_null() && (troubled || self.forked) => None,
             (true, None) if templates.is_null() => self.steps.last().and_then(|step| step.output.clone()),
             (true, None) => Some(self.parameters(templates)),
         };
