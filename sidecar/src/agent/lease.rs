@@ -190,6 +190,9 @@ mod tests {
             }];
         for (at, harm) in (6..).zip(harms) {
             watch.look();
+            // Nobody writes while it is harmed.
+            publisher.refused.clear();
+            settle(&mut publisher, &mut answers);
             harm().expect("harmed");
             assert_eq!(reads(), None);
             watch.look();

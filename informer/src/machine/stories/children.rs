@@ -13,11 +13,11 @@ fn emitted(key: &str, digest: u8, stored: Vec<store::TaskRow>) -> EmittedChild {
 impl World {
     fn emit(&mut self, session: SessionId, (attempt, fence): (AttemptId, Fence), child: EmittedChild) -> String {
         self.tell(Event::Emitted { session, attempt, fence, child: Box::new(child) });
-        let answers = self.messages().into_iter().filter_map(|message| match message {
+        let mut answers = self.messages().into_iter().filter_map(|message| match message {
             Message::EmitAnswer(answer) => Some(answer.refusal),
             _ => None,
         });
-        answers.last().expect("it is answered")
+        answers.next_back().expect("it is answered")
     }
 }
 
