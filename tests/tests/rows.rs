@@ -6,9 +6,8 @@ use std::path::{Path, PathBuf};
 
 /// The rows that this version covers.
 const REQUIRED: &[RangeInclusive<u32>] = &[
-    1..=3,
-    7..=18,
-    24..=25,
+    1..=18,
+    22..=25,
     27..=28,
     30..=37,
     40..=41,
@@ -16,18 +15,18 @@ const REQUIRED: &[RangeInclusive<u32>] = &[
     48..=50,
     53..=63,
     65..=66,
-    70..=70,
+    69..=70,
     74..=75,
     78..=83,
     85..=85,
+    91..=91,
     93..=95,
     98..=107,
     111..=113,
     117..=117,
     120..=121,
-    125..=127,
-    135..=136,
-    139..=140,
+    123..=140,
+    142..=143,
 ];
 
 fn root() -> PathBuf {
@@ -51,7 +50,11 @@ fn rows() -> BTreeMap<u32, Vec<String>> {
 
 /// The file that `package::file` means.
 fn source(package: &str, file: &str) -> Option<PathBuf> {
-    let folder = if package == "keeper" { root().join("sidecar/keeper") } else { root().join(package) };
+    let folder = match package {
+        "keeper" => root().join("sidecar/keeper"),
+        "workflow" => root().join("informer/workflow"),
+        _ => root().join(package),
+    };
     let places = [format!("src/{file}.rs"), format!("src/{file}/mod.rs"), format!("tests/{file}.rs")];
     places.into_iter().map(|place| folder.join(place)).find(|path| path.exists())
 }
