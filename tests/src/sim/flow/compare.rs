@@ -84,7 +84,11 @@ impl World {
             };
             self.coverage.compared += 1;
             if let Err(found) = compare(run, what, is_sure(&meant, path)) {
-                return wrong(Check::RunsMeanIt, format!("run {} ({path}): {found}", run.id));
+                let definitions = Value::from(definitions.clone());
+                return wrong(
+                    Check::RunsMeanIt,
+                    format!("run {} ({path}): {found}; its definitions: {definitions}", run.id),
+                );
             }
         }
         match meant.keys().find(|path| is_sure(&meant, path) && !ended.contains_key(*path)) {
