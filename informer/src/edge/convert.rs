@@ -160,7 +160,7 @@ pub(super) fn hello(sidecar: SidecarId, wire: v1::Hello) -> Hello {
 fn place(wire: &v1::Hello) -> String {
     match wire.boot_id.as_str() {
         "" => String::new(),
-        boot => check::line(&format!("{boot} {}", wire.pid_ns)),
+        boot => check::line(format!("{boot} {} {}", wire.pid_ns, wire.directory).trim_end()),
     }
 }
 

@@ -345,8 +345,9 @@ pub struct Hello {
     pub start: u64,
     /// It lost its id to another process lately, and does not take it from one that is linked.
     pub yields: bool,
-    /// Where its data directory is in use: one boot of one machine, and a pid namespace there. What a keeper says has ended has ended in
-    /// that place, and nowhere else. Empty: it does not tell.
+    /// Where its data directory is in use: one boot of one machine, a pid namespace there, and which directory it is, told apart from its
+    /// copies; one after the other, a blank between them. What a keeper says has ended has ended in that place, and nowhere else. Empty:
+    /// it does not tell; without the last: an earlier version.
     pub place: String,
     /// Host name, for people.
     pub host: String,

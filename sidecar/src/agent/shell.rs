@@ -22,6 +22,7 @@ use crate::ledger::{self, Commit, Meta, Writer};
 use crate::machine::{Effect, Event, Found, Heard, LinkId, Machine, Notice, Now, Refusal};
 use crate::metrics::Metrics;
 use crate::{exec, load};
+use keeper::record::Home;
 use keeper::wire::{Fencing, Request};
 use prost::Message as _;
 use proto::id::{AttemptId, Fence};
@@ -56,6 +57,8 @@ pub(super) enum Input {
 /// Where orders go.
 pub(super) struct Outside {
     pub dirs: Dirs,
+    /// Which directory the attempts are in.
+    pub directory: Home,
     pub assignments: Assignments,
     pub writer: Writer,
     pub lease: LeasePublisher,
@@ -521,6 +524,7 @@ impl Shell {
             labels: self.options.labels.clone().into_iter().collect(),
             total: Some(v1::Resources {
                 cpu_millis: self.options.cpu_millis.unwrap_or(self.this_machine.cpu_millis),
+            directory: self.outside.directory.to_string(),
                 memory_bytes: self.options.memory_bytes.unwrap_or(self.this_machine.memory_bytes),
             }),
             slots: self.options.slots,
