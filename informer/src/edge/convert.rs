@@ -234,6 +234,7 @@ fn report(session: SessionId, mut wire: v1::Report) -> Result<Event, Faults> {
         Some(What::Published(published)) => {
             Report::Published(Some(published.failure).filter(|failure| !failure.is_empty()))
         }
+        Some(What::Refused(refused)) if refused.handed_back => Report::HandedBack(refused.why),
         Some(What::Refused(refused)) => Report::Refused(refused.why),
     };
     let fence = wire.fence.unwrap_or_default().into();

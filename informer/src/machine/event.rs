@@ -422,6 +422,8 @@ pub enum Report {
     Published(Option<String>),
     /// The sidecar will not run it, and has not.
     Refused(String),
+    /// The same, and through no fault of the task, nor of who gave it: nothing can be started there for now.
+    HandedBack(String),
 }
 
 /// A new run that a client wants, checked and named by the edge.

@@ -429,6 +429,10 @@ impl Shell {
                 // Dropped from a full queue, it costs the staging of outputs that nobody wants.
                 let _dropped = self.outside.work.try_send(Order::StopStaging(attempt, why));
             }
+            Effect::EndUnnamed { attempt, grace_ms } => {
+                let reason = wire::end_reason(v1::Reason::Lost);
+                self.request(Request::Stop { name: attempt.dir_name(), reason, grace_ms: Some(grace_ms) });
+            }
             Effect::PublishOutputs { attempt, .. } => self.job(Job::Publish(attempt)),
             Effect::Retire { attempt, discard_outputs } => {
                 self.outside.inputs.forget(attempt);
@@ -520,11 +524,11 @@ impl Shell {
             host: self.this_machine.host.clone(),
             boot_id: self.this_machine.boot_id.clone(),
             pid_ns: self.this_machine.pid_ns,
+            directory: self.outside.directory.to_string(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             labels: self.options.labels.clone().into_iter().collect(),
             total: Some(v1::Resources {
                 cpu_millis: self.options.cpu_millis.unwrap_or(self.this_machine.cpu_millis),
-            directory: self.outside.directory.to_string(),
                 memory_bytes: self.options.memory_bytes.unwrap_or(self.this_machine.memory_bytes),
             }),
             slots: self.options.slots,

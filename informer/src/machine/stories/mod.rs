@@ -3,6 +3,7 @@
 
 mod arrays;
 mod copies;
+mod lacks;
 mod lifecycle;
 mod losses;
 mod operations;
