@@ -193,3 +193,37 @@ fn what_runs_where_a_directory_was_has_ended_before_it_runs_where_it_is() -> Res
     world.wait_state(&id, &["succeeded"])?;
     Ok(())
 }
+
+#[test]
+fn a_copy_in_the_same_place_ends_nothing_of_the_first_and_starts_nothing_beside_it() -> Result<()> {
+    let mut world = World::with_sidecars(1)?;
+    let dir = world.dir().display();
+    let script = format!(
+        "trap 'echo end >> {dir}/story; exit 1' TERM; echo start >> {dir}/story; while [ ! -e {dir}/go ]; do sleep 0.02; done"
+    );
+    let alone = world.submit(&["--exclusive", "--accept-weak-fencing", "--", "sh", "-c", &script])?;
+    wait_for("it runs", || (world.lines("story") == ["start"]).then_some(()))?;
+    let script = format!("echo $$ >> {dir}/pids; while [ ! -e {dir}/go ]; do sleep 0.02; done");
+    let goes_on = world.submit(&["--", "sh", "-c", &script])?;
+    let first: i32 = wait_for("it runs", || world.lines("pids").first()?.parse().ok())?;
+    for id in [&alone, &goes_on] {
+        world.wait_state(id, &["running"])?;
+    }
+    world.kill_agent(0);
+    copy(&world.dir().join("sidecar-0"), &world.dir().join("sidecar-1"))?;
+    world.start_sidecar(1, &[], &[])?;
+    // Its keeper has settled what it found before it is told of, and the second try follows that.
+    world.wait_attempt(&goes_on, 2, &["running"])?;
+    assert!(alive(first), "{}", world.log("sidecar-1/keeper.log"));
+    world.wait_attempt(&alone, 2, &["running"])?;
+    let story = wait_for("the second tells that it started", || {
+        Some(world.lines("story")).filter(|lines| lines.iter().filter(|line| *line == "start").count() == 2)
+    })?;
+    assert_eq!(story, ["start", "end", "start"], "{:?}", world.history(&alone)?);
+    assert!(alive(first), "{}", world.log("sidecar-1/keeper.log"));
+    world.touch("go")?;
+    for id in [&alone, &goes_on] {
+        world.wait_state(id, &["succeeded"])?;
+    }
+    Ok(())
+}

@@ -2,6 +2,7 @@
 
 use anyhow::{Context as _, Result};
 use std::io::ErrorKind;
+use std::path::Path;
 use tests::world::{World, alive, wait_for};
 
 /// Its agent has ended with one clear line, and nothing of it runs.
@@ -115,5 +116,96 @@ fn a_sidecar_without_its_ledger_says_what_is_true_and_the_next_agent_goes_on() -
     world.touch("go")?;
     let task = world.wait_state(&id, &["succeeded"])?;
     assert_eq!(task["attempts"].as_array().map(Vec::len), Some(1), "{task}");
+    Ok(())
+}
+
+/// Cuts the record of an attempt to nothing, or removes its directory.
+fn harm(attempt: &Path, cut: bool) -> Result<()> {
+    Ok(if cut { std::fs::write(attempt.join("record"), "")? } else { std::fs::remove_dir_all(attempt)? })
+}
+
+#[test]
+fn what_runs_and_nobody_can_name_ends_before_its_task_is_tried_again() -> Result<()> {
+    for cut in [false, true] {
+        let mut world = World::with_sidecars(1)?;
+        let dir = world.dir().display();
+        let script = format!(
+            "trap 'echo end >> {dir}/story; exit 1' TERM; echo start >> {dir}/story; while [ ! -e {dir}/go ]; do sleep 0.02; done"
+        );
+        let id = world.submit(&["--exclusive", "--accept-weak-fencing", "--", "sh", "-c", &script])?;
+        wait_for("it runs", || (world.lines("story") == ["start"]).then_some(()))?;
+        world.wait_state(&id, &["running"])?;
+        world.kill_agent(0);
+        let data = world.sidecars[0].data.clone();
+        harm(&data.join(format!("attempts/{id}.1")), cut)?;
+        for file in ["ledger.db", "ledger.db-wal", "ledger.db-shm"] {
+            let removed = std::fs::remove_file(data.join(file));
+            removed.or_else(|error| if error.kind() == ErrorKind::NotFound { Ok(()) } else { Err(error) })?;
+        }
+        world.start_sidecar(0, &[], &[])?;
+        world.wait_attempt(&id, 2, &["running"])?;
+        let story = wait_for("the second tells that it started", || {
+            Some(world.lines("story")).filter(|lines| lines.iter().filter(|line| *line == "start").count() == 2)
+        })?;
+        assert_eq!(story, ["start", "end", "start"], "{}", world.log("sidecar-0.log"));
+        let log = world.log("sidecar-0.log");
+        assert!(log.contains("nobody would take its result, so it is ended"), "{log}");
+        world.touch("go")?;
+        world.wait_state(&id, &["succeeded"])?;
+    }
+    Ok(())
+}
+
+#[test]
+fn what_the_ledger_names_goes_on_without_its_record() -> Result<()> {
+    for cut in [false, true] {
+        let mut world = World::with_sidecars(1)?;
+        let dir = world.dir().display();
+        let script = format!("echo $$ > {dir}/pid; while [ ! -e {dir}/go ]; do sleep 0.02; done");
+        let id = world.submit(&["--", "sh", "-c", &script])?;
+        wait_for("it says so", || world.lines("pid").first().map(drop))?;
+        world.wait_state(&id, &["running"])?;
+        world.kill_agent(0);
+        harm(&world.sidecars[0].data.join(format!("attempts/{id}.1")), cut)?;
+        world.start_sidecar(0, &[], &[])?;
+        world.touch("go")?;
+        let task = world.wait_state(&id, &["succeeded"])?;
+        assert_eq!(task["attempts"].as_array().map(Vec::len), Some(1), "{task}");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_sidecar_that_cannot_write_its_lease_page_is_given_nothing_until_it_can() -> Result<()> {
+    let mut world = World::with_sidecars(1)?;
+    let page = world.sidecars[0].data.join("lease");
+    std::fs::remove_file(&page)?;
+    std::fs::create_dir(&page)?;
+    let told = "taking no tasks until it can be written";
+    wait_for("it says so", || world.log("sidecar-0.log").contains(told).then_some(()))?;
+    let alone = world.submit(&["--exclusive", "--accept-weak-fencing", "--", "true"])?;
+    let other = world.submit(&["--", "true"])?;
+    for id in [&alone, &other] {
+        wait_for("why it waits is told", || {
+            let why = world.json(&["why", id, "--json"]).ok()?.to_string();
+            why.contains("cannot write its lease page").then_some(())
+        })?;
+    }
+    let sidecar = world.json(&["sidecars", "--json"])?[0].clone();
+    assert_eq!(sidecar["lack"], "lease_page", "{sidecar}");
+    let shown = String::from_utf8(world.informer(&["sidecars"])?.stdout)?;
+    assert!(shown.contains("it cannot write its lease page"), "{shown}");
+    let status = std::process::Command::new(tests::world::binary("sidecar"))
+        .args(["status", "--data"])
+        .arg(&world.sidecars[0].data)
+        .output()?;
+    let said = String::from_utf8_lossy(&status.stdout).into_owned();
+    assert!(said.contains("its page cannot be written"), "{said}");
+    std::fs::remove_dir(&page)?;
+    for id in [&alone, &other] {
+        let task = world.wait_state(id, &["succeeded"])?;
+        let history = world.history(id)?;
+        assert!(!format!("{history:?}").contains("infrastructure failure"), "{task} {history:?}");
+    }
     Ok(())
 }

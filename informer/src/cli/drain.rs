@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use proto::{
     bounds,
-    v1::{AttemptState, DrainMode, DrainRequest, ListRequest, Sidecar, SidecarState, SidecarsRequest, Task, TaskState},
+    v1::{
+        AttemptState, DrainMode, DrainRequest, Lack, ListRequest, Sidecar, SidecarState, SidecarsRequest, Task,
+        TaskState,
+    },
 };
 use tokio::time::MissedTickBehavior;
 use tonic::Code;
@@ -279,12 +282,16 @@ fn choose(sidecars: Vec<Sidecar>, text: &str) -> Result<Sidecar, Error> {
     refused(Code::NotFound, "none is named like that; `informer sidecars --all` lists them".to_owned())
 }
 
-/// `draining`, and how.
+/// `draining`, and how; `live`, and what it lacks.
 pub(crate) fn state(sidecar: &Sidecar) -> String {
     let state = words::sidecar_state(sidecar.state());
     match words::drain_mode(sidecar.drain()) {
         Some(mode) => format!("{state} ({})", mode.replace('_', " ")),
-        None => state,
+        None => match sidecar.load.unwrap_or_default().lack() {
+            Lack::Unspecified => state,
+            Lack::Disk => format!("{state} (its disk is full)"),
+            Lack::LeasePage => format!("{state} (it cannot write its lease page)"),
+        },
     }
 }
 

@@ -136,6 +136,7 @@ pub(crate) fn sidecar(sidecar: &Sidecar) -> Value {
         "id": sidecar.id,
         "state": words::sidecar_state(sidecar.state()),
         "drain": words::drain_mode(sidecar.drain()),
+        "lack": words::lack(load.lack()),
         "host": sidecar.host,
         "labels": sidecar.labels,
         "slots": sidecar.slots,

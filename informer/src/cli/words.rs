@@ -1,6 +1,6 @@
 //! The schema's enums as the words people and scripts read: lower case, without the prefix of the proto name.
 
-use proto::v1::{AttemptState, DrainMode, Ending, Health, Reason, SidecarState, TaskState};
+use proto::v1::{AttemptState, DrainMode, Ending, Health, Lack, Reason, SidecarState, TaskState};
 
 use super::{error, units};
 
@@ -19,6 +19,11 @@ pub(crate) fn attempt_state(state: AttemptState) -> String {
 
 pub(crate) fn sidecar_state(state: SidecarState) -> String {
     word(state.as_str_name(), "SIDECAR_STATE_")
+}
+
+/// `None` for one that lacks nothing.
+pub(crate) fn lack(lack: Lack) -> Option<String> {
+    (lack != Lack::Unspecified).then(|| word(lack.as_str_name(), "LACK_"))
 }
 
 /// `None` for what has no health check, or none yet.

@@ -168,7 +168,7 @@ pub(super) fn hello(sidecar: SidecarId, wire: v1::Hello) -> Hello {
 fn place(wire: &v1::Hello) -> String {
     match wire.boot_id.as_str() {
         "" => String::new(),
-        boot => check::line(&format!("{boot} {}", wire.pid_ns)),
+        boot => check::line(format!("{boot} {} {}", wire.pid_ns, wire.directory).trim_end()),
     }
 }
 
@@ -268,6 +268,7 @@ fn report(session: SessionId, mut wire: v1::Report) -> Result<Event, Faults> {
         Some(What::Published(published)) => {
             Report::Published(Some(published.failure).filter(|failure| !failure.is_empty()))
         }
+        Some(What::Refused(refused)) if refused.handed_back => Report::HandedBack(refused.why),
         Some(What::Refused(refused)) => Report::Refused(refused.why),
     };
     let fence = wire.fence.unwrap_or_default().into();

@@ -346,8 +346,9 @@ pub struct Hello {
     pub start: u64,
     /// It lost its id to another process lately, and does not take it from one that is linked.
     pub yields: bool,
-    /// Where its data directory is in use: one boot of one machine, and a pid namespace there. What a keeper says has ended has ended in
-    /// that place, and nowhere else. Empty: it does not tell.
+    /// Where its data directory is in use: one boot of one machine, a pid namespace there, and which directory it is, told apart from its
+    /// copies; one after the other, a blank between them. What a keeper says has ended has ended in that place, and nowhere else. Empty:
+    /// it does not tell; without the last: an earlier version.
     pub place: String,
     /// Host name, for people.
     pub host: String,
@@ -422,6 +423,8 @@ pub enum Report {
     Published(Option<String>),
     /// The sidecar will not run it, and has not.
     Refused(String),
+    /// The same, and through no fault of the task, nor of who gave it: nothing can be started there for now.
+    HandedBack(String),
 }
 
 /// A new run that a client wants, checked and named by the edge.

@@ -27,6 +27,11 @@ use v1::verdict::Decision;
 /// What an attempt ends with that may have been started where its sidecar's directory was before.
 const ELSEWHERE: &str = "its sidecar's directory is in use in another place now, where it has not started";
 
+/// Whether two places are one, as far as both of them tell: an earlier version does not tell which directory it is.
+fn is_same(former: &str, now: &str) -> bool {
+    former.split(' ').zip(now.split(' ')).all(|(former, now)| former == now)
+}
+
 impl Machine {
     pub(super) fn on_link_opened(&mut self, cx: &mut Cx<'_>, session: SessionId, hello: &Hello, held: Vec<Held>) {
         let id = hello.sidecar;
@@ -254,11 +259,13 @@ impl Machine {
         }
     }
 
-    /// A directory that is in use in another place than before: a volume that was moved, a disk that was cloned, a container that was made
-    /// anew, a boot. Which of these it is cannot be told from here, and in all but the last something may run on where it was, of which
+    /// A directory that is in use in another place than before: a volume that was moved, a disk or a directory that was copied, a container
+    /// that was made anew, a boot. Which of these it is cannot be told from here, and in all but the last something may run on where it was, of which
     /// nobody there tells any more. It ends with the lease that was last earned there.
     fn on_place_told(&mut self, cx: &Cx<'_>, hello: &Hello) {
-        let Some(sidecar) = self.sidecars.get_mut(&hello.sidecar).filter(|sidecar| sidecar.place != hello.place) else {
+        let Some(sidecar) =
+            self.sidecars.get_mut(&hello.sidecar).filter(|sidecar| !is_same(&sidecar.place, &hello.place))
+        else {
             return;
         };
         let until_ms = sidecar.heard_ms.saturating_add(self.config.copies_end_ms(sidecar.lease_ms));

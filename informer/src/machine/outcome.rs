@@ -238,8 +238,10 @@ impl Machine {
         if self.config.bug == Some(super::Bug::ChargeLoss) {
             task.own_failures += 1;
         }
-        if task.attempt(id.number).is_some_and(|attempt| attempt.moved) && retry::may_be_moved(&task.alike.facts) {
-            return self.go_elsewhere(cx, id.task);
+        let moved = task.attempt(id.number).is_some_and(|attempt| attempt.moved);
+        let handed_back = ending.reason() == v1::Reason::Refused;
+        if moved && (handed_back || retry::may_be_moved(&task.alike.facts)) {
+            return self.go_elsewhere(cx, id);
         }
         task.infra_failures += 1;
         let (failures, allowed) = (task.infra_failures, retry::max_infrastructure(&task.alike.facts));
@@ -262,10 +264,17 @@ impl Machine {
     }
 
     /// An operator wanted it away from its sidecar, which costs its task nothing. There is no end to it only if there is none to the
-    /// operator's orders: each marks what runs at its time, and a sidecar that drains is given nothing new.
-    fn go_elsewhere(&mut self, cx: &mut Cx<'_>, id: TaskId) {
-        self.note_task(cx, id, "moved", "its sidecar drains; charged to nobody");
-        self.try_again(cx, id, 0);
+    /// operator's orders: each marks what runs at its time, and a sidecar that drains is given nothing new. Nor is one that hands back what crossed its word that it
+    /// takes nothing, until its next beat.
+    fn go_elsewhere(&mut self, cx: &mut Cx<'_>, id: AttemptId) {
+        let attempt = self.tasks.get(&id.task).and_then(|task| task.attempt(id.number));
+        let sidecar = attempt.and_then(|attempt| self.sidecars.get(&attempt.sidecar));
+        let why = match sidecar.is_some_and(|sidecar| sidecar.load.lack() != v1::Lack::Unspecified) {
+            true => "its sidecar takes nothing; charged to nobody",
+            false => "its sidecar drains; charged to nobody",
+        };
+        self.note_task(cx, id.task, "moved", why);
+        self.try_again(cx, id.task, 0);
     }
 
     /// The next try after a loss: after this delay, and not before the copies that must be gone surely are.

@@ -35,7 +35,7 @@ impl Machine {
             let known = self.tasks.get(&id.task).and_then(|task| task.attempt(id.number));
             if known.is_some_and(|attempt| attempt.sidecar == sidecar_id && attempt.fence == fence) {
                 self.on_report(cx, id, report);
-            } else if matches!(report, Report::Ended(_) | Report::Refused(_)) {
+            } else if matches!(report, Report::Ended(_) | Report::Refused(_) | Report::HandedBack(_)) {
                 self.on_aside_over(cx, sidecar_id, id);
                 self.decline_outputs(cx, session, id, &report);
             }
@@ -68,6 +68,7 @@ impl Machine {
             }
             Report::Published(failure) => self.on_published(cx, id, failure),
             Report::Refused(why) => self.on_refused(cx, id, why),
+            Report::HandedBack(why) => self.on_handed_back(cx, id, why),
         }
     }
 
@@ -112,6 +113,18 @@ impl Machine {
         }
         self.give_no_more(id);
         self.on_end(cx, id, ending(v1::Reason::Refused, why));
+    }
+
+    /// The assignment crossed the word that nothing can be started there; the next beat says for how long.
+    fn on_handed_back(&mut self, cx: &mut Cx<'_>, id: AttemptId, why: String) {
+        let attempt = self.tasks.get_mut(&id.task).and_then(|task| task.attempt_mut(id.number));
+        if let Some(attempt) = attempt.filter(|attempt| attempt.phase == Phase::Assigned) {
+            attempt.moved = true;
+            if let Some(sidecar) = self.sidecars.get_mut(&attempt.sidecar) {
+                sidecar.load.set_lack(v1::Lack::LeasePage);
+            }
+        }
+        self.on_refused(cx, id, why);
     }
 
     /// The machine could spawn nothing: the sidecar pauses and starts slowly again, and after three different tasks within one rest it

@@ -128,6 +128,10 @@ pub(super) enum Closed {
     Quarantined,
     #[error("pauses for a beat, since it could start nothing")]
     Paused,
+    #[error("takes nothing, for its disk is full")]
+    Disk,
+    #[error("takes nothing, for it cannot write its lease page")]
+    LeasePage,
     #[error("has no free slot")]
     Slots,
     #[error("grants no credit")]
@@ -264,6 +268,8 @@ impl Sidecar {
             Link::Up { .. } if self.is_draining() => Some(Closed::Draining),
             Link::Up { .. } if self.quarantined => Some(Closed::Quarantined),
             Link::Up { .. } if self.paused => Some(Closed::Paused),
+            Link::Up { .. } if self.load.lack() == v1::Lack::Disk => Some(Closed::Disk),
+            Link::Up { .. } if self.load.lack() == v1::Lack::LeasePage => Some(Closed::LeasePage),
             Link::Up { .. } if held >= self.slots => Some(Closed::Slots),
             Link::Up { .. } if held >= self.limit => Some(Closed::Credit),
             Link::Up { .. } if starting >= self.window => Some(Closed::Window),

@@ -172,6 +172,11 @@ impl<'a> Fields<'a> {
         Self(body)
     }
 
+    /// Whether nothing is left: what was added later is absent in what was written before.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Checks that nothing is left.
     pub(crate) fn end(&self) -> Result<(), Error> {
         if self.0.is_empty() { Ok(()) } else { Err(Error::Trailing) }

@@ -14,10 +14,12 @@
 mod file;
 
 use std::fmt;
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::{self, BufReader, Read};
 use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::UNIX_EPOCH;
 
 use crate::codec;
 use crate::sys;
@@ -94,6 +96,33 @@ pub struct Holder {
     pub cgroup: String,
 }
 
+/// Which directory an attempt was made in. A directory that is moved stays the same; a copy of it is another one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Home {
+    /// Device of its file system.
+    pub device: u64,
+    /// Its number there.
+    pub inode: u64,
+    /// When it was made, nanoseconds: numbers are given again. 0 where the file system does not tell.
+    pub born_ns: u64,
+}
+
+impl Home {
+    /// Of what is found at a path, or through a descriptor.
+    #[must_use]
+    pub fn of(found: &Metadata) -> Self {
+        let since = found.created().ok().and_then(|at| at.duration_since(UNIX_EPOCH).ok());
+        let born_ns = since.and_then(|since| u64::try_from(since.as_nanos()).ok()).unwrap_or(0);
+        Self { device: found.dev(), inode: found.ino(), born_ns }
+    }
+}
+
+impl fmt::Display for Home {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{}:{}:{}", self.device, self.inode, self.born_ns)
+    }
+}
+
 /// What a record says.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Record {
@@ -101,6 +130,8 @@ pub struct Record {
     pub spec: Option<Spec>,
     /// Who ran it.
     pub holder: Option<Holder>,
+    /// Where it was made; records of earlier builds do not tell.
+    pub home: Option<Home>,
     /// The user's process.
     pub spawned: Option<ProcessId>,
     /// Init of the attempt's own pid namespace, if it has one: with it everything in there ends.
@@ -128,6 +159,13 @@ impl Record {
             (_, Some(process)) => ListedState::Running(process.clone()),
             _ => ListedState::Starting,
         }
+    }
+
+    /// Whether it was made in another directory than the one it is found in: that one is a copy, whoever is named here may be alive and
+    /// well in the service of the first, and nothing of it is ours.
+    pub fn is_copied_to(&self, attempt_dir: &Path) -> bool {
+        let Some(home) = self.home else { return false };
+        std::fs::metadata(attempt_dir).is_ok_and(|found| Home::of(&found) != home)
     }
 
     /// The end knows the last trim, which has no frame of its own.
@@ -254,6 +292,9 @@ fn apply(record: &mut Record, kind: u8, body: &[u8]) -> Result<(), codec::Error>
             let monitor = codec::decode_process(fields.bytes()?)?;
             record.holder = Some(Holder { monitor, cgroup: fields.text()? });
             record.spec = Some(codec::decode_spec(fields.bytes()?)?);
+            if !fields.is_empty() {
+                record.home = Some(Home { device: fields.u64()?, inode: fields.u64()?, born_ns: fields.u64()? });
+            }
         }
         SPAWNED => {
             record.spawned = Some(codec::decode_process(fields.bytes()?)?);

@@ -9,7 +9,7 @@ use keeper::codec;
 use keeper::launch;
 use keeper::record::{self, Holder, Writer};
 use keeper::sys::boottime_ns;
-use keeper::wire::{EndReason, Fencing, ListedState, OnDisconnect, ProcessId, Refusal, Request, Spec};
+use keeper::wire::{End, EndReason, Fencing, ListedState, OnDisconnect, ProcessId, Refusal, Request, Spec};
 use kit::{Bed, is_root, kill9, runs, sh, signal, until};
 use rustix::process::{Resource, Rlimit, getrlimit, prlimit};
 
@@ -524,6 +524,39 @@ fn a_record_of_another_boot_is_lost_and_nobody_is_killed_for_it() {
     innocent.kill().unwrap();
     innocent.wait().unwrap();
     assert!(alive);
+}
+
+#[test]
+fn a_record_that_was_copied_is_lost_and_what_runs_for_the_first_is_left_alone() {
+    let mut bed = Bed::new();
+    let mut innocent = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+    let place = keeper::identity::Place::here().unwrap();
+    let process = place.identify(innocent.id()).unwrap();
+    let holder = Holder { monitor: process.clone(), cgroup: String::new() };
+    // Made where it is found under another name, as agents prepare them; made elsewhere, with and without an end.
+    let made = |name: &str, end: Option<&End>| {
+        let first = bed.attempt(name);
+        std::fs::create_dir_all(&first).unwrap();
+        let handle = std::fs::File::open(&first).unwrap();
+        let writer = Writer::create(std::os::fd::AsFd::as_fd(&handle), &holder, &codec::encode_spec(&sh("x"))).unwrap();
+        writer.spawned(&process, None).unwrap();
+        end.into_iter().for_each(|end| writer.exit(end, false).unwrap());
+        let copy = bed.attempt(&format!("{name}-copy"));
+        std::fs::create_dir_all(&copy).unwrap();
+        std::fs::copy(first.join(record::FILE), copy.join(record::FILE)).unwrap();
+        std::fs::remove_dir_all(&first).unwrap();
+    };
+    made("a", None);
+    made("b", Some(&End { code: Some(4), ..End::default() }));
+    let mut agent = bed.agent();
+    assert_eq!(agent.listed("a-copy"), Some(ListedState::Lost));
+    let Some(ListedState::Ended(end)) = agent.listed("b-copy") else { panic!("{:?}", agent.listing) };
+    assert_eq!(end.code, Some(4));
+    let alive = innocent.try_wait().unwrap().is_none();
+    innocent.kill().unwrap();
+    innocent.wait().unwrap();
+    assert!(alive);
+    agent.run("c", sh("exit 1"));
 }
 
 #[test]

@@ -123,7 +123,9 @@ impl Writer {
                     Order::Refused(attempt) => refused.push(attempt),
                 }
             }
-            self.keep();
+            if let Some(written) = self.keep() {
+                let _ended = inbox.blocking_send(Input::Event(Event::LeasePageSeen { written }));
+            }
             for attempt in refused {
                 // Without a loop the agent is ending.
                 let event = Event::Noticed { attempt, notice: Notice::Prepared };
@@ -132,25 +134,26 @@ impl Writer {
         }
     }
 
-    /// The page says what was published last.
-    fn keep(&mut self) {
-        let Some((deadline_ns, seal)) = self.published else { return };
-        if self.page.holds(deadline_ns, seal) {
-            return;
+    /// The page says what was published last; whether it does, if that has changed.
+    fn keep(&mut self) -> Option<bool> {
+        let (deadline_ns, seal) = self.published?;
+        let written = match self.page.holds(deadline_ns, seal) {
+            true => Ok(()),
+            false => self.page.seal(seal).and_then(|()| self.page.publish(deadline_ns, self.incarnation)),
+        };
+        let failed = written.is_err();
+        if std::mem::replace(&mut self.failed, failed) == failed {
+            return None;
         }
-        let written = self.page.seal(seal).and_then(|()| self.page.publish(deadline_ns, self.incarnation));
         match written {
-            Ok(()) => self.failed = false,
-            Err(error) if !self.failed => {
-                self.failed = true;
-                tracing::warn!(
-                    "cannot write the lease page {}: {error}; no task starts, and `stop` tasks end with the lease that stands there, until it \
-                     can be written: make room, or move away what has its name",
-                    self.path.display()
-                );
-            }
-            Err(_) => {}
+            Ok(()) => tracing::info!("the lease page can be written again"),
+            Err(error) => tracing::warn!(
+                "cannot write the lease page {}: {error}; taking no tasks until it can be written, and `stop` tasks end with the lease that \
+                 stands there: make room, or move away what has its name",
+                self.path.display()
+            ),
         }
+        Some(!failed)
     }
 }
 
@@ -164,9 +167,12 @@ mod tests {
     fn settle(publisher: &mut LeasePublisher, answers: &mut tokio::sync::mpsc::Receiver<Input>) -> AttemptId {
         let attempt = AttemptId { task: proto::id::TaskId::from_u128(1), number: 1 };
         assert!(publisher.on_refused(attempt));
-        match answers.blocking_recv() {
-            Some(Input::Event(Event::Noticed { attempt, notice: Notice::Prepared })) => attempt,
-            other => panic!("{other:?}"),
+        loop {
+            match answers.blocking_recv() {
+                Some(Input::Event(Event::Noticed { attempt, notice: Notice::Prepared })) => return attempt,
+                Some(Input::Event(Event::LeasePageSeen { .. })) => {}
+                other => panic!("{other:?}"),
+            }
         }
     }
 

@@ -323,11 +323,13 @@ pub(crate) async fn serve(
     let (lease, watch) = LeasePublisher::start(&dirs.data, meta.sidecar, meta.incarnation, inbox.clone())
         .map_err(system("start with the lease page"))?;
     let inputs = Inputs::new(dirs.clone(), crun, inbox.clone());
+    let directory = place.directory();
     place::watch(place, watch, inbox.clone()).map_err(system("start a thread"))?;
     let writer = start_ledger(ledger, inbox, metrics.clone())?;
     let types = Types::open(&dirs.data, within.executors);
     let outside = Outside {
         dirs,
+        directory,
         assignments,
         writer,
         lease,

@@ -3,6 +3,7 @@
 use super::shell::Input;
 use super::{Error, lease};
 use crate::ledger;
+use keeper::record::Home;
 use std::fs::{DirBuilder, File, metadata};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
@@ -21,6 +22,7 @@ const SETTLE: Duration = Duration::from_millis(200);
 #[derive(Debug)]
 pub(super) struct Place {
     pins: Vec<(PathBuf, (u64, u64))>,
+    directory: Home,
     /// Keep their numbers from being given to directories made in their place; the files are held open by lock and ledger.
     _dirs: [File; 2],
 }
@@ -40,7 +42,13 @@ impl Place {
         let held = File::open(&attempts)?;
         let paths = [data.to_owned(), attempts].into_iter().chain(ledger::FILES.map(|file| data.join(file)));
         let pins = paths.map(|path| identity(&path).map(|id| (path, id))).collect::<io::Result<_>>()?;
-        Ok(Self { pins, _dirs: [dir, held] })
+        let directory = Home::of(&held.metadata()?);
+        Ok(Self { pins, directory, _dirs: [dir, held] })
+    }
+
+    /// Which directory the attempts are in.
+    pub(super) fn directory(&self) -> Home {
+        self.directory
     }
 
     /// The first path that names nothing or something else. An answer that says neither (a sick disk) is no finding.

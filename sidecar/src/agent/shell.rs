@@ -22,6 +22,7 @@ use crate::ledger::{self, Commit, Meta, Writer};
 use crate::machine::{Effect, Event, Found, Heard, LinkId, Machine, Notice, Now, Refusal};
 use crate::metrics::Metrics;
 use crate::{exec, load};
+use keeper::record::Home;
 use keeper::wire::{Fencing, Request};
 use prost::Message as _;
 use proto::id::{AttemptId, Fence};
@@ -56,6 +57,8 @@ pub(super) enum Input {
 /// Where orders go.
 pub(super) struct Outside {
     pub dirs: Dirs,
+    /// Which directory the attempts are in.
+    pub directory: Home,
     pub assignments: Assignments,
     pub writer: Writer,
     pub lease: LeasePublisher,
@@ -426,6 +429,10 @@ impl Shell {
                 // Dropped from a full queue, it costs the staging of outputs that nobody wants.
                 let _dropped = self.outside.work.try_send(Order::StopStaging(attempt, why));
             }
+            Effect::EndUnnamed { attempt, grace_ms } => {
+                let reason = wire::end_reason(v1::Reason::Lost);
+                self.request(Request::Stop { name: attempt.dir_name(), reason, grace_ms: Some(grace_ms) });
+            }
             Effect::PublishOutputs { attempt, .. } => self.job(Job::Publish(attempt)),
             Effect::Retire { attempt, discard_outputs } => {
                 self.outside.inputs.forget(attempt);
@@ -517,6 +524,7 @@ impl Shell {
             host: self.this_machine.host.clone(),
             boot_id: self.this_machine.boot_id.clone(),
             pid_ns: self.this_machine.pid_ns,
+            directory: self.outside.directory.to_string(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             labels: self.options.labels.clone().into_iter().collect(),
             total: Some(v1::Resources {

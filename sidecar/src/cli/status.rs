@@ -35,6 +35,8 @@ struct Status {
     incarnation: u64,
     agent: &'static str,
     keeper: &'static str,
+    /// The lease page is a file, or may be made one. What else hinders its writing stands in the agent's log.
+    lease_page: bool,
     /// Milliseconds that the lease still lasts; 0: none is live.
     lease_ms: u64,
     attempts: Vec<Attempt>,
@@ -84,8 +86,16 @@ fn gather(data: &Path, meta: Meta, entries: &[Entry]) -> Status {
         incarnation: meta.incarnation,
         agent: alive(Lock::is_held(data)),
         keeper: alive(keeper::launch::is_running(data)),
+        lease_page: can_write(&data.join(keeper::lease::FILE)),
         lease_ms: lease_ms(data),
         attempts: entries.iter().map(|entry| attempt(data, entry)).collect(),
+    }
+}
+
+fn can_write(page: &Path) -> bool {
+    match std::fs::File::options().write(true).open(page) {
+        Ok(_) => true,
+        Err(error) => error.kind() == std::io::ErrorKind::NotFound,
     }
 }
 
@@ -138,7 +148,14 @@ fn print(out: &mut impl std::io::Write, status: &Status, all: bool) -> std::io::
     writeln!(out, "informer  {}", status.informer)?;
     writeln!(out, "agent     {}", status.agent)?;
     writeln!(out, "keeper    {}", status.keeper)?;
+    if !status.lease_page {
+        writeln!(
+            out,
+            "lease     its page cannot be written: nothing starts until what has the name `lease` is moved away"
+        )?;
+    }
     match status.lease_ms {
+        _ if !status.lease_page => {}
         0 => writeln!(out, "lease     none")?,
         ms => writeln!(out, "lease     {}.{} s", ms / 1000, ms % 1000 / 100)?,
     }
@@ -157,7 +174,10 @@ fn print(out: &mut impl std::io::Write, status: &Status, all: bool) -> std::io::
         writeln!(out, "  {}  {:12}  {record}{pid}{code}{aside}  {}", attempt.attempt, attempt.state, attempt.name)?;
     }
     if status.attempts.iter().any(is_apart) {
-        writeln!(out, "set aside: the informer does not know them; they run on, and nobody takes their result.")?;
+        writeln!(
+            out,
+            "set aside: the informer does not know them; they run on (`exclusive` and `stop` tasks until their lease is over), and nobody takes their result."
+        )?;
         writeln!(out, "`informer drain {} --stop --wait` ends all that runs here, them too", status.id)?;
     }
     if status.attempts.iter().any(|attempt| attempt.set_aside && has_ended(attempt)) {

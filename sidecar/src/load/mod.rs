@@ -98,6 +98,8 @@ impl Sampler {
             memory_pressure_permille: self.memory.some_avg10_permille(),
             io_pressure_permille: self.io.some_avg10_permille(),
             load1_centi: load1_centi(),
+            // The machine knows what its tasks need.
+            lack: v1::Lack::Unspecified.into(),
         }
     }
 }

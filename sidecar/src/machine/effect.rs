@@ -106,6 +106,13 @@ pub enum Effect {
         /// For the operator.
         message: String,
     },
+    /// End what runs under this name, without asking its record.
+    EndUnnamed {
+        /// The attempt.
+        attempt: AttemptId,
+        /// Between its stop signal and its kill.
+        grace_ms: u64,
+    },
     /// Tell the log about something that should not have happened and did no harm.
     Complain(Complaint),
 }
@@ -125,6 +132,7 @@ impl Effect {
                 | E::CloseLink { .. }
                 | E::StartAttempt { .. }
                 | E::StopAttempt { .. }
+                | E::EndUnnamed { .. }
         )
     }
 }
@@ -150,9 +158,23 @@ pub enum Complaint {
         /// What it was told.
         told: &'static str,
     },
-    /// The keeper lists an attempt whose record has no readable note.
-    #[error("attempt {attempt} has a record that names no fence; it is left alone")]
+    /// The keeper lists an attempt that is over, and whose record has no readable note.
+    #[error("attempt {attempt} has a record that names no fence; it is over, and its files are left alone")]
     NoNote {
+        /// The attempt.
+        attempt: AttemptId,
+    },
+    /// The keeper lists an attempt that runs, and neither ledger nor record names its fence.
+    #[error(
+        "attempt {attempt} runs, and neither the ledger nor its record names its fence: nobody would take its result, so it is ended"
+    )]
+    Unnamed {
+        /// The attempt.
+        attempt: AttemptId,
+    },
+    /// The keeper did not tell its end in time.
+    #[error("attempt {attempt}, which nobody can name, has not ended yet; it may run beside its replacement")]
+    UnnamedStays {
         /// The attempt.
         attempt: AttemptId,
     },

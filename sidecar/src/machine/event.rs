@@ -120,6 +120,11 @@ pub enum Event {
         /// It has.
         room: bool,
     },
+    /// Whether the lease page could be written; told when that changes. What cannot be written there guards nothing.
+    LeasePageSeen {
+        /// It could.
+        written: bool,
+    },
     /// The agent shall end.
     ShutdownRequested {
         /// End the tasks too; otherwise they are left for the next agent.

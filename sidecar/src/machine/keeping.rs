@@ -2,9 +2,7 @@
 
 use super::row::Attempt;
 use super::stage::Happening;
-use super::{
-    Complaint, Effect, Found, FoundState, KeeperState, Machine, Mode, Notice, Now, Refusal, Stage, Wish, never_started,
-};
+use super::{Effect, Found, FoundState, KeeperState, Machine, Mode, Notice, Now, Refusal, Stage, Wish, never_started};
 use proto::id::AttemptId;
 use proto::v1;
 use std::collections::BTreeMap;
@@ -13,6 +11,7 @@ impl Machine {
     /// Compares wanted with actual. Agent restart, keeper restart and the first start are all this one path.
     pub(super) fn on_keeper_connected(&mut self, now: Now, listing: Vec<Found>, effects: &mut Vec<Effect>) {
         self.keeper = KeeperState::Connected;
+        self.unnamed.forget();
         let mut listed: BTreeMap<AttemptId, Found> = listing.into_iter().map(|found| (found.attempt, found)).collect();
         let held: Vec<_> = self.attempts.keys().copied().collect();
         for attempt in held {
@@ -35,6 +34,9 @@ impl Machine {
     }
 
     pub(super) fn on_noticed(&mut self, now: Now, id: AttemptId, notice: Notice, effects: &mut Vec<Effect>) {
+        if self.is_about_unnamed(id, &notice, effects) {
+            return;
+        }
         match notice {
             Notice::Prepared => self.on_prepared(now, id, effects),
             Notice::Spawned(started) => self.on_spawned(id, started, effects),
@@ -83,10 +85,7 @@ impl Machine {
         if self.gone.contains(&id) {
             return;
         }
-        let Some(note) = found.note else {
-            effects.push(Effect::Complain(Complaint::NoNote { attempt: id }));
-            return;
-        };
+        let Some(note) = found.note else { return self.on_unnamed(now, &found, effects) };
         let order = self.next_order;
         self.next_order += 1;
         let attempt = Attempt {
@@ -180,6 +179,7 @@ impl Machine {
             // What became of the first order is in the listing or will be in a notice.
             (Refusal::Exists, _) => return,
             (_, Wish::Stop(why)) => Happening::Ended(never_started(now, why, "stopped before it started")),
+            (Refusal::NoLease, wish) if self.lease.is_unwritten() => not_started(wish),
             (Refusal::NoLease, _) if attempt.facts.stop_on_disconnect => {
                 Happening::Refused("the lease ended before it started".into())
             }

@@ -27,6 +27,8 @@ pub(super) struct Lease {
     /// Whether a beat of this link was acknowledged.
     answered: bool,
     deadline_ms: u64,
+    /// The page with the deadline cannot be written, so that no monitor would believe it.
+    unwritten: bool,
     /// Send time and length of the beat that earned the deadline, for [`Lease::check`].
     earned: (u64, u64),
 }
@@ -98,6 +100,15 @@ impl Lease {
         let interval = self.terms.map_or(proto::bounds::BEAT_MS, |terms| terms.beat_ms);
         let interval = if early { interval.min(BEAT_SPACING_MS) } else { interval };
         self.last_sent_ms.map_or(0, |sent| sent.saturating_add(interval))
+    }
+
+    pub(super) fn on_page_seen(&mut self, written: bool) {
+        self.unwritten = !written;
+    }
+
+    /// Whether the deadline cannot be told to those who start and watch.
+    pub(super) fn is_unwritten(&self) -> bool {
+        self.unwritten
     }
 
     /// The deadline never exceeds what the sent time of its beat earned.

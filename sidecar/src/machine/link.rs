@@ -9,6 +9,9 @@ use super::{
 use proto::id::{AttemptId, Fence};
 use proto::{bounds, v1};
 
+/// Why what waits is refused while the lease page cannot be written: it is handed back.
+pub(super) const UNWRITTEN: &str = "its sidecar cannot write its lease page";
+
 impl Machine {
     pub(super) fn on_link_opened(&mut self, link: LinkId, effects: &mut Vec<Effect>) {
         self.on_any_link_end();
@@ -31,10 +34,11 @@ impl Machine {
         self.told_room = None;
     }
 
-    /// Hello and inventory. They wait for the keeper's first listing: an inventory from the ledger alone could omit what runs.
+    /// Hello and inventory. They wait for the keeper's first listing: an inventory from the ledger alone could omit what runs; and for the
+    /// end of what is listed and cannot be told.
     pub(super) fn introduce(&mut self, effects: &mut Vec<Effect>) {
         let LinkState::Opened(link) = self.link else { return };
-        if self.keeper == KeeperState::Unheard {
+        if self.keeper == KeeperState::Unheard || self.unnamed.is_awaited() {
             return;
         }
         self.link = LinkState::Introduced(link);
@@ -175,7 +179,7 @@ impl Machine {
         if let Some(why) = self.objection(now, id, fence) {
             effects.push(Effect::Complain(Complaint::Refused { attempt: id, why }));
             self.remember_gone(id);
-            let what = v1::report::What::Refused(v1::Refused { why: why.into() });
+            let what = v1::report::What::Refused(v1::Refused { why: why.into(), handed_back: false });
             self.outbox.queue_loose(id, fence, what);
             return;
         }
@@ -216,7 +220,11 @@ impl Machine {
             None => "it was here, and is over",
         };
         effects.push(Effect::Complain(Complaint::Refused { attempt: id, why }));
-        self.outbox.queue_loose(id, fence, v1::report::What::Refused(v1::Refused { why: why.into() }));
+        self.outbox.queue_loose(
+            id,
+            fence,
+            v1::report::What::Refused(v1::Refused { why: why.into(), handed_back: false }),
+        );
     }
 
     /// Why an assignment is not taken.
@@ -304,7 +312,31 @@ impl Machine {
             && self.room
             && self.keeper == KeeperState::Connected
             && self.lease.is_live(now.boot_ms)
+            && !self.lease.is_unwritten()
             && self.attempts.len() - self.retired.len() < bounds::HELD_ATTEMPTS
+    }
+
+    /// For want of what nothing is taken.
+    fn lack(&self) -> v1::Lack {
+        match (self.room, self.lease.is_unwritten()) {
+            (false, _) => v1::Lack::Disk,
+            (true, true) => v1::Lack::LeasePage,
+            (true, false) => v1::Lack::Unspecified,
+        }
+    }
+
+    /// Nothing starts while the lease page cannot be written. What waits, or has just come, is better off elsewhere.
+    pub(super) fn hand_back(&mut self, effects: &mut Vec<Effect>) {
+        if !self.lease.is_unwritten() {
+            return;
+        }
+        let waits = |id: &AttemptId| {
+            self.attempts.get(id).is_some_and(|held| held.stage == Stage::Accepted && held.wish == Wish::Run)
+        };
+        let waiting: Vec<_> = self.waiting.iter().map(|(_, id)| *id).filter(waits).collect();
+        for id in waiting {
+            self.advance(id, Happening::Refused(UNWRITTEN.into()), effects);
+        }
     }
 
     /// A changed limit is told before the next beat is due; single starts and ends are in the informer's own books.
@@ -335,7 +367,8 @@ impl Machine {
         let closed = !self.open;
         let aside = Some(v1::Aside { attempts: self.apart().map(AttemptId::to_wire).collect() });
         // What the apart ones take is in their assignments, which the shell has.
-        let beat = v1::Beat { seq, load: Some(self.load), credit, held, closed, progress, apart: None, aside };
+        let load = Some(v1::Load { lack: self.lack().into(), ..self.load });
+        let beat = v1::Beat { seq, load, credit, held, closed, progress, apart: None, aside };
         effects.push(Effect::SendBeat { link, beat: Box::new(beat) });
     }
 }

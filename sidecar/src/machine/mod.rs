@@ -29,6 +29,7 @@
 //! | `lease` | beats and the lease they earn |
 //! | `link` | what the informer says |
 //! | `keeping` | what the keeper says |
+//! | `unnamed` | what runs and nobody can name: it is ended before the hello |
 //! | `outbox` | reports: order, window, acknowledgement |
 //! | `emits` | children of running tasks, until the informer has them |
 //! | `uploads` | logs that go up after the end, and what is purged when |
@@ -55,6 +56,7 @@ mod stage;
 #[cfg(test)]
 mod stories;
 mod tally;
+mod unnamed;
 mod uploads;
 #[cfg(test)]
 mod walk;
@@ -77,6 +79,7 @@ use proto::{bounds, v1};
 use row::Attempt;
 use stage::{Happening, Next};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use unnamed::Unnamed;
 use uploads::Uploads;
 
 /// Refused and purged attempts that are remembered, so that a late repetition of their assignment starts nothing. Within one link
@@ -195,6 +198,7 @@ pub struct Machine {
     committing: VecDeque<(u64, Vec<AttemptId>)>,
     link: LinkState,
     keeper: KeeperState,
+    unnamed: Unnamed,
     mode: Mode,
     lease: Lease,
     /// The lease page is another informer's, or was earned under another sidecar's id.
@@ -240,6 +244,7 @@ impl Machine {
             committing: VecDeque::new(),
             link: LinkState::Down,
             keeper: KeeperState::Unheard,
+            unnamed: Unnamed::default(),
             mode: Mode::Serving,
             lease: Lease::default(),
             stranger: false,
@@ -282,8 +287,9 @@ impl Machine {
             Event::Purged { attempt } => self.on_purged(attempt),
             Event::LoadSampled(load) => self.load = load,
             Event::DiskSeen { room } => self.on_disk_seen(room, effects),
+            Event::LeasePageSeen { written } => self.lease.on_page_seen(written),
             Event::ShutdownRequested { stop_tasks } => self.on_shutdown_requested(now, stop_tasks, effects),
-            Event::TimePassed => {}
+            Event::TimePassed => self.on_unnamed_overdue(now, effects),
         }
         self.settle(now, effects);
     }
@@ -322,7 +328,7 @@ impl Machine {
         let deadline = self.lease.deadline_ms();
         let lease_end = (deadline != self.lease_end_seen_ms).then_some(deadline);
         let upload = self.next_upload_ms();
-        [beat, lease_end, upload].into_iter().flatten().min()
+        [beat, lease_end, upload, self.unnamed.wakeup_ms()].into_iter().flatten().min()
     }
 
     /// Whether the machine holds the attempt, so that a note from its record is not needed.
@@ -424,6 +430,7 @@ impl Machine {
     /// What may have become possible by any event: beats, starts, refusals at the lease's end, reports, uploads, purges.
     fn settle(&mut self, now: Now, effects: &mut Vec<Effect>) {
         self.refuse_at_lease_end(now, effects);
+        self.hand_back(effects);
         self.start_waiting(now, effects);
         self.pump_emits(effects);
         self.pump(effects);
@@ -477,7 +484,7 @@ impl Machine {
     /// Starts what waits, in the order it came, as far as lease, keeper, slots and the informer's word allow.
     fn start_waiting(&mut self, now: Now, effects: &mut Vec<Effect>) {
         let may_start = self.keeper == KeeperState::Connected && matches!(self.mode, Mode::Serving | Mode::Draining);
-        if !may_start || !self.lease.is_live(now.boot_ms) || self.waiting.is_empty() {
+        if !may_start || !self.lease.is_live(now.boot_ms) || self.lease.is_unwritten() || self.waiting.is_empty() {
             return;
         }
         let free = self.config.slots.saturating_sub(self.busy) as usize;

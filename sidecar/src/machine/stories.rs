@@ -1,6 +1,7 @@
 //! One world, one event, the effects that follow, and nothing else.
 
 mod aside;
+mod hindered;
 
 use super::*;
 use proto::id::TaskId;

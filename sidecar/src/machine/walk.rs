@@ -104,6 +104,7 @@ fn moves() -> impl Strategy<Value = Move> {
         2 => (ids(), prop::option::of(Just("disk full".to_owned())))
             .prop_map(|(attempt, failure)| Move::Tell(Event::LogSent { attempt, failure })),
         1 => any::<bool>().prop_map(|room| Move::Tell(Event::DiskSeen { room })),
+        1 => any::<bool>().prop_map(|written| Move::Tell(Event::LeasePageSeen { written })),
         1 => ids().prop_map(|attempt| Move::Tell(Event::Condemned { attempt, why: v1::Reason::Unhealthy })),
         1 => ids().prop_map(|attempt| {
             Move::Tell(Event::Progressed { attempt, progress: v1::Progress::default() })

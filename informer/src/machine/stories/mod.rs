@@ -4,6 +4,7 @@
 mod arrays;
 mod children;
 mod copies;
+mod lacks;
 mod lifecycle;
 mod losses;
 mod operations;

@@ -68,6 +68,28 @@ fn what_the_same_place_calls_lost_is_gone_and_copies_that_may_overlap_wait_for_n
 }
 
 #[test]
+fn a_copy_of_the_directory_beside_the_first_is_another_place() {
+    for (former, now, waits) in [
+        ("boot 1 a", "boot 1 a", false),
+        ("boot 1 a", "boot 1 b", true),
+        ("boot 1", "boot 1 b", false),
+        ("boot 1 a", "boot 1", false),
+        ("boot 1", "boot 2 a", true),
+        ("", "boot 1 a", true),
+    ] {
+        let mut world = World::new();
+        world.link_as(started_in(former, 1), 1, vec![]);
+        world.submit(stops());
+        let attempt = world.one_assigned();
+        world.started(SessionId(1), attempt);
+        world.link(2, 2, 1, vec![]);
+        world.effects.clear();
+        world.link_as(started_in(now, 2), 3, vec![held(attempt, lost())]);
+        assert_eq!(world.assigned().is_empty(), waits, "{former:?}, {now:?}");
+    }
+}
+
+#[test]
 fn an_end_that_somebody_saw_is_believed_wherever_it_is_told() {
     let (mut world, attempt) = runs(stops());
     let ending = v1::Ending { started_unix_ms: 5, ..exit(0) };

@@ -48,11 +48,9 @@ impl Keeper {
         }
     }
 
-    /// One round for one attempt; true if it is settled.
-    fn finish(&mut self, leftover: &mut Leftover, now: u64) -> bool {
-        let dir = self.attempt_dir(&leftover.name);
-        let record = record::read(&dir).unwrap_or_default();
-        if self.end_remains(&dir, &record, &leftover.seat) {
+    /// Ends what is left of it; true once nothing was.
+    fn is_clean(&self, dir: &Path, record: &Record, leftover: &mut Leftover, now: u64) -> bool {
+        if self.end_remains(dir, record, &leftover.seat) {
             leftover.clean = 0;
         } else {
             leftover.clean += 1;
@@ -64,6 +62,22 @@ impl Keeper {
             return false;
         }
         self.world.groups.clear_seat(&leftover.seat);
+        true
+    }
+
+    /// One round for one attempt; true if it is settled.
+    fn finish(&mut self, leftover: &mut Leftover, now: u64) -> bool {
+        let dir = self.attempt_dir(&leftover.name);
+        let record = record::read(&dir).unwrap_or_default();
+        let copied = record.is_copied_to(&dir);
+        if copied {
+            eprintln!(
+                "keeper: attempts/{}: a copy of an attempt made in another directory; nothing is ended for it",
+                leftover.name
+            );
+        } else if !self.is_clean(&dir, &record, leftover, now) {
+            return false;
+        }
         if record.damaged {
             let (path, at) = (dir.join(record::FILE), record.valid_bytes);
             eprintln!("keeper: record {}: damaged at byte {at}; what follows there is not believed", path.display());
@@ -73,7 +87,7 @@ impl Keeper {
             self.attempts.get(&leftover.name).is_some_and(|attempt| attempt.condemned) || record::is_condemned(&dir);
         let settled = match record.end {
             Some(_) => record::mark_swept(&dir),
-            None if condemned => record::mark_fenced(&dir),
+            None if condemned && !copied => record::mark_fenced(&dir),
             None => record::mark_lost(&dir),
         };
         match settled {
@@ -109,7 +123,9 @@ impl Keeper {
             return false;
         }
         let mut found = false;
-        let recorded = record.holder.as_ref().map(|holder| Path::new(&holder.cgroup));
+        // In another pid namespace, another container's that is, the same path may name another's group.
+        let known = record.holder.as_ref().filter(|holder| place.knows(&holder.monitor));
+        let recorded = known.map(|holder| Path::new(&holder.cgroup));
         let group = seat.dir.as_deref().or(recorded.filter(|group| group.is_absolute()));
         if let Some(group) = group
             && cgroup::is_populated(group)

@@ -145,7 +145,8 @@ impl Keeper {
             .collect();
         for name in due {
             let dir = self.attempt_dir(&name);
-            let Some(holder) = record::read(&dir).ok().and_then(|record| record.holder) else { continue };
+            let record = record::read(&dir).ok().filter(|record| !record.is_copied_to(&dir));
+            let Some(holder) = record.and_then(|record| record.holder) else { continue };
             if let Err(error) = record::condemn(&dir) {
                 eprintln!("keeper: attempts/{name}: cannot note that its lease is over: {error}");
             }

@@ -7,7 +7,9 @@ use std::path::Path;
 
 use rustix::fs::{Mode, OFlags, openat};
 
-use super::{CONDEMNED, EXIT, Error, FILE, Holder, LOST, Record, SPAWNED, SPEC, SWEPT, TRIMMED, crc32, read_from};
+use super::{
+    CONDEMNED, EXIT, Error, FILE, Holder, Home, LOST, Record, SPAWNED, SPEC, SWEPT, TRIMMED, crc32, read_from,
+};
 use crate::codec;
 use crate::sys;
 use crate::wire::{End, EndReason, ProcessId};
@@ -35,6 +37,8 @@ impl Writer {
         body.bytes(&codec::encode_process(&holder.monitor));
         body.text(&holder.cgroup);
         body.bytes(spec);
+        let home = Home::of(&File::from(dir.try_clone_to_owned()?).metadata()?);
+        [home.device, home.inode, home.born_ns].into_iter().for_each(|part| body.u64(part));
         let writer = Self { file };
         append(&writer.file, &body.done())?;
         Ok(writer)

@@ -52,6 +52,7 @@ fn a_life_is_read_back_and_every_torn_tail_counts_as_absent() {
     assert_eq!((record.bases, record.state()), ((4096, 0), ListedState::Ended(end)));
     let bytes = std::fs::read(dir.0.join(FILE)).unwrap();
     assert_eq!(record.valid_bytes, bytes.len() as u64);
+    assert_eq!(record.home, Some(Home::of(&std::fs::metadata(&dir.0).unwrap())));
     for cut in 0..bytes.len() {
         std::fs::write(dir.0.join(FILE), &bytes[..cut]).unwrap();
         let record = read(&dir.0).unwrap();
@@ -172,4 +173,36 @@ fn names_are_one_path_component_without_surprises() {
     for bad in ["", ".", "..", ".hidden", "a/b", "ä", "a b", &"x".repeat(101)] {
         assert!(!is_name(bad), "{bad}");
     }
+}
+
+#[test]
+fn a_directory_is_the_same_where_it_is_moved_to_and_another_one_where_it_is_copied_to() {
+    let dir = Dir::new("home");
+    let [first, moved, copy] = ["first", "moved", "copy"].map(|name| dir.0.join(name));
+    std::fs::create_dir(&first).unwrap();
+    let handle = File::open(&first).unwrap();
+    drop(Writer::create(handle.as_fd(), &holder(), &codec::encode_spec(&spec())).unwrap());
+    assert!(!read(&first).unwrap().is_copied_to(&first));
+    std::fs::rename(&first, &moved).unwrap();
+    assert!(!read(&moved).unwrap().is_copied_to(&moved));
+    std::fs::create_dir(&copy).unwrap();
+    std::fs::copy(moved.join(FILE), copy.join(FILE)).unwrap();
+    assert!(read(&copy).unwrap().is_copied_to(&copy));
+}
+
+#[test]
+fn a_record_of_an_earlier_build_does_not_tell_its_directory() {
+    let dir = Dir::new("earlier");
+    let mut body = codec::Writer::tagged(SPEC);
+    body.bytes(&codec::encode_process(&process(1)));
+    body.text("");
+    body.bytes(&codec::encode_spec(&spec()));
+    let content = body.done();
+    let mut frame = (content.len() as u32).to_le_bytes().to_vec();
+    frame.extend(crc32(&content).to_le_bytes());
+    frame.extend(content);
+    std::fs::write(dir.0.join(FILE), frame).unwrap();
+    let record = read(&dir.0).unwrap();
+    assert_eq!((record.spec.as_ref(), record.home), (Some(&spec()), None));
+    assert!(!record.is_copied_to(&dir.0));
 }

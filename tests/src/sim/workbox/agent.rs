@@ -146,6 +146,9 @@ impl World {
                 }
             }
             Effect::StopAttempt { attempt, why } => self.inside(n, 3, Inside::Stop { keeper_life, attempt, why }),
+            Effect::EndUnnamed { attempt, .. } => {
+                self.inside(n, 3, Inside::Stop { keeper_life, attempt, why: v1::Reason::Lost });
+            }
             Effect::PublishOutputs { attempt, fence } => {
                 self.truth.on_publish_ordered(attempt)?;
                 let rename_ms = self.truth.plan_process(attempt).rename_ms;
