@@ -234,7 +234,7 @@ fn report(session: SessionId, mut wire: v1::Report) -> Result<Event, Faults> {
         Some(What::Published(published)) => {
             Report::Published(Some(published.failure).filter(|failure| !failure.is_empty()))
         }
-        Some(What::Refused(refused)) => Report::Refused(refused.why),
+        Some(What::Refused(refused)) => Report::Refused { why: refused.why, taken: refused.taken },
     };
     let fence = wire.fence.unwrap_or_default().into();
     Ok(Event::Reported { session, seq: wire.seq, attempt, fence, report, stored: Vec::new() })

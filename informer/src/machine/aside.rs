@@ -114,6 +114,7 @@ impl Machine {
             progress: None,
             expected_ms: 0,
             moved: false,
+            renumbered: false,
             elsewhere: false,
         });
         task.state = State::Assigned;

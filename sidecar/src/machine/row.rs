@@ -231,7 +231,7 @@ impl Attempt {
         match (step, &self.stage) {
             (Step::Accepted, _) => Some(What::Accepted(v1::Accepted {})),
             (Step::Started, _) => self.started.clone().map(What::Started),
-            (Step::Over, Stage::Refused(why)) => Some(What::Refused(v1::Refused { why: why.clone() })),
+            (Step::Over, Stage::Refused(why)) => Some(What::Refused(v1::Refused { why: why.clone(), taken: 0 })),
             (Step::Over, Stage::Ended(ending) | Stage::Publishing(ending) | Stage::Published(ending, _)) => {
                 Some(What::Ended((**ending).clone()))
             }
