@@ -117,3 +117,33 @@ fn a_sidecar_without_its_ledger_says_what_is_true_and_the_next_agent_goes_on() -
     assert_eq!(task["attempts"].as_array().map(Vec::len), Some(1), "{task}");
     Ok(())
 }
+
+#[test]
+fn an_informer_whose_database_is_taken_away_acknowledges_nothing_more() -> Result<()> {
+    for name in ["informer.db", "informer.db-wal"] {
+        let mut world = World::empty()?;
+        world.start_informer(&[])?;
+        let kept = world.submit(&["--", "true"])?;
+        let file = world.dir().join("informer").join(name);
+        let away = world.dir().join("away");
+        std::fs::rename(&file, &away)?;
+        let mut asked = world.informer_started(&["submit", "--key", "k", "--", "true"])?;
+        world.wait_informer_gone()?;
+        assert!(asked.try_wait()?.is_none(), "it has no answer, and asks again");
+        let log = world.log("informer.log");
+        let said: Vec<_> = log.lines().filter(|line| line.contains("was removed or replaced")).collect();
+        assert!(matches!(said[..], [line] if line.contains(&file.display().to_string())), "{log}");
+        // What the line says is enough, and what was acknowledged is there.
+        if name == "informer.db" {
+            assert!(said[0].contains("put the file back"), "{log}");
+            std::fs::rename(&away, &file)?;
+        } else {
+            assert!(said[0].contains("has been moved into"), "{log}");
+        }
+        world.start_informer(&[])?;
+        let task = world.json(&["show", &kept, "--json"])?;
+        assert_eq!(task["id"], kept.as_str(), "{task}");
+        assert!(asked.wait()?.success());
+    }
+    Ok(())
+}
