@@ -412,3 +412,41 @@ fn a_number_that_was_not_taken_is_a_refusal_like_any_other() {
     world.beat(first, 1);
     assert_eq!(world.one_assigned().0.number, 2);
 }
+
+/// All that `why` says.
+fn said(world: &World, task: TaskId) -> Vec<String> {
+    let why = world.machine.why(world.now, task).expect("held");
+    std::iter::once(why.summary).chain(why.details).collect()
+}
+
+#[test]
+fn why_tells_what_may_become_of_a_copy_and_when_it_is_being_stopped() {
+    let (mut world, task, _) = second_copy_told(exclusive());
+    let told = said(&world, task);
+    let taken_up = "unless attempt 1 comes to nothing and it is taken up";
+    assert!(told.iter().any(|line| line.contains("attempt 2 runs") && line.contains(taken_up)), "{told:?}");
+    world.tell(Event::CancelRequested { ticket: Ticket(1), task, stored: Vec::new(), reason: String::new() });
+    let told = said(&world, task);
+    assert!(told.iter().any(|line| line.contains("attempt 2 runs") && line.contains("being stopped")), "{told:?}");
+    assert!(!told.iter().any(|line| line.contains("ends by itself") || line.contains("taken up")), "{told:?}");
+}
+
+#[test]
+fn a_process_that_is_told_under_another_id_is_one_process() {
+    let mut world = World::new();
+    let first = world.link(1, 1, 1, vec![]);
+    let task = world.submit(facts());
+    let attempt = world.one_assigned();
+    world.started(first, attempt);
+    world.tell(Event::LinkClosed { session: first });
+    world.pass(3 * BEAT);
+    assert_eq!(world.machine.tasks[&task].attempts[0].phase, v1::AttemptState::PresumedLost);
+    world.effects.clear();
+    world.link(2, 2, 1, vec![held(attempt, running(0))]);
+    let told = said(&world, task);
+    let of_it: Vec<_> = told.iter().filter(|line| line.contains("attempt 1 ") && line.contains("sidecar")).collect();
+    assert!(
+        matches!(of_it[..], [line] if line.contains("runs on sidecar box2") && line.contains("was given to")),
+        "{told:?}"
+    );
+}
