@@ -194,6 +194,10 @@ impl FromStr for TaskId {
     }
 }
 
+/// The greatest number of an attempt. Nobody comes so far by counting; who is told a number from outside may count on from it, and has
+/// as many again before a number of 32 bits is at its end.
+pub const LAST_ATTEMPT: u32 = u32::MAX >> 1;
+
 /// One try of a task: its number counts from 1.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct AttemptId {
@@ -216,16 +220,14 @@ impl AttemptId {
         v1::AttemptId { task: self.task.to_string(), number: self.number }
     }
 
-    /// From the wire form. An error if the task id is none or the number is 0.
+    /// From the wire form. An error if the task id is none or the number is 0 or above [`LAST_ATTEMPT`].
     ///
     /// # Errors
     /// [`Error`] names the text.
     pub fn from_wire(wire: &v1::AttemptId) -> Result<Self, Error> {
-        if wire.number == 0 {
-            return Err(Error {
-                what: "attempt",
-                text: format!("{}.0", wire.task.chars().take(64).collect::<String>()),
-            });
+        if !(1..=LAST_ATTEMPT).contains(&wire.number) {
+            let task: String = wire.task.chars().take(64).collect();
+            return Err(Error { what: "attempt", text: format!("{task}.{}", wire.number) });
         }
         Ok(Self { task: wire.task.parse()?, number: wire.number })
     }
@@ -250,7 +252,7 @@ impl FromStr for AttemptId {
         let wrong = || Error { what: "attempt", text: text.chars().take(64).collect() };
         let (task, number) = text.rsplit_once('.').ok_or_else(wrong)?;
         let number: u32 = number.parse().map_err(|_| wrong())?;
-        if number == 0 {
+        if !(1..=LAST_ATTEMPT).contains(&number) {
             return Err(wrong());
         }
         Ok(Self { task: task.parse()?, number })

@@ -119,7 +119,7 @@ fn a_killed_box_is_replaced_by_the_other() -> Result<()> {
     assert_eq!(accepted(&task), 1);
     assert_eq!(attempt(&task, 2)["state"], "succeeded", "{task}");
     let history = world.history(&id)?;
-    assert!(has(&history, "presumed_lost", "three beats"), "{history:?}");
+    assert!(has(&history, "presumed_lost", "missed 3 beats"), "{history:?}");
     assert!(has(&history, "retry", "infrastructure failure 1 of 3"), "{history:?}");
     assert!(!has(&history, "retry", "own failure"), "a loss was charged to the task: {history:?}");
     assert_started_once(&world, 2);

@@ -80,3 +80,42 @@ fn a_restored_informer_takes_up_the_copy_that_runs_and_starts_no_second_one() ->
     ensure!(ended["state"] == "succeeded" && world.lines("starts").len() == 1, "{ended}");
     Ok(())
 }
+
+#[test]
+fn a_task_that_had_many_attempts_since_the_backup_runs_on_above_them_and_is_charged_nothing() -> Result<()> {
+    let mut world = World::empty()?;
+    world.start_informer(&[])?;
+    world.start_sidecar(0, &[], &[])?;
+    world.wait_linked(1)?;
+    world.kill_agent(0);
+    world.terminate_informer()?;
+    world.start_informer(&[])?;
+    // Four attempts before the restore fail; whatever is tried after it succeeds.
+    let dir = world.dir().display().to_string();
+    let script = format!("echo $INFORMER_ATTEMPT >> {dir}/starts; test -e {dir}/restored");
+    let file = world.dir().join("task.json");
+    let task = serde_json::json!({
+        "command": { "argv": ["sh", "-c", script] },
+        "retry": { "max_attempts": 4, "backoff": "10ms", "backoff_cap": "10ms" },
+    });
+    fs::write(&file, task.to_string())?;
+    let task = world.submit(&["-f", &file.display().to_string()])?;
+    world.terminate_informer()?;
+    let data = world.dir().join("informer");
+    let backup = copy_of(&data)?;
+    world.start_informer(&[])?;
+    world.start_sidecar(0, &[], &[])?;
+    world.wait_state(&task, &["failed"])?;
+    ensure!(world.lines("starts").len() == 4, "{:?}", world.lines("starts"));
+    world.terminate_informer()?;
+    put_back(&data, &backup)?;
+    world.touch("restored")?;
+    world.start_informer(&[])?;
+    let ended = world.wait_state(&task, &["succeeded", "failed", "cancelled"])?;
+    let history = world.history(&task)?;
+    ensure!(ended["state"] == "succeeded", "{history:?}");
+    ensure!(world.lines("starts").last().is_some_and(|number| number == "5"), "{:?}", world.lines("starts"));
+    let charged = history.iter().any(|(_, detail)| detail.contains("infrastructure failure"));
+    ensure!(!charged && history.iter().any(|(kind, _)| kind == "renumbered"), "{history:?}");
+    Ok(())
+}

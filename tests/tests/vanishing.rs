@@ -177,7 +177,7 @@ fn what_the_ledger_names_goes_on_without_its_record() -> Result<()> {
 
 #[test]
 fn a_sidecar_that_cannot_write_its_lease_page_is_given_nothing_until_it_can() -> Result<()> {
-    let mut world = World::with_sidecars(1)?;
+    let world = World::with_sidecars(1)?;
     let page = world.sidecars[0].data.join("lease");
     std::fs::remove_file(&page)?;
     std::fs::create_dir(&page)?;
@@ -206,6 +206,36 @@ fn a_sidecar_that_cannot_write_its_lease_page_is_given_nothing_until_it_can() ->
         let task = world.wait_state(id, &["succeeded"])?;
         let history = world.history(id)?;
         assert!(!format!("{history:?}").contains("infrastructure failure"), "{task} {history:?}");
+    }
+    Ok(())
+}
+
+#[test]
+fn an_informer_whose_database_is_taken_away_acknowledges_nothing_more() -> Result<()> {
+    for name in ["informer.db", "informer.db-wal"] {
+        let mut world = World::empty()?;
+        world.start_informer(&[])?;
+        let kept = world.submit(&["--", "true"])?;
+        let file = world.dir().join("informer").join(name);
+        let away = world.dir().join("away");
+        std::fs::rename(&file, &away)?;
+        let mut asked = world.informer_started(&["submit", "--key", "k", "--", "true"])?;
+        world.wait_informer_gone()?;
+        assert!(asked.try_wait()?.is_none(), "it has no answer, and asks again");
+        let log = world.log("informer.log");
+        let said: Vec<_> = log.lines().filter(|line| line.contains("was removed or replaced")).collect();
+        assert!(matches!(said[..], [line] if line.contains(&file.display().to_string())), "{log}");
+        // What the line says is enough, and what was acknowledged is there.
+        if name == "informer.db" {
+            assert!(said[0].contains("put the file back"), "{log}");
+            std::fs::rename(&away, &file)?;
+        } else {
+            assert!(said[0].contains("has been moved into"), "{log}");
+        }
+        world.start_informer(&[])?;
+        let task = world.json(&["show", &kept, "--json"])?;
+        assert_eq!(task["id"], kept.as_str(), "{task}");
+        assert!(asked.wait()?.success());
     }
     Ok(())
 }

@@ -207,3 +207,14 @@ proptest! {
         prop_assert!(world.read(one, LogStream::Err, 0).1 == err);
     }
 }
+
+#[test]
+fn a_directory_that_was_removed_is_made_anew_by_the_next_log() {
+    let world = World::new();
+    let attempt = |number| AttemptId { task: TaskId::from_u128(7), number };
+    world.store(attempt(1), b"first", b"", [Facts::default(); 2]);
+    std::fs::remove_dir_all(world.data.join("logs")).unwrap();
+    assert!(!world.holds(attempt(1)));
+    world.store(attempt(2), b"second", b"", [Facts::default(); 2]);
+    assert_eq!(world.read(attempt(2), LogStream::Out, 0).1, b"second");
+}

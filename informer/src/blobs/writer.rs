@@ -13,7 +13,7 @@ use proto::id::AttemptId;
 use proto::v1::LogStream;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
-use std::io::{BufWriter, Write as _};
+use std::io::{BufWriter, ErrorKind, Write as _};
 use std::mem;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -123,7 +123,15 @@ impl Writer for DirWriter {
         self.abandon();
         let number = self.dir.next_part.fetch_add(1, Ordering::Relaxed);
         let part = Part(self.dir.parts().join(format!("{attempt}.{number}.part")));
-        let file = File::create_new(&part.0).map_err(io("make", &part.0))?;
+        let file = match File::create_new(&part.0) {
+            // Somebody has removed the directory under this informer: what was kept in it is gone, and what comes is kept.
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                dir::make(&self.dir.parts())?;
+                File::create_new(&part.0)
+            }
+            made => made,
+        };
+        let file = file.map_err(io("make", &part.0))?;
         let index = Index { frame_bytes: FRAME_BYTES as u64, ..Index::default() };
         self.current = Some(Draft { attempt, file: BufWriter::new(file), part, index, is_err: false });
         Ok(())

@@ -269,7 +269,7 @@ fn report(session: SessionId, mut wire: v1::Report) -> Result<Event, Faults> {
             Report::Published(Some(published.failure).filter(|failure| !failure.is_empty()))
         }
         Some(What::Refused(refused)) if refused.handed_back => Report::HandedBack(refused.why),
-        Some(What::Refused(refused)) => Report::Refused(refused.why),
+        Some(What::Refused(refused)) => Report::Refused { why: refused.why, taken: refused.taken },
     };
     let fence = wire.fence.unwrap_or_default().into();
     Ok(Event::Reported { session, seq: wire.seq, attempt, fence, report, stored: Vec::new() })

@@ -82,7 +82,12 @@ impl Machine {
 
     /// Whether nothing here speaks against an attempt that the store does not list.
     fn may_adopt(&self, task: &Task, number: u32, fence: Fence) -> bool {
-        let wanted = task.waits() && task.members.is_none() && !task.is_stopping();
+        task.waits() && self.could_adopt(task, number, fence)
+    }
+
+    /// The same if its task came to wait now.
+    pub(super) fn could_adopt(&self, task: &Task, number: u32, fence: Fence) -> bool {
+        let wanted = task.members.is_none() && !task.is_stopping() && !task.is_ended();
         // What is given from here on has a higher fence: the later of two copies must be able to push the earlier one aside.
         let older = fence.epoch < self.config.epoch;
         wanted && older && (number >= task.next_attempt || was_passed_over(task, number, fence))
@@ -114,6 +119,7 @@ impl Machine {
             progress: None,
             expected_ms: 0,
             moved: false,
+            renumbered: false,
             elsewhere: false,
         });
         task.state = State::Assigned;

@@ -142,7 +142,7 @@ impl Machine {
         let (fenced, sidecar_id, stopping) = (attempt.fenced, attempt.sidecar, task.is_stopping());
         let replace_after_ms = task.alike.facts.replace_after_ms;
         self.set_phase(id, Phase::PresumedLost);
-        self.note(cx, id, "presumed_lost", "its sidecar missed three beats");
+        self.note(cx, id, "presumed_lost", self.silence(sidecar_id));
         if fenced || self.tasks.get(&id.task).is_some_and(|task| task.is_ended()) {
             return self.on_old_copy_gone(cx, id.task);
         }
@@ -181,8 +181,14 @@ impl Machine {
         let Some(task) = self.tasks.get(&id.task) else { return };
         let rival = task.attempts.iter().any(|other| other.number != id.number && !other.fenced && other.occupies());
         if !rival && !task.waits() && !task.is_ended() {
-            let lost = ending(v1::Reason::Lost, "its sidecar missed three beats");
-            self.on_infrastructure_failure(cx, id, lost);
+            let silent = task.attempt(id.number).map_or_else(String::new, |attempt| self.silence(attempt.sidecar));
+            self.on_infrastructure_failure(cx, id, ending(v1::Reason::Lost, silent));
         }
+    }
+
+    /// What a lost sidecar was silent for, in beats: as many as its lease was granted for.
+    fn silence(&self, id: SidecarId) -> String {
+        let lease_ms = self.sidecars.get(&id).map_or(self.config.lease_ms, |sidecar| sidecar.lease_ms);
+        format!("its sidecar missed {} beats", (lease_ms / self.config.beat_ms.max(1)).max(1))
     }
 }

@@ -422,7 +422,12 @@ pub enum Report {
     /// Its outputs are in place (`None`) or could not be put there (why).
     Published(Option<String>),
     /// The sidecar will not run it, and has not.
-    Refused(String),
+    Refused {
+        /// Why not.
+        why: String,
+        /// Not 0: the number was another attempt's there, and this is the highest of the task that was.
+        taken: u32,
+    },
     /// The same, and through no fault of the task, nor of who gave it: nothing can be started there for now.
     HandedBack(String),
 }

@@ -243,6 +243,11 @@ impl Machine {
         if moved && (handed_back || retry::may_be_moved(&task.alike.facts)) {
             return self.go_elsewhere(cx, id);
         }
+        if task.attempt(id.number).is_some_and(|attempt| attempt.renumbered) {
+            let detail = format!("its attempts count on from {}; charged to nobody", task.next_attempt);
+            self.note_task(cx, id.task, "renumbered", detail);
+            return self.try_again(cx, id.task, 0);
+        }
         task.infra_failures += 1;
         let (failures, allowed) = (task.infra_failures, retry::max_infrastructure(&task.alike.facts));
         #[cfg(feature = "seeded-bugs")]

@@ -269,6 +269,7 @@ impl Machine {
             progress: None,
             expected_ms: if task.is_service() { 0 } else { expected_ms.unwrap_or(0) },
             moved: false,
+            renumbered: false,
             elsewhere: false,
         });
         task.state = State::Assigned;

@@ -12,6 +12,9 @@ use proto::time::span;
 use proto::v1;
 use v1::informer_message::Message;
 
+/// What an attempt ends with whose number its sidecar has had before.
+const NUMBER_TAKEN: &str = "an attempt of this number ran there after the backup";
+
 /// One numbered report.
 pub(super) struct Reported {
     pub seq: u64,
@@ -35,7 +38,7 @@ impl Machine {
             let known = self.tasks.get(&id.task).and_then(|task| task.attempt(id.number));
             if known.is_some_and(|attempt| attempt.sidecar == sidecar_id && attempt.fence == fence) {
                 self.on_report(cx, id, report);
-            } else if matches!(report, Report::Ended(_) | Report::Refused(_) | Report::HandedBack(_)) {
+            } else if matches!(report, Report::Ended(_) | Report::Refused { .. } | Report::HandedBack(_)) {
                 self.on_aside_over(cx, sidecar_id, id);
                 self.decline_outputs(cx, session, id, &report);
             }
@@ -67,7 +70,7 @@ impl Machine {
                 self.on_end(cx, id, *ending);
             }
             Report::Published(failure) => self.on_published(cx, id, failure),
-            Report::Refused(why) => self.on_refused(cx, id, why),
+            Report::Refused { why, taken } => self.on_refused(cx, id, why, taken),
             Report::HandedBack(why) => self.on_handed_back(cx, id, why),
         }
     }
@@ -106,10 +109,13 @@ impl Machine {
         }
     }
 
-    fn on_refused(&mut self, cx: &mut Cx<'_>, id: AttemptId, why: String) {
+    fn on_refused(&mut self, cx: &mut Cx<'_>, id: AttemptId, why: String, taken: u32) {
         let Some(attempt) = self.tasks.get(&id.task).and_then(|task| task.attempt(id.number)) else { return };
         if attempt.phase != Phase::Assigned {
             return;
+        }
+        if self.on_number_taken(id, taken) {
+            return self.on_end(cx, id, ending(v1::Reason::Refused, NUMBER_TAKEN));
         }
         self.give_no_more(id);
         self.on_end(cx, id, ending(v1::Reason::Refused, why));
@@ -124,7 +130,26 @@ impl Machine {
                 sidecar.load.set_lack(v1::Lack::LeasePage);
             }
         }
-        self.on_refused(cx, id, why);
+        self.on_refused(cx, id, why, 0);
+    }
+
+    /// The number was given to another attempt before, which this store does not know of since it was restored from a backup: the task
+    /// counts on above all that its sidecar has had of it. No fault of anybody, so nobody is charged, and the sidecar may be asked again
+    /// at once. It has told its highest number, so it has no second reason: once for each leadership, and what it refuses so again is
+    /// a refusal like any other. Returns whether it is one of these.
+    fn on_number_taken(&mut self, id: AttemptId, taken: u32) -> bool {
+        let Some(task) = self.tasks.get_mut(&id.task).filter(|_| taken >= id.number) else { return false };
+        task.next_attempt = task.next_attempt.max(taken + 1);
+        let Some(attempt) = task.attempt(id.number) else { return false };
+        let (sidecar, epoch) = (attempt.sidecar, attempt.fence.epoch);
+        let again = task.attempts.iter().any(|earlier| {
+            let message = earlier.ending.as_deref().map(|ending| ending.message.as_str());
+            earlier.sidecar == sidecar && earlier.fence.epoch == epoch && message == Some(NUMBER_TAKEN)
+        });
+        if let Some(attempt) = task.attempt_mut(id.number) {
+            attempt.renumbered = !again;
+        }
+        !again
     }
 
     /// The machine could spawn nothing: the sidecar pauses and starts slowly again, and after three different tasks within one rest it

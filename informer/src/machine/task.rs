@@ -80,6 +80,8 @@ pub(super) struct Attempt {
     pub expected_ms: u64,
     /// An operator's drain has ordered it away.
     pub moved: bool,
+    /// Its number had been given before: it is refused, and charged to nobody. Within one event.
+    pub renumbered: bool,
     /// Its sidecar's directory came into use in another place, which cannot say that nothing of it runs where it was.
     pub elsewhere: bool,
 }
@@ -410,6 +412,7 @@ impl Attempt {
             progress: None,
             expected_ms: row.expected_ms,
             moved: row.moved,
+            renumbered: false,
             elsewhere: row.elsewhere,
         })
     }

@@ -9,7 +9,7 @@ use super::sidecar::{Link, Sidecar};
 use super::task::{Attempt, Phase, State, Task, WaitsFor};
 use super::timer::Timer;
 use super::{Machine, view};
-use proto::id::{AttemptId, SidecarId, TaskId};
+use proto::id::{AttemptId, Fence, SidecarId, TaskId};
 use proto::time::span;
 use proto::{bounds, v1};
 use std::collections::BTreeSet;
@@ -36,16 +36,45 @@ impl Apart {
         }
     }
 
-    fn told(&self, machine: &Machine) -> String {
-        let named = self.named(machine);
-        if self.over {
-            format!("{named}, set aside: its record stays there, and nothing of it is applied")
-        } else {
-            format!(
-                "{named}, set aside: nothing of it is applied; it ends by itself, or by `informer drain {} --stop --wait`",
-                self.sidecar
-            )
+    fn told(&self, machine: &Machine, id: TaskId, task: &Task) -> String {
+        let mut named = self.named(machine);
+        if let Some(attempt) = self.same_as(machine, id, task) {
+            named.push_str(&format!(" (it was given to sidecar {}, which is lost)", attempt.sidecar));
         }
+        let applied = match view::current(&task.attempts).filter(|_| self.may_be_taken_up(machine, id, task)) {
+            Some(current) => {
+                format!(
+                    "nothing of it is applied, unless attempt {} comes to nothing and it is taken up",
+                    current.number
+                )
+            }
+            None => "nothing of it is applied".to_owned(),
+        };
+        let held = task.aside.iter().any(|aside| (aside.sidecar, aside.number) == (self.sidecar, self.number));
+        let linked = machine.sidecars.get(&self.sidecar).is_some_and(|sidecar| sidecar.session().is_some());
+        if self.over {
+            format!("{named}, set aside: its record stays there, and {applied}")
+        } else if task.cancelling && held && linked {
+            format!("{named}, set aside: it is being stopped")
+        } else {
+            let sidecar = self.sidecar;
+            format!("{named}, set aside: {applied}; it ends by itself, or by `informer drain {sidecar} --stop --wait`")
+        }
+    }
+
+    fn fence(&self, machine: &Machine, id: TaskId) -> Option<Fence> {
+        let told = AttemptId { task: id, number: self.number };
+        machine.sidecars.get(&self.sidecar)?.strangers.get(&told).map(|stranger| stranger.fence)
+    }
+
+    /// The attempt of this store that it is, by its fence, which is given once: a sidecar that lost its id tells it under a new one.
+    fn same_as<'a>(&self, machine: &Machine, id: TaskId, task: &'a Task) -> Option<&'a Attempt> {
+        let fence = self.fence(machine, id)?;
+        task.attempt(self.number).filter(|attempt| attempt.fence == fence && attempt.phase == Phase::PresumedLost)
+    }
+
+    fn may_be_taken_up(&self, machine: &Machine, id: TaskId, task: &Task) -> bool {
+        self.fence(machine, id).is_some_and(|fence| !task.waits() && machine.could_adopt(task, self.number, fence))
     }
 }
 
@@ -74,10 +103,11 @@ impl Machine {
         if task.cancelling && !task.is_ended() {
             details.push("a cancel is accepted; the task ends when its process has stopped".to_owned());
         }
-        details.extend(self.copies(task));
+        let apart = self.apart(id, task);
+        details.extend(self.copies(id, task, &apart));
         // Before the sidecars, of which there may be more than details are told.
         let is_told = |copy: &&Apart| !summary.contains(&copy.named(self));
-        let apart: Vec<String> = self.apart(id, task).iter().filter(is_told).map(|copy| copy.told(self)).collect();
+        let apart: Vec<String> = apart.iter().filter(is_told).map(|copy| copy.told(self, id, task)).collect();
         details.splice(0..0, apart);
         if !task.is_ended() {
             details.splice(0..0, why_tried_again(task));
@@ -184,7 +214,7 @@ impl Machine {
         } else if known.iter().all(|(_, sidecar)| self.never_fits(sidecar, class)) {
             "it is ready, and no linked sidecar can ever take it; start one that can, or cancel it".to_owned()
         } else {
-            match self.kept_away(known.iter().map(|(_, sidecar)| *sidecar), class) {
+            match self.kept_away(&known, class) {
                 Some(because) => format!("it is ready, and {because}; {ahead}"),
                 None => format!("it is ready and waits for a sidecar with room; {ahead}"),
             }
@@ -193,11 +223,17 @@ impl Machine {
     }
 
     /// What keeps it from every sidecar that could take it, where that is not their work but how they themselves stand.
-    fn kept_away<'a>(&self, known: impl Iterator<Item = &'a Sidecar>, class: ClassId) -> Option<String> {
+    fn kept_away(&self, known: &[(&SidecarId, &Sidecar)], class: ClassId) -> Option<String> {
         let mut because = Vec::new();
-        for sidecar in known.filter(|sidecar| !self.never_fits(sidecar, class)) {
+        for (id, sidecar) in known.iter().filter(|(_, sidecar)| !self.never_fits(sidecar, class)) {
             let closed = sidecar.closed_because().filter(|closed| !closed.is_for_want_of_room())?;
-            because.push(format!("sidecar {} {closed}", sidecar.host));
+            // Two of one host are told apart by their ids.
+            let alone = known.iter().filter(|(_, other)| other.host == sidecar.host).count() == 1;
+            because.push(if alone {
+                format!("sidecar {} {closed}", sidecar.host)
+            } else {
+                format!("sidecar {} ({id}) {closed}", sidecar.host)
+            });
         }
         let more = because.len().saturating_sub(NAMED);
         because.truncate(NAMED);
@@ -233,7 +269,7 @@ impl Machine {
 
     /// Copies that may overlap with the current attempt, or with the one that is to come: while a task waits for its next attempt, the
     /// newest one is such a copy too.
-    fn copies(&self, task: &Task) -> Vec<String> {
+    fn copies(&self, id: TaskId, task: &Task, apart: &[Apart]) -> Vec<String> {
         let current = match task.state {
             State::Waiting { .. } | State::Ready { .. } => None,
             _ => view::current(&task.attempts).map(|attempt| attempt.number),
@@ -243,7 +279,11 @@ impl Machine {
             (None, false) => "if it ends before its replacement does, its result is accepted",
             (None, true) => "until its replacement starts, its result is accepted",
         };
-        let others = task.attempts.iter().filter(|attempt| Some(attempt.number) != current);
+        // What another sidecar tells of is told of there.
+        let told_apart = |attempt: &Attempt| {
+            apart.iter().any(|copy| copy.same_as(self, id, task).is_some_and(|same| same.number == attempt.number))
+        };
+        let others = task.attempts.iter().filter(|attempt| Some(attempt.number) != current && !told_apart(attempt));
         others
             .filter_map(|attempt| match attempt.phase {
                 Phase::PresumedLost if attempt.fenced => Some(format!(

@@ -101,6 +101,50 @@ pub enum Error {
         /// What the database has.
         found: Reached,
     },
+    /// The database was removed or replaced under a running informer.
+    #[error("{} was removed or replaced while this informer ran, and what is committed would be gone with it; nothing that this commit had is acknowledged: put the file back, leave {} beside it as it is, and start the informer again, or restore a whole backup into an emptied directory", path.display(), log.display())]
+    Vanished {
+        /// The database.
+        path: PathBuf,
+        /// Its log.
+        log: PathBuf,
+    },
+    /// The same of its log.
+    #[error("{} was removed or replaced while this informer ran, and what is committed would be gone with it; nothing that this commit had is acknowledged: {}", log.display(), after_log(path, log, *moved))]
+    LogVanished {
+        /// The database.
+        path: PathBuf,
+        /// Its log.
+        log: PathBuf,
+        /// All that was in it was moved into the database.
+        moved: bool,
+    },
+    /// The database is not there, and its log is.
+    #[error("{} is missing, and its log of commits {} is there; nothing was changed: put {} back, or restore a whole backup into an emptied directory", path.display(), log.display(), path.display())]
+    Missing {
+        /// The database.
+        path: PathBuf,
+        /// Its log.
+        log: PathBuf,
+    },
+    /// No space left for what every start needs.
+    #[error("cannot {doing} {}: no space is left on its disk, and a start needs {} MiB there, for the database and its log of commits; make room and start the informer again; nothing that was acknowledged is lost", path.display(), needs_bytes.div_ceil(1 << 20))]
+    NoRoom {
+        /// The file.
+        path: PathBuf,
+        /// What was attempted.
+        doing: &'static str,
+        /// What a start needs.
+        needs_bytes: u64,
+    },
+    /// No space left for a backup.
+    #[error("cannot {doing} {}: no space is left on its disk; make room there, or name another place for the backup; nothing of it stays behind", path.display())]
+    FullBackup {
+        /// The file.
+        path: PathBuf,
+        /// What was attempted.
+        doing: &'static str,
+    },
     /// No space left.
     #[error("cannot {doing} {}: no space is left on its disk; make room and start the informer again; nothing that was acknowledged is lost", path.display())]
     Full {
@@ -204,6 +248,20 @@ fn remedy(source: &io::Error) -> &'static str {
         }
         ErrorKind::ReadOnlyFilesystem => "mount it writable, or name another data directory with --data",
         _ => "start the informer again when the cause is gone, or name another data directory with --data",
+    }
+}
+
+/// What to do when the log is gone.
+fn after_log(path: &Path, log: &Path, moved: bool) -> String {
+    let (path, log) = (path.display(), log.display());
+    if moved {
+        format!(
+            "all that was in it has been moved into {path}; remove what is called {log} now, if anything is, and start the informer again"
+        )
+    } else {
+        format!(
+            "put it back as it was and start the informer again, or restore a whole backup in place of the directory of {path}"
+        )
     }
 }
 

@@ -1,7 +1,7 @@
 //! What a sidecar says. A structural fault ends its link; words for people are cut to size.
 
 use super::{Faults, cut, is_printable, shown};
-use crate::id::{AttemptId, SidecarId};
+use crate::id::{AttemptId, LAST_ATTEMPT, SidecarId};
 use crate::v1::{self, HeldState, LogStream, Reason, report::What};
 use crate::{PROTOCOL_MAX, PROTOCOL_MIN, bounds};
 
@@ -139,7 +139,10 @@ pub fn report(report: &mut v1::Report) -> Result<AttemptId, Faults> {
         Some(What::Accepted(_) | What::Started(_)) => {}
         Some(What::Ended(wire)) => ending(wire)?,
         Some(What::Published(published)) => published.failure = line(&published.failure),
-        Some(What::Refused(refused)) => refused.why = line(&refused.why),
+        Some(What::Refused(refused)) => {
+            refused.why = line(&refused.why);
+            refused.taken = refused.taken.min(LAST_ATTEMPT);
+        }
     }
     faults.into_result()?;
     Ok(attempt)

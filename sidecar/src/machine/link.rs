@@ -6,7 +6,7 @@ use super::stage::Happening;
 use super::{
     Bug, Complaint, Effect, Facts, Heard, KeeperState, LinkId, LinkState, Machine, Mode, Now, Stage, Terms, Wish,
 };
-use proto::id::{AttemptId, Fence};
+use proto::id::{AttemptId, Fence, TaskId};
 use proto::{bounds, v1};
 
 /// Why what waits is refused while the lease page cannot be written: it is handed back.
@@ -179,7 +179,7 @@ impl Machine {
         if let Some(why) = self.objection(now, id, fence) {
             effects.push(Effect::Complain(Complaint::Refused { attempt: id, why }));
             self.remember_gone(id);
-            let what = v1::report::What::Refused(v1::Refused { why: why.into(), handed_back: false });
+            let what = v1::report::What::Refused(v1::Refused { why: why.into(), ..Default::default() });
             self.outbox.queue_loose(id, fence, what);
             return;
         }
@@ -220,11 +220,20 @@ impl Machine {
             None => "it was here, and is over",
         };
         effects.push(Effect::Complain(Complaint::Refused { attempt: id, why }));
+        let taken = self.highest_of(id.task).max(id.number);
         self.outbox.queue_loose(
             id,
             fence,
-            v1::report::What::Refused(v1::Refused { why: why.into(), handed_back: false }),
+            v1::report::What::Refused(v1::Refused { why: why.into(), taken, handed_back: false }),
         );
+    }
+
+    /// The highest number of a task's attempts that is known here.
+    fn highest_of(&self, task: TaskId) -> u32 {
+        let all = AttemptId { task, number: 0 }..=AttemptId { task, number: u32::MAX };
+        let held = self.attempts.range(all.clone()).next_back().map(|(id, _)| id.number);
+        let gone = self.gone.range(all).next_back().map(|id| id.number);
+        held.max(gone).unwrap_or_default()
     }
 
     /// Why an assignment is not taken.

@@ -232,7 +232,8 @@ impl Attempt {
             (Step::Accepted, _) => Some(What::Accepted(v1::Accepted {})),
             (Step::Started, _) => self.started.clone().map(What::Started),
             (Step::Over, Stage::Refused(why)) => {
-                Some(What::Refused(v1::Refused { why: why.clone(), handed_back: why == super::link::UNWRITTEN }))
+                let handed_back = why == super::link::UNWRITTEN;
+                Some(What::Refused(v1::Refused { why: why.clone(), handed_back, taken: 0 }))
             }
             (Step::Over, Stage::Ended(ending) | Stage::Publishing(ending) | Stage::Published(ending, _)) => {
                 Some(What::Ended((**ending).clone()))

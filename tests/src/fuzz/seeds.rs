@@ -161,7 +161,7 @@ pub fn sidecar_messages() -> Vec<Vec<u8>> {
         What::Started(v1::Started { pid: 9, unix_ms: 1 << 40, ..Default::default() }),
         What::Ended(ending(0)),
         What::Published(v1::Published { failure: "disk full".to_owned() }),
-        What::Refused(v1::Refused { why: "no lease".to_owned(), handed_back: true }),
+        What::Refused(v1::Refused { why: "no lease".to_owned(), handed_back: true, taken: 7 }),
     ];
     let reports =
         reports.map(|what| Message::Report(v1::Report { seq: 1, attempt: attempt(), fence: FENCE, what: Some(what) }));

@@ -348,3 +348,105 @@ fn what_a_sidecar_of_before_staged_for_nobody_is_not_kept_for_ever() {
     world.report(first, copy, Report::Ended(Box::new(staged())));
     assert_eq!(world.verdicts(), [Decision::Acknowledged]);
 }
+
+/// The sidecar has had attempts of these numbers, up to `taken`, and refuses the one that it is given.
+fn refuse(world: &mut World, session: SessionId, attempt: (AttemptId, Fence), taken: u32) {
+    let why = "held here under another fence".to_owned();
+    world.report(session, attempt, Report::Refused { why, taken });
+}
+
+#[test]
+fn what_has_had_many_attempts_since_the_backup_counts_on_above_them_and_runs() {
+    for facts in [exclusive(), facts()] {
+        let (mut world, task) = restored(facts);
+        let first = world.link(1, 1, 1, vec![]);
+        let given = world.one_assigned();
+        assert_eq!(given.0.number, 1);
+        refuse(&mut world, first, given, 5);
+        let given = world.one_assigned();
+        assert_eq!(given.0.number, 6, "at once, and above all that is held there");
+        let charged = &world.machine.tasks[&task];
+        assert_eq!((charged.infra_failures, charged.own_failures), (0, 0));
+        world.started(first, given);
+        world.report(first, given, Report::Ended(Box::new(exit(0))));
+        assert_eq!(world.state(task), v1::TaskState::Succeeded);
+    }
+}
+
+#[test]
+fn each_sidecar_may_say_so_once_and_is_charged_from_then_on() {
+    let (mut world, task) = restored(facts());
+    let mut charged = Vec::new();
+    let sessions: Vec<_> = (1..=2).map(|n| world.link(n, u64::try_from(n).expect("small"), 1, vec![])).collect();
+    for round in 0..20 {
+        world.now.wall_ms += 1;
+        let Some(&(session, id, fence)) = world.assigned().first() else {
+            if world.machine.tasks[&task].is_ended() {
+                break;
+            }
+            for _ in 0..60 {
+                world.pass(BEAT);
+                sessions.iter().for_each(|session| world.beat(*session, 1));
+                if world.effects.iter().any(|effect| matches!(effect, Effect::SendAssign { .. })) {
+                    break;
+                }
+            }
+            continue;
+        };
+        refuse(&mut world, session, (id, fence), id.number + round);
+        charged.push(world.machine.tasks[&task].infra_failures);
+    }
+    assert_eq!(world.state(task), v1::TaskState::Failed, "{charged:?}");
+    let free = charged.iter().scan(0, |last, now| Some(std::mem::replace(last, *now) == *now)).filter(|free| *free);
+    assert!(free.count() <= 2, "once for each sidecar: {charged:?}");
+}
+
+#[test]
+fn a_number_that_was_not_taken_is_a_refusal_like_any_other() {
+    let (mut world, task) = restored(facts());
+    let first = world.link(1, 1, 1, vec![]);
+    let given = world.one_assigned();
+    refuse(&mut world, first, given, 0);
+    assert_eq!(world.machine.tasks[&task].infra_failures, 1);
+    assert_eq!(world.assigned(), [], "it takes no more before its next beat");
+    world.beat(first, 1);
+    assert_eq!(world.one_assigned().0.number, 2);
+}
+
+/// All that `why` says.
+fn said(world: &World, task: TaskId) -> Vec<String> {
+    let why = world.machine.why(world.now, task).expect("held");
+    std::iter::once(why.summary).chain(why.details).collect()
+}
+
+#[test]
+fn why_tells_what_may_become_of_a_copy_and_when_it_is_being_stopped() {
+    let (mut world, task, _) = second_copy_told(exclusive());
+    let told = said(&world, task);
+    let taken_up = "unless attempt 1 comes to nothing and it is taken up";
+    assert!(told.iter().any(|line| line.contains("attempt 2 runs") && line.contains(taken_up)), "{told:?}");
+    world.tell(Event::CancelRequested { ticket: Ticket(1), task, stored: Vec::new(), reason: String::new() });
+    let told = said(&world, task);
+    assert!(told.iter().any(|line| line.contains("attempt 2 runs") && line.contains("being stopped")), "{told:?}");
+    assert!(!told.iter().any(|line| line.contains("ends by itself") || line.contains("taken up")), "{told:?}");
+}
+
+#[test]
+fn a_process_that_is_told_under_another_id_is_one_process() {
+    let mut world = World::new();
+    let first = world.link(1, 1, 1, vec![]);
+    let task = world.submit(facts());
+    let attempt = world.one_assigned();
+    world.started(first, attempt);
+    world.tell(Event::LinkClosed { session: first });
+    world.pass(3 * BEAT);
+    assert_eq!(world.machine.tasks[&task].attempts[0].phase, v1::AttemptState::PresumedLost);
+    world.effects.clear();
+    world.link(2, 2, 1, vec![held(attempt, running(0))]);
+    let told = said(&world, task);
+    let of_it: Vec<_> = told.iter().filter(|line| line.contains("attempt 1 ") && line.contains("sidecar")).collect();
+    assert!(
+        matches!(of_it[..], [line] if line.contains("runs on sidecar box2") && line.contains("was given to")),
+        "{told:?}"
+    );
+}

@@ -20,6 +20,14 @@ use std::path::Path;
 /// Those of [`Sqlite::open`](super::Sqlite::open) for a database that nobody has open; [`Error::Corrupt`] for a damaged one, of which no
 /// copy should be kept in place of a good one.
 pub fn backup(data: &Path, into: &Path) -> Result<Reached, Error> {
+    // An informer that runs goes on, and one that does not need not be started.
+    make(data, into).map_err(|error| match error {
+        Error::Full { path, doing } => Error::FullBackup { path, doing },
+        error => error,
+    })
+}
+
+fn make(data: &Path, into: &Path) -> Result<Reached, Error> {
     let path = data.join(open::FILE);
     // Of the file itself, which the lock does not tell: it may be another directory altogether.
     std::fs::metadata(&path).map_err(|source| refused("read", &path, source))?;

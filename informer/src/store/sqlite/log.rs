@@ -17,7 +17,7 @@ const FRAME_BYTES: i64 = 4096 + 24;
 
 /// Length of the log at which it is moved into the database. Twice as long, a hot page is written there half as often, and a start
 /// after a crash reads twice as much.
-const BYTES: i64 = 8 << 20;
+pub(super) const BYTES: i64 = 8 << 20;
 
 /// The same in frames.
 pub(super) const FRAMES: i64 = BYTES / FRAME_BYTES;

@@ -24,6 +24,7 @@ mod lock;
 mod log;
 mod look;
 mod meta;
+mod names;
 mod open;
 #[cfg(test)]
 mod pairs;
@@ -43,6 +44,7 @@ pub use backup::backup;
 use super::{Commit, Error, Identity, Reached, Read, Store};
 use check::Check;
 use lock::Lock;
+use names::{Missing, Names};
 use read::Reader;
 use rusqlite::Connection;
 use std::path::{Path, PathBuf};
@@ -59,6 +61,7 @@ pub struct Sqlite {
     poisoned: Option<String>,
     check: Check,
     witness: Witness,
+    names: Names,
     // Closed before the lock is released: fields drop in this order.
     db: Connection,
     _lock: Lock,
@@ -97,8 +100,8 @@ impl Sqlite {
         let witness = Witness::begin(&path, &identity);
         log::take(&db).map_err(|error| fault::explain("open", &path, error))?;
         open::sweep(&db, &path)?;
-        let mut store =
-            Self { identity, moved, poisoned: None, check: Check::done(&path), path, witness, db, _lock: lock };
+        let (names, check) = (Names::of(&path)?, Check::done(&path));
+        let mut store = Self { identity, moved, poisoned: None, check, path, witness, names, db, _lock: lock };
         // From here on the file by itself says that it has a log: before anything in that is acknowledged.
         store.move_log(store.claimed(), 0)?;
         if !whole {
@@ -122,9 +125,26 @@ impl Sqlite {
 
     fn write(&mut self, epoch: u64, commit: &Commit) -> Result<(), Error> {
         write::commit(&mut self.db, &self.path, epoch, self.moved, commit)?;
+        if let Some(missing) = self.names.missing() {
+            return Err(self.vanished(missing));
+        }
         let reached = Reached { epoch: commit.epoch(epoch), commit_seq: commit.seq };
         self.witness.note(reached);
         self.move_log(reached, log::FRAMES)
+    }
+}
+
+impl Sqlite {
+    /// A file of it was removed or replaced. Of a log that is still open the file can have all, and then nothing is lost.
+    fn vanished(&self, missing: Missing) -> Error {
+        let (path, log) = (self.path.clone(), log::of(&self.path));
+        match missing {
+            Missing::Database => Error::Vanished { path, log },
+            Missing::Log => {
+                let moved = log::move_into_file(&self.db, &self.path, 0).is_ok_and(|moved| moved);
+                Error::LogVanished { path, log, moved }
+            }
+        }
     }
 }
 

@@ -22,6 +22,9 @@ const BUSY: Duration = Duration::from_secs(5);
 /// Statements that a connection keeps prepared: the writer has some thirty; the rest is room for the filters of lists.
 const STATEMENTS: usize = 64;
 
+/// What a first start writes: its log at full length, and the database with its index, which are smaller than a mebibyte.
+const START_BYTES: u64 = log::BYTES.unsigned_abs() + (1 << 20);
+
 /// The database in a data directory.
 pub(super) const FILE: &str = "informer.db";
 const MAGIC: &[u8; 16] = b"SQLite format 3\0";
@@ -75,12 +78,13 @@ fn writable(data: &Path, path: &Path) -> Result<(), Error> {
 }
 
 fn create(data: &Path, path: &Path) -> Result<(), Error> {
-    // An empty log holds nothing: an earlier version's refused start may have made it.
-    if fs::metadata(log::of(path)).is_ok_and(|log| log.len() > 0) {
-        return Err(damaged(path, "the file", "it is missing, and its log of commits is there"));
-    }
     if let Some(missing) = super::witness::read(path).and_then(|statement| statement.missing(path)) {
         return Err(missing);
+    }
+    // An empty log holds nothing: an earlier version's refused start may have made it.
+    let log = log::of(path);
+    if fs::metadata(&log).is_ok_and(|log| log.len() > 0) {
+        return Err(Error::Missing { path: path.to_owned(), log });
     }
     let fresh = data.join(format!("{FILE}.new"));
     let made = make(data, &fresh, path);
@@ -88,7 +92,15 @@ fn create(data: &Path, path: &Path) -> Result<(), Error> {
         // What could not be made whole is not left lying around; if that fails, the next start does it.
         let _ = clear(data, &fresh);
     }
-    made
+    made.map_err(needing_room)
+}
+
+/// A full disk, told with how much is wanted: what has room for the error message has none for the log, which is made whole at once.
+fn needing_room(error: Error) -> Error {
+    match error {
+        Error::Full { path, doing } => Error::NoRoom { path, doing, needs_bytes: START_BYTES },
+        error => error,
+    }
 }
 
 /// Removes what a creation that was cut short has left.
@@ -165,7 +177,7 @@ pub(super) fn writer(db: &Connection, path: &Path) -> Result<(), Error> {
     // After a burst the log shrinks again to 64 MiB.
     db.pragma_update(None, "journal_size_limit", 64 << 20).map_err(failed)?;
     let file = log::of(path);
-    log::grow(&file).map_err(|source| refused("make", &file, source))
+    log::grow(&file).map_err(|source| needing_room(refused("make", &file, source)))
 }
 
 /// Removes what interrupted and refused submissions have left.

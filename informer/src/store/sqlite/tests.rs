@@ -438,3 +438,59 @@ fn readers_see_the_last_commit_while_another_is_under_way() {
     let error = reader.get(TaskId::from_u128(1));
     assert!(error.is_ok());
 }
+
+/// A commit of one task.
+fn one(seq: u64) -> Commit {
+    let tasks = vec![conformance::change(conformance::row(u128::from(seq), TaskState::Ready))];
+    let batch = crate::machine::Batch { tasks, ..Default::default() };
+    Commit { seq, batch, ..Commit::default() }
+}
+
+#[test]
+fn nothing_is_acknowledged_into_files_that_nobody_finds_again() {
+    for (name, replaced) in
+        [("informer.db", false), ("informer.db", true), ("informer.db-wal", false), ("informer.db-wal", true)]
+    {
+        let data = Data::new("names");
+        let mut store = Sqlite::open(&data.0).unwrap();
+        let epoch = store.identity().epoch;
+        store.commit(epoch, &one(1)).unwrap();
+        let file = data.0.join(name);
+        let away = data.0.join("away");
+        fs::rename(&file, &away).unwrap();
+        if replaced {
+            fs::copy(&away, &file).unwrap();
+        }
+        let error = store.commit(epoch, &one(2)).unwrap_err();
+        let said = error.to_string();
+        assert!(said.starts_with(&format!("{} was removed or replaced", file.display())), "{said}");
+        assert!(matches!(store.commit(epoch, &one(2)), Err(Error::Poisoned(_))));
+        drop(store);
+        let _replacement = fs::remove_file(&file);
+        if name == "informer.db" {
+            assert!(matches!(error, Error::Vanished { .. }), "{error:?}");
+            fs::rename(&away, &file).unwrap();
+        } else {
+            // Its commits are in the database, without it.
+            assert!(matches!(error, Error::LogVanished { moved: true, .. }), "{error:?}");
+        }
+        assert_eq!(Sqlite::open(&data.0).unwrap().identity().commit_seq, 2, "{name}");
+    }
+}
+
+#[test]
+fn a_database_that_is_missing_beside_its_log_is_called_so() {
+    let data = Data::new("names");
+    let mut store = Sqlite::open(&data.0).unwrap();
+    store.commit(store.identity().epoch, &one(1)).unwrap();
+    // As a kill leaves them.
+    let log = fs::read(data.0.join("informer.db-wal")).unwrap();
+    drop(store);
+    fs::write(data.0.join("informer.db-wal"), log).unwrap();
+    fs::remove_file(data.0.join("informer.db")).unwrap();
+    let said = data.refused().to_string();
+    assert!(said.contains("is missing, and commit 1 of") && said.contains("put"), "{said}");
+    fs::remove_file(data.0.join("informer.db-witness")).unwrap();
+    let said = data.refused().to_string();
+    assert!(said.contains("is missing, and its log of commits") && said.contains("back"), "{said}");
+}

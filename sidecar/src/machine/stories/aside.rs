@@ -81,3 +81,33 @@ fn an_order_to_end_all_ends_what_is_set_aside_and_leaves_orders_that_name_one() 
     world.restart_agent(vec![Found { attempt: one, note: None, state: FoundState::Ended(exit(0)) }]);
     assert!(world.machine.holds(one), "its record is kept for whoever knows it");
 }
+
+/// The numbers that the refusals among the effects name as taken.
+fn taken(effects: &[Effect]) -> Vec<u32> {
+    let refused = effects.iter().filter_map(|effect| match effect {
+        Effect::SendReport { report, .. } => match &report.what {
+            Some(What::Refused(refused)) => Some(refused.taken),
+            _ => None,
+        },
+        _ => None,
+    });
+    refused.collect()
+}
+
+#[test]
+fn who_is_given_a_number_again_tells_the_highest_that_it_has_had() {
+    let mut world = World::linked(2);
+    world.machine.config.keep_attempts = 10;
+    for number in 1..=3 {
+        let id = attempt(1, number);
+        world.assign(id, u64::from(number));
+        world.notice(id, Notice::Spawned(started()));
+        world.notice(id, Notice::Ended(exit(1)));
+        world.hear(Heard::Ack { seq: u64::from(number) * 3 });
+    }
+    assert!(matches!(world.machine.stage(attempt(1, 2)), Some(Stage::Retired(_))));
+    let asked = world.assign(attempt(1, 1), 50);
+    assert_eq!(taken(&asked), [3]);
+    let asked = world.assign(attempt(1, 4), 51);
+    assert_eq!(taken(&asked), [0_u32; 0], "that one is free");
+}

@@ -377,14 +377,15 @@ impl Reading<'_, '_> {
                 return false;
             }
             if keep > 0 && round > keep {
-                self.drop_round(&[rounds, &[round - keep]].concat());
+                self.drop_round(at, &[rounds, &[round - keep]].concat());
             }
         }
         self.pass(task, rounds, TaskStatus::Completed, json!({"iteration": last}))
     }
 
-    fn drop_round(&mut self, round: &[u32]) {
-        let gone: Vec<MeantStep> = self.steps.extract_if(.., |step| step.rounds.starts_with(round)).collect();
+    /// Only steps of this loop, whose own is the one there: another loop beside it has rounds of the same numbers.
+    fn drop_round(&mut self, at: usize, round: &[u32]) {
+        let gone: Vec<MeantStep> = self.steps.extract_if(at.., |step| step.rounds.starts_with(round)).collect();
         self.dropped.extend(gone);
     }
 
