@@ -176,11 +176,13 @@ async fn a_disk_that_takes_nothing_is_answered_and_the_log_may_come_again() {
     let (_, assign) = ended(&mut world, &mut sidecar, "talks").await;
     let parts = world.data.0.join("logs/parts");
     std::fs::remove_dir(&parts).unwrap();
+    std::fs::write(&parts, b"in the way").unwrap();
     let mut storing = Storing::begin(&sidecar).await;
     storing.data(&assign, Stdout, b"x").await;
     assert!(storing.answer(&assign).await.contains("logs/parts"), "it says what failed, before the end");
     storing.data(&assign, Stdout, b"more").await;
     storing.end(&assign).await;
+    std::fs::remove_file(&parts).unwrap();
     std::fs::create_dir(&parts).unwrap();
     storing.data(&assign, Stdout, b"x").await;
     storing.end(&assign).await;

@@ -255,11 +255,13 @@ impl World {
         let run = runs[(act.luck % runs.len() as u64) as usize].clone();
         let Ok(Some(stored)) = self.center.store.flows.stored(&run) else { return Ok(()) };
         self.flow.meddled.extend(self.flow.root_of(&run));
-        let key = format!("operation-{nth}");
         // What is left out once more is rarely met by chance.
-        for _ in 0..=u32::from(act.twice || act.verb == Verb::Skip) {
+        let anew = act.verb == Verb::Skip;
+        for time in 0..=u32::from(act.twice || anew) {
             let Some((operation, bodies)) = self.operation(act, &stored) else { return Ok(()) };
-            self.send(&run, operation, act.verb, key.clone(), bodies)?;
+            // Another wish, or the same one repeated.
+            let key = if anew { format!("operation-{nth}-{time}") } else { format!("operation-{nth}") };
+            self.send(&run, operation, act.verb, key, bodies)?;
             if self.is_away() {
                 return Ok(());
             }
