@@ -7,6 +7,7 @@ use proto::v1::report::What;
 use proto::v1::sidecar_link_client::SidecarLinkClient;
 use proto::v1::sidecar_message::Message as Said;
 use proto::{bounds, id::SidecarId, v1};
+use sha2::{Digest as _, Sha256};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::{Semaphore, mpsc, watch};
@@ -187,8 +188,8 @@ impl Link {
     async fn converse(&mut self, heard: &mut bool, turn: &mut Option<tokio::sync::OwnedSemaphorePermit>) -> Result<()> {
         let channel = self.endpoint.connect().await?;
         let mut client = SidecarLinkClient::new(channel).max_decoding_message_size(bounds::MESSAGE_BYTES);
-        // All reports of a full sidecar, and beats beside them.
-        let (out, queue) = mpsc::channel(REPORTS as usize * self.slots as usize + 64);
+        // All reports of a full sidecar, what it emits, and beats beside them.
+        let (out, queue) = mpsc::channel(REPORTS as usize * self.slots as usize + bounds::EMITS_IN_FLIGHT + 64);
         out.send(said(Said::Hello(self.hello()))).await?;
         let mut stream = client.link(ReceiverStream::new(queue)).await?.into_inner();
         let first = stream.message().await?.and_then(|message| message.message);
@@ -197,6 +198,7 @@ impl Link {
         let mut beat = tokio::time::interval(Duration::from_millis(welcome.beat_ms.max(1)));
         let (mut beats, mut reports, mut acked) = (0, 0, 0);
         let (mut beating, mut held) = (None, None);
+        let mut emitting: Option<Emitting> = None;
         let mut all_ended = self.ended.subscribe();
         loop {
             tokio::select! {
@@ -205,10 +207,30 @@ impl Link {
                         beating = Some(Beating::new(&self.beating));
                         *turn = None;
                     }
-                    Some(Message::Assign(assign)) => match self.moments.came(&assign) {
-                        Some((index, ended)) if ended > 0 => held = Some((index, ended, assign)),
-                        _ => report(&out, &assign, &mut reports)?,
+                    Some(Message::Assign(assign)) => match (self.moments.came(&assign), children_of(&assign)) {
+                        (Some((index, ended)), _) if ended > 0 => held = Some((index, ended, assign)),
+                        (_, Some(children)) => {
+                            begin(&out, &assign, &mut reports)?;
+                            emitting.insert(Emitting { assign, children, sent: 0, answered: 0 }).emit(&out)?;
+                        }
+                        _ => {
+                            begin(&out, &assign, &mut reports)?;
+                            end(&out, &assign, &mut reports)?;
+                        }
                     },
+                    Some(Message::EmitAnswer(answer)) => {
+                        if !answer.refusal.is_empty() {
+                            bail!("child {:?} was refused: {}", answer.key, answer.refusal);
+                        }
+                        if let Some(mut emitter) = emitting.take() {
+                            if emitter.is_over_with_one_more() {
+                                end(&out, &emitter.assign, &mut reports)?;
+                            } else {
+                                emitter.emit(&out)?;
+                                emitting = Some(emitter);
+                            }
+                        }
+                    }
                     Some(Message::Ack(ack)) => {
                         let more = ack.seq / REPORTS - acked;
                         acked += more;
@@ -222,7 +244,8 @@ impl Link {
                     drop(seen?);
                     if let Some((index, _, assign)) = held.take() {
                         self.moments.reported(index);
-                        report(&out, &assign, &mut reports)?;
+                        begin(&out, &assign, &mut reports)?;
+                        end(&out, &assign, &mut reports)?;
                     }
                 }
                 _ = beat.tick() => self.beat(&out, &mut beats)?,
@@ -260,17 +283,59 @@ impl Link {
     }
 }
 
-fn report(out: &mpsc::Sender<v1::SidecarMessage>, assign: &v1::Assign, reports: &mut u64) -> Result<()> {
-    let now = unix_ms();
-    let started = v1::Started { pid: 1, unix_ms: now, ..Default::default() };
-    let ended = v1::Ending { exit_code: Some(0), started_unix_ms: now, ended_unix_ms: now, ..Default::default() };
-    for what in [What::Accepted(v1::Accepted {}), What::Started(started), What::Ended(ended)] {
-        *reports += 1;
-        let report =
-            v1::Report { seq: *reports, attempt: assign.attempt.clone(), fence: assign.fence, what: Some(what) };
-        out.try_send(said(Said::Report(report)))?;
+/// How many children an assignment is to emit: what its task's input says.
+fn children_of(assign: &v1::Assign) -> Option<usize> {
+    let input: serde_json::Value = serde_json::from_str(&assign.input).ok()?;
+    usize::try_from(input.get("children")?.as_u64()?).ok()
+}
+
+/// A task that emits children, and the seal after them.
+struct Emitting {
+    assign: v1::Assign,
+    children: usize,
+    sent: usize,
+    answered: usize,
+}
+
+impl Emitting {
+    /// As many as may be under way.
+    fn emit(&mut self, out: &mpsc::Sender<v1::SidecarMessage>) -> Result<()> {
+        while self.sent <= self.children && self.sent - self.answered < bounds::EMITS_IN_FLIGHT {
+            let (attempt, fence) = (self.assign.attempt.clone(), self.assign.fence);
+            let mut emitted = v1::Emitted { attempt, fence, ..Default::default() };
+            if self.sent < self.children {
+                emitted.key = format!("child-{}", self.sent);
+                emitted.payload = format!(r#"{{"name":null,"input":{{"n":{}}}}}"#, self.sent).into_bytes();
+                emitted.digest = Sha256::digest(&emitted.payload).to_vec();
+            }
+            out.try_send(said(Said::Emitted(emitted)))?;
+            self.sent += 1;
+        }
+        Ok(())
     }
-    Ok(())
+
+    /// One more is answered; whether all are, the seal with them.
+    fn is_over_with_one_more(&mut self) -> bool {
+        self.answered += 1;
+        self.answered > self.children
+    }
+}
+
+fn begin(out: &mpsc::Sender<v1::SidecarMessage>, assign: &v1::Assign, reports: &mut u64) -> Result<()> {
+    report(out, assign, reports, What::Accepted(v1::Accepted {}))?;
+    report(out, assign, reports, What::Started(v1::Started { pid: 1, unix_ms: unix_ms(), ..Default::default() }))
+}
+
+fn end(out: &mpsc::Sender<v1::SidecarMessage>, assign: &v1::Assign, reports: &mut u64) -> Result<()> {
+    let now = unix_ms();
+    let ended = v1::Ending { exit_code: Some(0), started_unix_ms: now, ended_unix_ms: now, ..Default::default() };
+    report(out, assign, reports, What::Ended(ended))
+}
+
+fn report(out: &mpsc::Sender<v1::SidecarMessage>, assign: &v1::Assign, reports: &mut u64, what: What) -> Result<()> {
+    *reports += 1;
+    let report = v1::Report { seq: *reports, attempt: assign.attempt.clone(), fence: assign.fence, what: Some(what) };
+    Ok(out.try_send(said(Said::Report(report)))?)
 }
 
 fn unix_ms() -> u64 {

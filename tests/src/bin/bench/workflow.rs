@@ -1,4 +1,5 @@
-//! Steps of workflows, durable, without processes: chains of ten, alone and many at once, and forks of a thousand and of ten thousand.
+//! Steps of workflows, durable, without processes: chains of ten, alone and many at once, and forks of a
+//! thousand and of ten thousand, known at once or emitted by a running task.
 
 use crate::client;
 use crate::logical::{Fleet, Moment};
@@ -25,8 +26,9 @@ const SLOTS: u32 = 128;
 const CHAIN: usize = 10;
 /// Chains that are under way at once where their rate is measured.
 const AT_ONCE: usize = 200;
-/// Branches of the forks, and how many such runs follow one another in a round.
-const FORKS: [(usize, usize); 2] = [(1_000, 20), (10_000, 20)];
+/// Forks: their workflow, their branches, and how many such runs follow one another in a round.
+const FORKS: [(&str, usize, usize); 4] =
+    [("fork", 1_000, 20), ("fork", 10_000, 20), ("streaming fork", 1_000, 20), ("streaming fork", 10_000, 20)];
 
 /// What one way to run steps has shown, over all rounds.
 #[derive(Default)]
@@ -141,7 +143,7 @@ impl Bench {
         let mut flows = Flows::new(channel).max_decoding_message_size(proto::bounds::MESSAGE_BYTES);
         let step = r#"{"name": "step", "task": {"command": {"argv": ["/bin/true"]}}}"#.to_owned();
         flows.put_task_definition(v1::PutTaskDefinitionRequest { json: step }).await?;
-        for json in [chain(), fork()] {
+        for json in [chain(), fork(), streaming()] {
             flows.put_definition(v1::PutDefinitionRequest { json, replace: false }).await?;
         }
         let fleet = Fleet::link(world.url(), SIDECARS, SLOTS).await?;
@@ -173,15 +175,19 @@ impl Bench {
                 (name, self.runs(&chain, size.of(10 * AT_ONCE), AT_ONCE).await?)
             }
             _ => {
-                let (branches, runs) = FORKS[index - 2];
+                let (name, branches, runs) = FORKS[index - 2];
                 let branches = size.of(branches);
-                let items: Vec<String> = (0..branches).map(|n| n.to_string()).collect();
-                let input = format!(r#"{{"items": [{}]}}"#, items.join(","));
-                let fork = Shape { name: "fork", input, steps: branches + 1, following: 1 };
-                (
-                    format!("fork of {}, one after another", whole(branches as f64)),
-                    self.runs(&fork, size.of(runs), 1).await?,
-                )
+                let (input, more) = match name {
+                    "fork" => {
+                        let items: Vec<String> = (0..branches).map(|n| n.to_string()).collect();
+                        (format!(r#"{{"items": [{}]}}"#, items.join(",")), 1)
+                    }
+                    // The task that emits is a step as well.
+                    _ => (format!(r#"{{"children": {branches}}}"#), 2),
+                };
+                let shape = Shape { name, input, steps: branches + more, following: 1 };
+                let told = format!("{name} of {}, one after another", whole(branches as f64));
+                (told, self.runs(&shape, size.of(runs), 1).await?)
             }
         })
     }
@@ -277,4 +283,19 @@ fn fork() -> String {
     let after = r#"{"name": "step", "taskReferenceName": "after", "type": "SIMPLE"}"#;
     let tasks = [fork, join, after].join(",");
     format!(r#"{{"name": "fork", "version": 1, "schemaVersion": 2, "tasks": [{tasks}]}}"#)
+}
+
+/// A task that emits children while it runs, their join, and one step after it.
+fn streaming() -> String {
+    let emits = r#"{"name": "step", "taskReferenceName": "child", "type": "SIMPLE"}"#;
+    let source = format!(
+        r#"{{"name": "step", "taskReferenceName": "source", "type": "SIMPLE",
+            "inputParameters": {{"children": "${{workflow.input.children}}"}}, "emits": [{emits}]}}"#
+    );
+    let join = r#"{"name": "join", "taskReferenceName": "join", "type": "JOIN", "joinOn": ["source"]}"#;
+    let after = r#"{"name": "step", "taskReferenceName": "after", "type": "SIMPLE"}"#;
+    format!(
+        r#"{{"name": "streaming fork", "version": 1, "schemaVersion": 2, "tasks": [{}]}}"#,
+        [source.as_str(), join, after].join(",")
+    )
 }
