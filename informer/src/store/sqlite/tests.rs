@@ -88,10 +88,11 @@ fn what_is_not_a_database_is_reported_and_left_alone() {
 fn a_missing_file_beside_its_log_is_not_made_anew() {
     let data = Data::filled("missing");
     fs::rename(data.db(), data.0.join("informer.db-wal")).unwrap();
+    assert!(matches!(data.refused(), Error::Behind { found: None, .. }), "the witness knows what was acknowledged");
+    fs::remove_file(data.0.join("informer.db-witness")).unwrap();
     assert!(matches!(data.refused(), Error::Missing { .. }));
     assert!(!data.db().exists());
     fs::write(data.0.join("informer.db-wal"), "").unwrap();
-    fs::remove_file(data.0.join("informer.db-witness")).unwrap();
     assert_eq!(Sqlite::open(&data.0).unwrap().identity().commit_seq, 0, "an empty log holds nothing");
 }
 
