@@ -121,7 +121,8 @@ fn a_sidecar_without_its_ledger_says_what_is_true_and_the_next_agent_goes_on() -
 
 /// Cuts the record of an attempt to nothing, or removes its directory.
 fn harm(attempt: &Path, cut: bool) -> Result<()> {
-    Ok(if cut { std::fs::write(attempt.join("record"), "")? } else { std::fs::remove_dir_all(attempt)? })
+    let harmed = if cut { std::fs::write(attempt.join("record"), "") } else { std::fs::remove_dir_all(attempt) };
+    Ok(harmed?)
 }
 
 #[test]
