@@ -306,8 +306,8 @@ impl Emitting {
             if self.sent < self.children {
                 emitted.key = format!("child-{}", self.sent);
                 emitted.payload = format!(r#"{{"name":null,"input":{{"n":{}}}}}"#, self.sent).into_bytes();
-                emitted.digest = Sha256::digest(&emitted.payload).to_vec();
             }
+            emitted.digest = Sha256::digest(&emitted.payload).to_vec();
             out.try_send(said(Said::Emitted(emitted)))?;
             self.sent += 1;
         }

@@ -102,7 +102,7 @@ fn a_run_goes_through_everything_over_deaths_of_the_informer() -> Result<()> {
 fn a_run_is_paused_signalled_terminated_and_retried_by_hand() -> Result<()> {
     let world = World::with_sidecars(1)?;
     let flag = world.dir().join("flag");
-    let script = format!("test -e {}", flag.display());
+    let script = format!("test -e {} && test \"$TASK_INPUT\" = '{{}}'", flag.display());
     let human = json!({"name": "ask", "taskReferenceName": "ask", "type": "HUMAN"});
     put(&world, &json!({"name": "w", "tasks": [human, shell("work", &script, &json!({}))]}))?;
     let id = told(&world, &["workflow", "start", "w", "--json"])?["id"].as_str().context("an id")?.to_owned();
@@ -110,6 +110,8 @@ fn a_run_is_paused_signalled_terminated_and_retried_by_hand() -> Result<()> {
     told(&world, &["workflow", "signal", &id, "ask", "--output", "{\"by\":\"hand\"}", "--json"])?;
     let twice = told(&world, &["workflow", "signal", &id, "ask", "--json"])?;
     assert!(twice["ignored"].is_string(), "{twice}");
+    let said = world.informer(&["workflow", "signal", &id, "ask"])?;
+    assert!(String::from_utf8_lossy(&said.stderr).contains("nothing was changed"), "{said:?}");
     told(&world, &["workflow", "resume", &id, "--json"])?;
     let failed = world.informer(&["workflow", "wait", &id, "--json"])?;
     assert_eq!(failed.status.code(), Some(1));
@@ -167,7 +169,8 @@ fn a_run_is_looked_at_drawn_and_found_by_what_it_holds() -> Result<()> {
     };
     assert_eq!(found(&["--input", "film.name=alpha"])?, [json!(id)]);
     assert_eq!(found(&["--text", "beta"])?, [json!(other)]);
-    told(&world, &["workflow", "terminate", &id, "--reason", "the reel is lost", "--json"])?;
+    let ended = told(&world, &["workflow", "terminate", &id, "--reason", "the reel is lost", "--json"])?;
+    assert_eq!(ended["status"], "TERMINATED", "{ended}");
     assert_eq!(found(&["--text", "the reel"])?, [json!(id)], "at once");
     let over = told(&world, &["workflow", "why", &id, "--json"])?;
     assert_eq!(over["summary"], "it is over: TERMINATED: the reel is lost");

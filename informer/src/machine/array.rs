@@ -330,7 +330,8 @@ impl Machine {
         let members = attempt.task.array().and_then(|array| self.tasks.get(&array)).and_then(|task| task.members());
         let items = members.filter(|members| members.items);
         let position = items.zip(attempt.task.index()).map(|(members, index)| index - members.first);
-        let input = self.tasks.get(&attempt.task)?.of_run.as_ref().and_then(|of_run| of_run.input);
-        Some(Effect::SendAssign { session, attempt, fence, payload, position, input })
+        let of_run = self.tasks.get(&attempt.task)?.of_run.as_ref();
+        let (input, of_run) = (of_run.and_then(|of_run| of_run.input), of_run.is_some());
+        Some(Effect::SendAssign { session, attempt, fence, payload, position, input, of_run })
     }
 }

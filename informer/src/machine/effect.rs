@@ -34,6 +34,8 @@ pub enum Effect {
         position: Option<u32>,
         /// Of a workflow's task: its input. The shell fetches it.
         input: Option<PayloadHandle>,
+        /// It is a workflow's task: without an input it is given an empty one.
+        of_run: bool,
     },
     /// Answer a run's question by [`super::FlowEvent::Evaluated`].
     Evaluate {

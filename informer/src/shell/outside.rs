@@ -96,7 +96,7 @@ impl Outside {
             }
             match effect {
                 Effect::Reply { .. } => {}
-                Effect::SendAssign { session, attempt, fence, payload, position, input } => {
+                Effect::SendAssign { session, attempt, fence, payload, position, input, of_run } => {
                     let missing =
                         |handle: &PayloadHandle| self.bodies.get(handle).is_none() && !fetched.contains_key(handle);
                     if missing(&payload) || input.as_ref().is_some_and(missing) {
@@ -106,6 +106,7 @@ impl Outside {
                     let body = |handle: &PayloadHandle| self.bodies.get(handle).or_else(|| fetched.get(handle));
                     let mut spec = spec(attempt, payload, body(&payload))?;
                     let input = input.map(|input| self::input(attempt, input, body(&input))).transpose()?;
+                    let input = input.or_else(|| of_run.then(|| "{}".to_owned()));
                     let input = input.and_then(|input| hand_over(&mut spec, input));
                     let item = position.map(|position| self.item(attempt, position, reader)).transpose()?;
                     let message = assign(attempt, fence, spec, (item, input));

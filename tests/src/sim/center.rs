@@ -315,7 +315,7 @@ impl World {
         for effect in effects {
             match effect {
                 Effect::Reply { ticket, reply } => self.on_reply(ticket, reply)?,
-                Effect::SendAssign { session, attempt, fence, payload, position: _, input: _ } => {
+                Effect::SendAssign { session, attempt, fence, payload, position: _, input: _, of_run: _ } => {
                     self.truth.on_assigned(self.net.workbox_of(session.0), attempt, fence)?;
                     let assign = v1::Assign {
                         attempt: Some(attempt.to_wire()),

@@ -116,7 +116,7 @@ where
         return Ok(0);
     }
     if !answer.ignored.is_empty() {
-        Screen::new(context.verbose, Form::Bytes).note(&format!("nothing was changed: {}", answer.ignored));
+        Screen::new(context.verbose, Form::Bytes).line(&format!("nothing was changed: {}", answer.ignored));
     }
     super::super::print(&document::status(shown.status()))?;
     Ok(0)

@@ -79,6 +79,13 @@ impl Rest {
         let text = if text.trim().is_empty() { "null" } else { &text };
         serde_json::from_str(text).map_err(|error| Refusal::invalid(format!("the body: {error}")))
     }
+
+    /// The same of an object: a list of the right length would do for one otherwise, field by field.
+    async fn object<T: DeserializeOwned>(&self, request: Request<Body>, most: usize) -> Result<T, Refusal> {
+        let object: serde_json::Map<String, serde_json::Value> = self.json(request, most).await?;
+        let read = serde_json::from_value(serde_json::Value::Object(object));
+        read.map_err(|error| Refusal::invalid(format!("the body: {error}")))
+    }
 }
 
 /// The routes, and what becomes of all others below `/api`.

@@ -85,7 +85,7 @@ impl Start {
 }
 
 pub(super) async fn start(State(rest): State<Rest>, request: Request<Body>) -> Answer {
-    let start: Start = rest.json(request, START_BYTES).await?;
+    let start: Start = rest.object(request, START_BYTES).await?;
     Ok(answer::text(rest.flows.on_start(start.request()?).await?.id))
 }
 
@@ -122,7 +122,7 @@ pub(super) async fn execute(
             )));
         }
     }
-    let mut start: Start = rest.json(request, START_BYTES).await?;
+    let mut start: Start = rest.object(request, START_BYTES).await?;
     start.name = Some(name);
     // Conductor's clients write 0 or null for the latest.
     start.version = version.parse().ok().or(start.version);

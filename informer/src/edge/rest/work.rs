@@ -123,6 +123,8 @@ pub(super) async fn poll_batch(State(rest): State<Rest>, Path(name): Path<String
 struct TaskResult {
     task_id: String,
     #[serde(default)]
+    workflow_instance_id: Option<String>,
+    #[serde(default)]
     status: Option<String>,
     #[serde(default)]
     output_data: Option<Map<String, Value>>,
@@ -180,6 +182,11 @@ impl Rest {
     async fn on_result(&self, result: &TaskResult) -> Result<(&'static str, v1::RunTask), Refusal> {
         let (_, task) = self.task(&result.task_id).await?;
         let (run, step) = named(&result.task_id)?;
+        if let Some(named) = result.workflow_instance_id.as_deref().filter(|named| !named.is_empty() && **named != *run)
+        {
+            let id: String = named.chars().take(bounds::NAME_BYTES).collect();
+            return Err(Refusal::invalid(format!("workflowInstanceId: task {} is not of run {id:?}", result.task_id)));
+        }
         let update = result.update()?;
         if let Some(lines) = result.logs.as_ref().filter(|lines| !lines.is_empty()) {
             let lines = lines.iter().take(LOG_LINES).map(|line| cut(line.log.clone(), LOG_BYTES)).collect();
@@ -192,14 +199,14 @@ impl Rest {
 }
 
 pub(super) async fn update(State(rest): State<Rest>, request: Request<Body>) -> Answer {
-    let result: TaskResult = rest.json(request, RESULT_BYTES).await?;
+    let result: TaskResult = rest.object(request, RESULT_BYTES).await?;
     let (ignored, task) = rest.on_result(&result).await?;
     Ok(answer::ignored(answer::text(task.id), ignored))
 }
 
 /// The next task of the same name, if there is one soon.
 pub(super) async fn update_and_poll(State(rest): State<Rest>, request: Request<Body>) -> Answer {
-    let result: TaskResult = rest.json(request, RESULT_BYTES).await?;
+    let result: TaskResult = rest.object(request, RESULT_BYTES).await?;
     let (ignored, task) = rest.on_result(&result).await?;
     let worker = cut(result.worker_id.unwrap_or_else(|| "anonymous".to_owned()), bounds::NAME_BYTES);
     // What is taken here is the worker's, whatever became of what it said: a stop is no reason to lose the answer.

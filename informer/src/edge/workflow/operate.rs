@@ -6,7 +6,12 @@ use crate::machine::Operation;
 use crate::shell::Operated;
 use proto::{bounds, check, v1};
 use serde_json::Value;
+use std::time::Duration;
 use workflow::run::TaskStatus;
+
+/// How long the answer to a termination waits for the run's end: its output is computed first, which takes milliseconds unless scripts
+/// keep everybody waiting.
+const TERMINATED: Duration = Duration::from_secs(5);
 
 fn answered(operated: &Operated) -> v1::RunAnswer {
     v1::RunAnswer { run: Some(show::run(&operated.row)), ignored: operated.ignored.unwrap_or_default().to_owned() }
@@ -46,7 +51,14 @@ impl Workflows {
     ) -> Result<v1::RunAnswer, Error> {
         let reason = check::reason(request.reason)?;
         let reason = Some(reason).filter(|reason| !reason.is_empty());
-        self.simply(&request.id, Operation::Terminate { reason, tell: !request.quiet }, String::new()).await
+        let asked = Operation::Terminate { reason, tell: !request.quiet };
+        let mut answer = self.simply(&request.id, asked, String::new()).await?;
+        // Whoever looks for it after the answer finds it ended. It is terminated already: no answer is lost by not waiting longer.
+        let over = tokio::time::timeout(TERMINATED, self.over(run_id(&request.id)?)).await;
+        if let Ok(row) = over {
+            answer.run = Some(show::run(&row?));
+        }
+        Ok(answer)
     }
 
     pub(in super::super) async fn on_retry_run(&self, request: v1::RunRequest) -> Result<v1::RunAnswer, Error> {

@@ -75,13 +75,17 @@ impl Workflows {
 
     /// The run once it is over: read again after each of its changes.
     pub(in super::super) async fn on_wait(&self, request: v1::GetRunRequest) -> Result<v1::Run, Error> {
-        let id = run_id(&request.id)?;
+        show::whole(&self.edge.handle, &self.over(run_id(&request.id)?).await?).await
+    }
+
+    /// The row of a run once it is over.
+    pub(super) async fn over(&self, id: RunId) -> Result<RunRow, Error> {
         // Before the first look: what changes after it is told.
         let mut changes = self.edge.handle.run_changes();
         loop {
             let row = self.row(&id).await?;
             if row.ended_unix_ms > 0 {
-                return show::whole(&self.edge.handle, &row).await;
+                return Ok(row);
             }
             loop {
                 let changed = tokio::select! {

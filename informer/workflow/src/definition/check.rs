@@ -85,6 +85,9 @@ impl<'a> Checker<'a> {
 
     fn task(&mut self, task: &Task, at: &str, next: Option<&Task>) {
         self.templates(&task.input, &format!("{at}.inputParameters"));
+        for (path, message) in super::literals::faults(task, at) {
+            self.reader.fault(path, message);
+        }
         if !task.emits.is_empty() {
             self.emits(task, at, next);
         }

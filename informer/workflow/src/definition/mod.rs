@@ -7,6 +7,7 @@
 mod bounds;
 mod bundle;
 mod check;
+mod literals;
 mod parse;
 mod populate;
 mod reader;
