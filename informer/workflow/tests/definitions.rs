@@ -77,13 +77,43 @@ fn types_that_do_not_run_here_are_refused_by_name_with_what_to_use() {
     }
 }
 
+/// A task of a type, with more fields.
+fn task(kind: &str, extra: Value) -> Value {
+    let mut task = json!({"name": "a", "taskReferenceName": "a", "type": kind});
+    task.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
+    task
+}
+
+#[test]
+fn what_stands_in_an_input_and_cannot_serve_is_refused_before_it_is_used() {
+    let given = |kind: &str, input: Value| task(kind, json!({"inputParameters": input}));
+    for (kind, input, at, says) in [
+        ("HTTP", json!({"http_request": "nonsense"}), ".http_request", "no object"),
+        ("HTTP", json!({"http_request": {"method": "GET"}}), ".http_request.uri", "missing"),
+        ("HTTP", json!({"http_request": {"uri": "ftp://x"}}), ".http_request.uri", "http(s)"),
+        ("HTTP", json!({"http_request": {"uri": "http://x/", "method": 5}}), ".http_request.method", "no text"),
+        ("HTTP", json!({"http_request": {"uri": "http://x/", "headers": 5}}), ".http_request.headers", "no object"),
+        ("START_WORKFLOW", json!({"startWorkflow": {}}), ".startWorkflow.name", "missing"),
+        (
+            "START_WORKFLOW",
+            json!({"startWorkflow": {"name": "w", "version": "x"}}),
+            ".startWorkflow.version",
+            "no number",
+        ),
+        ("START_WORKFLOW", json!({"startWorkflow": {"name": "w", "input": 5}}), ".startWorkflow.input", "no object"),
+        ("INLINE", json!({"evaluatorType": "javascript", "expression": 5}), ".expression", "no text"),
+        ("LAMBDA", json!({"scriptExpression": 5}), ".scriptExpression", "no text"),
+        ("JSON_JQ_TRANSFORM", json!({"queryExpression": 7}), ".queryExpression", "no text"),
+    ] {
+        task_refused(given(kind, input), &format!(".inputParameters{at}"), says);
+    }
+    let looped = json!({"loopOver": [simple("b")], "items": [1], "inputParameters": {"keepLastN": -3}});
+    task_refused(task("DO_WHILE", looped), ".inputParameters.keepLastN", "no number of rounds");
+    task_refused(task("DO_WHILE", json!({"loopOver": [simple("b")], "items": "one"})), ".items", "no list");
+}
+
 #[test]
 fn each_type_needs_its_own_fields() {
-    let task = |kind: &str, extra: Value| {
-        let mut task = json!({"name": "a", "taskReferenceName": "a", "type": kind});
-        task.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
-        task
-    };
     let none = || json!({});
     task_refused(task("SWITCH", none()), ".evaluatorType", "value-param or javascript");
     task_refused(task("SWITCH", json!({"evaluatorType": "python", "expression": "x"})), ".evaluatorType", "python");
@@ -114,30 +144,6 @@ fn each_type_needs_its_own_fields() {
     task_refused(task("EVENT", json!({"sink": "sqs:queue"})), ".sink", "conductor:NAME");
     task_refused(task("DYNAMIC", none()), ".dynamicTaskNameParam", "missing");
     task_refused(task("HTTP", none()), ".inputParameters.http_request", "missing");
-    let given = |kind: &str, input: Value| task(kind, json!({"inputParameters": input}));
-    for (kind, input, at, says) in [
-        ("HTTP", json!({"http_request": "nonsense"}), ".http_request", "no object"),
-        ("HTTP", json!({"http_request": {"method": "GET"}}), ".http_request.uri", "missing"),
-        ("HTTP", json!({"http_request": {"uri": "ftp://x"}}), ".http_request.uri", "http(s)"),
-        ("HTTP", json!({"http_request": {"uri": "http://x/", "method": 5}}), ".http_request.method", "no text"),
-        ("HTTP", json!({"http_request": {"uri": "http://x/", "headers": 5}}), ".http_request.headers", "no object"),
-        ("START_WORKFLOW", json!({"startWorkflow": {}}), ".startWorkflow.name", "missing"),
-        (
-            "START_WORKFLOW",
-            json!({"startWorkflow": {"name": "w", "version": "x"}}),
-            ".startWorkflow.version",
-            "no number",
-        ),
-        ("START_WORKFLOW", json!({"startWorkflow": {"name": "w", "input": 5}}), ".startWorkflow.input", "no object"),
-        ("INLINE", json!({"evaluatorType": "javascript", "expression": 5}), ".expression", "no text"),
-        ("LAMBDA", json!({"scriptExpression": 5}), ".scriptExpression", "no text"),
-        ("JSON_JQ_TRANSFORM", json!({"queryExpression": 7}), ".queryExpression", "no text"),
-    ] {
-        task_refused(given(kind, input), &format!(".inputParameters{at}"), says);
-    }
-    let looped = json!({"loopOver": [simple("b")], "items": [1], "inputParameters": {"keepLastN": -3}});
-    task_refused(task("DO_WHILE", looped), ".inputParameters.keepLastN", "no number of rounds");
-    task_refused(task("DO_WHILE", json!({"loopOver": [simple("b")], "items": "one"})), ".items", "no list");
     task_refused(task("JSON_JQ_TRANSFORM", none()), ".inputParameters.queryExpression", "missing");
     task_refused(task("LAMBDA", none()), ".inputParameters.scriptExpression", "missing");
     task_refused(task("INLINE", none()), ".inputParameters.expression", "missing");
